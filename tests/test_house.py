@@ -1,0 +1,124 @@
+"""Rules of the house that no linter knows: layers, exports, small files, told promises."""
+
+import ast
+import importlib
+import os
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+import gateway
+
+ROOT = Path(__file__).parent.parent
+LINES_A_FILE = 400  # what a reader can hold in mind; a longer file is two files
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(gateway.__path__, "gateway.")
+    if module.name != "gateway.__main__"  # importing it runs it
+)
+SOURCES = sorted(
+    path
+    for folder in ("gateway", "tests", "scripts", "deploy")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in {".css", ".html", ".js", ".lua", ".py"}
+)
+TEXTS = [
+    path
+    for path in (
+        *SOURCES,
+        *ROOT.glob("[!.]*.*"),
+        *(ROOT / "gateway").rglob("*.md"),
+        *(ROOT / "scripts").iterdir(),
+        ROOT / ".ci" / "run",
+    )
+    if path.is_file()
+]
+
+
+def name(path: Path) -> str:
+    """A file as seen from the top of the repository."""
+    return str(path.relative_to(ROOT))
+
+
+def promises(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every test in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith(
+            "test_"
+        ):
+            yield node
+
+
+@pytest.mark.timeout(60)
+def test_imports_go_down_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The import contracts of pyproject.toml hold."""
+    monkeypatch.chdir(ROOT)
+
+    assert lint_imports(no_cache=True) == EXIT_STATUS_SUCCESS
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_module_exports_what_it_lists(path: str) -> None:
+    """What a module lists in ``__all__`` is there, and listed once."""
+    module = importlib.import_module(path)
+    exported = getattr(module, "__all__", [])
+
+    assert [known for known in exported if not hasattr(module, known)] == []
+    assert len(exported) == len(set(exported))
+
+
+def test_every_source_file_says_why_it_exists() -> None:
+    """A file that holds anything begins with a docstring."""
+    silent = [
+        name(path)
+        for path in SOURCES
+        if path.suffix == ".py"
+        if (tree := ast.parse(path.read_text())).body and not ast.get_docstring(tree)
+    ]
+
+    assert silent == []
+
+
+def test_every_source_file_is_short_enough_to_read() -> None:
+    """No source file is longer than a reader can hold in mind."""
+    lines = {name(path): len(path.read_text().splitlines()) for path in SOURCES}
+
+    assert {path: count for path, count in lines.items() if count > LINES_A_FILE} == {}
+
+
+def test_every_test_states_its_promise() -> None:
+    """Each test has a docstring whose first paragraph is a whole sentence."""
+    silent = [
+        f"{name(path)}::{test.name}"
+        for path in SOURCES
+        if path.name.startswith("test_")
+        for test in promises(path)
+        if not (ast.get_docstring(test) or "").partition("\n\n")[0].endswith(".")
+    ]
+
+    assert silent == []
+
+
+def test_no_file_names_a_place_of_one_machine() -> None:
+    """Nobody's home and no checkout's place is written into a file."""
+    places = [r"/(?:home|Users)/\w"]
+    if len(ROOT.parts) > 2:  # a checkout right below the root may share its name with anything
+        places.append(re.escape(str(ROOT)) + r"(?![\w.-])")
+    place = re.compile("|".join(places))
+
+    assert [name(path) for path in TEXTS if place.search(path.read_text())] == []
+
+
+def test_scripts_can_be_run() -> None:
+    """Every script that is not a helper has its run bit and says in one line what it is for."""
+    scripts = [path for path in (ROOT / "scripts").iterdir() if not path.name.startswith("_")]
+
+    assert scripts
+    for path in (*scripts, ROOT / ".ci" / "run"):
+        assert os.access(path, os.X_OK), path
+        assert path.read_text().splitlines()[1].startswith(("# ", '"""')), path
