@@ -1,0 +1,59 @@
+"""What is kept or said beside sessions: documents and messages.
+
+A *document* is a small record that is not a session: a dialect's member or room, a number given to
+an account, a handle (a door's own id for a session). It lives in the same store, log and mirror,
+and in no public list. A *message* is said once to live connections and kept nowhere but in the log.
+"""
+
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct
+
+from gateway.core.model import Key, SessionId
+
+BODY_MAX_BYTES: Final = 16 * 1024  # of a document
+MESSAGE_MAX_BYTES: Final = 4 * 1024  # of a message's body
+
+
+class Document(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A record of a dialect. An empty body stands for a document that was deleted.
+
+    Args:
+        kind: Whose record it is, such as ``neko.member``.
+        key: Which one; unique within its kind.
+        revision: +1 for each commit.
+        body: Any JSON object, at most 16 KiB.
+    """
+
+    kind: str
+    key: str
+    revision: int = 0
+    body: dict[str, Any] = {}
+
+    @property
+    def field(self) -> str:
+        """Where it is kept; the slash keeps it apart from session ids."""
+        return f"{self.kind}/{self.key}"
+
+
+class Recipients(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Who hears a message: one session, a workspace, or all (none of both)."""
+
+    session: SessionId | None = None
+    workspace: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Something said once to the live connections of its recipients.
+
+    Args:
+        to: Who hears it.
+        topic: What it is about.
+        body: Any JSON, at most 4 KiB.
+        sender: The account or session it comes from, as the door knows it.
+    """
+
+    to: Recipients
+    topic: Key
+    body: Any = None
+    sender: str | None = None

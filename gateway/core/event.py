@@ -1,0 +1,399 @@
+"""What happened: the events of a commit, and the log entries that carry them to every node.
+
+One commit is one log entry: its events in order, the operation that caused them, the record after
+and what the record was before, so that any node can tell every watcher what changed without having
+seen the past.
+"""
+
+from typing import Any, Final, Literal
+
+from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError, to_builtins
+from msgspec.json import Decoder, decode, encode
+from msgspec.structs import replace
+
+from gateway.core.command import UPDATABLE
+from gateway.core.document import Document, Message
+from gateway.core.errors import Invalid, LimitExceeded, excerpt
+from gateway.core.model import (
+    RECORD_MAX_BYTES,
+    Cause,
+    Client,
+    Closed,
+    Closing,
+    Connection,
+    Object,
+    Outcome,
+    Profile,
+    Session,
+    Stream,
+    Watch,
+    decode_session,
+    encode_session,
+    same_json,
+    session_from,
+    session_to,
+)
+
+HISTORY_ROW_MAX_BYTES: Final = 1024  # a row of the history stream
+
+
+class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="type"):
+    """Base of all events; they happened at their log entry's ``at``."""
+
+
+class Opened(Event, tag="session.opened", frozen=True):
+    """The session exists from now on; it stands here whole, without its first connection."""
+
+    session: Session
+
+
+class Connected(Event, tag="session.connected", frozen=True):
+    """A socket is attached; ``replaced`` says that it took the place of a live one."""
+
+    connection: Connection
+    replaced: bool = False
+
+
+class Disconnected(Event, tag="session.disconnected", frozen=True):
+    """The socket ended; the session waits until ``linger_at``, announced at ``settles_at``."""
+
+    cause: Cause
+    linger_at: int | None = None
+    settles_at: int | None = None
+
+
+class Settled(Event, tag="session.settled", frozen=True):
+    """The loss of the socket was not made good within the grace period: announce it."""
+
+
+class Watching(Event, tag="session.watching", frozen=True):
+    """The session looks at something new."""
+
+    watch: Watch
+
+
+class Unwatched(Event, tag="session.unwatched", frozen=True):
+    """The session looks at nothing any more."""
+
+
+class Updated(Event, tag="session.updated", frozen=True):
+    """Fields with their new values; ``None`` is unset."""
+
+    name: str | UnsetType | None = UNSET
+    labels: dict[str, str] | UnsetType = UNSET
+    attributes: Object | UnsetType = UNSET
+    profile: Profile | UnsetType | None = UNSET
+    client: Client | UnsetType | None = UNSET
+    members: tuple[str, ...] | UnsetType = UNSET
+    phase: str | UnsetType | None = UNSET
+    linger_ms: int | UnsetType | None = UNSET
+    grace_ms: int | UnsetType | None = UNSET
+    keepalive_ms: int | UnsetType | None = UNSET
+    ttl_ms: int | UnsetType | None = UNSET
+    watch: Watch | UnsetType = UNSET
+    closing: Closing | UnsetType = UNSET
+    linger_at: int | UnsetType | None = UNSET
+    ttl_at: int | UnsetType | None = UNSET
+
+
+class ClosingScheduled(Event, tag="session.closing", frozen=True):
+    """A close is pending, for the first time or with a new deadline."""
+
+    closing: Closing
+
+
+class CloseExtended(Event, tag="session.close_extended", frozen=True):
+    """The client got more time."""
+
+    closing: Closing
+
+
+class CloseCancelled(Event, tag="session.close_cancelled", frozen=True):
+    """The pending close was called off."""
+
+
+class SessionEnded(Event, tag="session.closed", frozen=True):
+    """The session is closed, for good."""
+
+    closed: Closed
+
+
+class StreamStarted(Event, tag="stream.started", frozen=True):
+    """The session has a new stream, the last of its list."""
+
+    stream: Stream
+
+
+class StreamUpdated(Event, tag="stream.updated", frozen=True):
+    """The stream of this key is now this."""
+
+    stream: Stream
+
+
+class StreamStopped(Event, tag="stream.stopped", frozen=True):
+    """The stream of this key is gone."""
+
+    key: str
+
+
+AnyEvent = (
+    Opened | Connected | Disconnected | Settled | Watching | Unwatched | Updated | ClosingScheduled
+    | CloseExtended | CloseCancelled | SessionEnded | StreamStarted | StreamUpdated | StreamStopped
+)  # fmt: skip
+
+
+# --- the log -----------------------------------------------------------------
+
+
+class LogEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="kind"):
+    """Base of what stands in the log; ``at``: when it was decided (milliseconds of Redis time)."""
+
+    at: int
+
+
+class SessionEntry(LogEntry, tag="s", frozen=True):
+    """One commit of a session.
+
+    Args:
+        op: The operation that caused it.
+        events: What happened, in order.
+        record: The session after it.
+        before: The fields it changed with their former values, null for unset; ``None`` when there
+            was no session.
+    """
+
+    op: str
+    events: list[AnyEvent]
+    record: Session
+    before: dict[str, Any] | None = None
+
+
+class DocumentEntry(LogEntry, tag="d", frozen=True):
+    """One commit of a document; an empty body deletes it."""
+
+    op: str
+    document: Document
+
+
+class MessageEntry(LogEntry, tag="m", frozen=True):
+    """Something said to live connections, delivered once."""
+
+    message: Message
+
+
+class ActiveEntry(LogEntry, tag="a", frozen=True):
+    """When clients last spoke, by session id; one entry a node each 10 s."""
+
+    active: dict[str, int]
+
+
+class EpochEntry(LogEntry, tag="e", frozen=True):
+    """History was lost before this entry: every position older than it is void."""
+
+    epoch: str
+
+
+AnyEntry = SessionEntry | DocumentEntry | MessageEntry | ActiveEntry | EpochEntry
+
+
+class _LooseEntry(Struct):
+    """An entry of which some part may be newer than this version; each part is read by itself."""
+
+    kind: str
+    at: int
+    op: str = ""
+    events: list[Raw] = []
+    record: Raw = Raw()
+    before: dict[str, Any] | None = None
+
+
+class _Typed(Struct):
+    type: str
+
+
+_entry: Final[Decoder[AnyEntry]] = Decoder(AnyEntry)
+_event: Final[Decoder[AnyEvent]] = Decoder(AnyEvent)
+_loose_entry: Final = Decoder(_LooseEntry)
+_ENTRIES: Final = frozenset(kind.__struct_config__.tag for kind in LogEntry.__subclasses__())
+_EVENTS: Final = {kind.__struct_config__.tag: kind for kind in Event.__subclasses__()}
+
+
+def decode_entry(data: bytes) -> AnyEntry:
+    """Return a log entry, also one that a newer version wrote.
+
+    Unknown events are left out, unknown fields of the record are kept (see
+    :func:`~gateway.core.model.decode_session`), and an entry of an unknown kind becomes one that
+    says nothing: the record and what it was before hold all that this version can tell.
+
+    Raises:
+        msgspec.DecodeError: This is not a log entry.
+    """
+    try:
+        return _entry.decode(data)
+    except ValidationError:
+        loose = _loose_entry.decode(data)
+        if loose.kind not in _ENTRIES:
+            return ActiveEntry(at=loose.at, active={})
+        if loose.kind != SessionEntry.__struct_config__.tag:
+            raise
+    record = decode_session(bytes(loose.record))
+    events = [event for raw in loose.events if (event := _known_event(raw)) is not None]
+    return SessionEntry(at=loose.at, op=loose.op, events=events, record=record, before=loose.before)
+
+
+def _known_event(raw: Raw) -> AnyEvent | None:
+    kind = _EVENTS.get(decode(raw, type=_Typed).type)
+    if kind is Opened:
+        return Opened(session=session_from(decode(raw, type=dict[str, Any])["session"]))
+    return _event.decode(raw) if kind else None
+
+
+def encode_entry(entry: AnyEntry) -> bytes:
+    """Return a log entry's text, the way back of :func:`decode_entry`."""
+    if not isinstance(entry, SessionEntry) or not entry.record.unknown:
+        return encode(entry)
+    events = [
+        {"type": event.__struct_config__.tag, "session": session_to(event.session)}
+        if isinstance(event, Opened)
+        else event
+        for event in entry.events
+    ]
+    fields = {"events": events, "record": session_to(entry.record)}
+    return encode({**to_builtins(entry), **fields})
+
+
+def sealed(before: Session | None, events: list[AnyEvent], after: Session) -> bytes:
+    """Return the text of the record *after* a commit, after a last look at it.
+
+    What a client adds must leave the record within :data:`~gateway.core.model.RECORD_MAX_BYTES`.
+    Nothing else is refused for its size: whatever a record holds, it can be closed.
+
+    Raises:
+        LimitExceeded: These *events* make the record too large.
+        Invalid: A value in it is not what its type allows; no node could read it back.
+    """
+    data = encode_session(after)
+    if (
+        len(data) > RECORD_MAX_BYTES
+        and any(map(_adds, events))
+        and (before is None or len(data) > len(encode_session(before)))
+    ):
+        raise LimitExceeded(f"A session's record holds at most {RECORD_MAX_BYTES} bytes.")
+    try:
+        decode_session(data)
+    except ValidationError as error:
+        raise Invalid(excerpt(str(error))) from error
+    return data
+
+
+def _adds(event: AnyEvent) -> bool:
+    if isinstance(event, Updated):
+        return any(getattr(event, name) is not UNSET for name in (*UPDATABLE, "watch"))
+    return isinstance(event, Opened | Watching | StreamStarted | StreamUpdated)
+
+
+def changed_fields(before: Session | None, after: Session) -> dict[str, Any] | None:
+    """Return the fields of *before* that *after* changed, as ``SessionEntry.before`` keeps them."""
+    if before is None:
+        return None
+    return {
+        name: to_builtins(value)
+        for name in Session.__struct_fields__
+        if (value := getattr(before, name)) is not (new := getattr(after, name))
+        and not same_json(value, new)
+    }
+
+
+def restore(record: Session, before: dict[str, Any] | None) -> Session | None:
+    """Return the session before the commit that led to *record*: :func:`changed_fields` undone."""
+    if before is None:
+        return None
+    return session_from({**session_to(record), **before})
+
+
+class HistoryRow(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A closed session or a finished watch.
+
+    It is at most 1 KiB unless the names of its owners alone are longer: the item is left out first,
+    then labels and client, and texts are cut. ``number`` is never reused; it and ``key`` (the row's
+    place in Redis) are given by the commit.
+    """
+
+    kind: Literal["session", "watch"]
+    session_id: str
+    session_number: int
+    at: int
+    started_at: int
+    number: int = 0
+    key: str = ""
+    name: str | None = None
+    account: str | None = None
+    workspace: str | None = None
+    service: str | None = None
+    labels: dict[str, str] = {}
+    client: Client | None = None
+    watch: Watch | None = None
+    outcome: Outcome | None = None
+    reason: str | None = None
+
+
+def history_rows(
+    before: Session | None, events: list[AnyEvent], after: Session, at: int
+) -> list[HistoryRow]:
+    """Return what a commit adds to the history: a row for a finished watch, one for the session."""
+    rows: list[HistoryRow] = []
+    watch, since = (before.watch, before.watching_since) if before else (None, None)
+    for event in events:
+        match event:
+            case Watching():
+                watch, since = event.watch, at
+            case Updated() if event.watch is not UNSET:
+                watch = event.watch
+            case Unwatched() if watch:
+                rows.append(_row(after, "watch", since or at, at, watch=watch))
+                watch, since = None, None
+            case SessionEnded():
+                rows.append(_row(after, "session", after.created_at, at, closed=event.closed))
+            case _:
+                pass
+    return rows
+
+
+def _row(
+    session: Session,
+    kind: Literal["session", "watch"],
+    started_at: int,
+    at: int,
+    *,
+    watch: Watch | None = None,
+    closed: Closed | None = None,
+) -> HistoryRow:
+    reason = closed.reason if closed else None
+    row = HistoryRow(
+        kind=kind,
+        session_id=session.id,
+        session_number=session.number,
+        at=at,
+        started_at=started_at,
+        name=session.name,
+        account=session.account,
+        workspace=session.workspace,
+        service=session.service,
+        labels=session.labels,
+        client=session.client,
+        watch=watch,
+        outcome=closed.outcome if closed else None,
+        reason=reason,
+    )
+    if len(encode(row)) > HISTORY_ROW_MAX_BYTES and watch:
+        watch = replace(watch, item=None)
+        row = replace(row, watch=watch)
+    if len(encode(row)) > HISTORY_ROW_MAX_BYTES:
+        watch = replace(watch, title=_cut(watch.title)) if watch else None
+        name, reason = _cut(session.name), _cut(reason)
+        row = replace(row, labels={}, client=None, name=name, reason=reason, watch=watch)
+    return row
+
+
+def _cut(text: str | None) -> str | None:
+    return text[:64] if text else None

@@ -1,0 +1,162 @@
+"""The other half of the state machine: a session is what its events made of it.
+
+:func:`evolve` is total and refuses nothing: what may happen was decided in
+:mod:`gateway.core.session`, and what is in the log has happened. Every node, whatever its version,
+comes from the same events to the same record.
+"""
+
+from typing import assert_never
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from gateway.core.errors import NotFound
+from gateway.core.event import (
+    AnyEvent,
+    CloseCancelled,
+    CloseExtended,
+    ClosingScheduled,
+    Connected,
+    Disconnected,
+    Opened,
+    SessionEnded,
+    Settled,
+    StreamStarted,
+    StreamStopped,
+    StreamUpdated,
+    Unwatched,
+    Updated,
+    Watching,
+)
+from gateway.core.model import OPS_KEPT, SERVER_LINGER_MS, Deadline, Session
+
+
+def later(at: int, after_ms: int | None) -> int | None:
+    """Return the time *after_ms* milliseconds after *at*; none if it is unset."""
+    return None if after_ms is None else at + after_ms
+
+
+def evolve(session: Session | None, event: AnyEvent, at: int) -> Session:
+    """Return the session after *event*, which happened at *at* (milliseconds of Redis time)."""
+    if isinstance(event, Opened):
+        return event.session
+    if session is None:
+        raise NotFound
+    match event:
+        case Connected():
+            return replace(
+                session,
+                connection=event.connection,
+                connected_at=session.connected_at or event.connection.connected_at,
+                disconnected_at=None,
+                linger_at=None,
+                settles_at=None,
+                keepalive_at=None,
+                closing=replace(session.closing, readmit=False) if session.closing else None,
+            )
+        case Disconnected():
+            return replace(
+                session,
+                connection=replace(session.connection, ended_at=at) if session.connection else None,
+                disconnected_at=at,
+                linger_at=event.linger_at,
+                settles_at=event.settles_at,
+                keepalive_at=later(at, session.keepalive_ms),
+                closing=replace(session.closing, readmit=True)
+                if session.closing and event.cause == "server"
+                else session.closing,
+            )
+        case Settled():
+            return replace(session, settles_at=None)
+        case Watching():
+            return _renewed(
+                replace(session, watch=event.watch, watching_since=at, unwatched_at=None), at
+            )
+        case Unwatched():
+            return _renewed(replace(session, watch=None, watching_since=None, unwatched_at=at), at)
+        case Updated():
+            changes = {
+                name: value
+                for name in event.__struct_fields__
+                if (value := getattr(event, name)) is not UNSET
+            }
+            return _renewed(replace(session, **changes), at)
+        case ClosingScheduled() | CloseExtended():
+            return replace(session, closing=event.closing, linger_at=None)
+        case CloseCancelled():
+            linger_at = None if session.is_connected else later(at, session.linger_ms)
+            return replace(session, closing=None, linger_at=linger_at)
+        case SessionEnded():
+            ended = session.connection
+            if ended and session.is_connected:
+                ended = replace(ended, ended_at=at)
+            return replace(
+                session,
+                closed=event.closed,
+                connection=ended,
+                closing=None,
+                linger_at=None,
+                settles_at=None,
+                keepalive_at=None,
+                ttl_at=None,
+            )
+        case StreamStarted():
+            return _renewed(replace(session, streams=(*session.streams, event.stream)), at)
+        case StreamUpdated():
+            stream = event.stream
+            streams = tuple(
+                stream if known.key == stream.key else known for known in session.streams
+            )
+            return _renewed(replace(session, streams=streams), at)
+        case StreamStopped():
+            streams = tuple(known for known in session.streams if known.key != event.key)
+            return _renewed(replace(session, streams=streams), at)
+    assert_never(event)
+
+
+def _renewed(session: Session, at: int) -> Session:
+    if session.keepalive_ms is None and session.keepalive_at is None:
+        return session
+    return replace(
+        session, keepalive_at=None if session.is_connected else later(at, session.keepalive_ms)
+    )
+
+
+def advance(session: Session | None, events: list[AnyEvent], op: str, now_ms: int) -> Session:
+    """Return the record after one commit: *events* applied, one revision on, *op* remembered."""
+    after = session
+    for event in events:
+        after = evolve(after, event, now_ms)
+    if after is None:
+        raise NotFound
+    revision = (session.revision if session else 0) + 1
+    return replace(after, revision=revision, ops=(*after.ops, op)[-OPS_KEPT:])
+
+
+def deadlines(session: Session) -> list[tuple[Deadline, int, int]]:
+    """Return the live deadlines as ``(kind, at, duration_ms)``.
+
+    The duration is what an outage of all nodes prolongs: such a deadline is effective at the
+    earliest ``duration_ms`` after the gateway is up again. It is 0 for those that hold whatever
+    happens: a delayed close, the longest life.
+    """
+    if session.closed:
+        return []
+    found: list[tuple[Deadline, int, int]] = []
+    if session.closing:
+        found.append((Deadline.CLOSING, session.closing.at, 0))
+    else:
+        if session.linger_at is not None:
+            since = session.disconnected_at or session.created_at
+            longest = max(
+                session.linger_ms or 0, SERVER_LINGER_MS
+            )  # a called-off close restarts it
+            duration = min(session.linger_at - since, longest)
+            found.append((Deadline.LINGER, session.linger_at, duration))
+        if session.keepalive_at is not None:
+            found.append((Deadline.KEEPALIVE, session.keepalive_at, session.keepalive_ms or 0))
+    if session.settles_at is not None:
+        found.append((Deadline.SETTLE, session.settles_at, session.grace_ms or 0))
+    if session.ttl_at is not None:
+        found.append((Deadline.TTL, session.ttl_at, 0))
+    return found

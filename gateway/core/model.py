@@ -1,0 +1,340 @@
+"""The records that are kept: a session and its parts.
+
+Records are immutable; whoever wants a change goes through :mod:`gateway.core.session`. Times are
+integers: milliseconds of Redis time since the Unix epoch; relative ones end in ``_ms``. Fields may
+be added with a default, never re-typed (msgspec, *Schema Evolution*); fields that a newer version
+wrote are carried along untouched.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct, ValidationError, convert, to_builtins
+from msgspec.json import Decoder, encode
+from msgspec.structs import replace
+
+from gateway.core.errors import Invalid
+
+SCHEMA: Final = 1  # raised when a record's meaning changes; a newer store refuses the start
+OPS_KEPT: Final = 8  # operations a record remembers, so that a repeated command changes nothing
+STREAMS_MAX: Final = 32  # streams a session
+MEMBERS_MAX: Final = 256  # members a session
+LABELS_MAX: Final = 32  # labels a session
+RECORD_MAX_BYTES: Final = 16 * 1024  # a record as text; see gateway.core.event.sealed
+ATTRIBUTES_MAX_BYTES: Final = 4 * 1024  # a session's attributes as text
+DEPTH_MAX: Final = 32  # maps and lists within each other; what walks them is recursive
+CLOSE_AFTER_MAX_S: Final = 86_400  # a delayed close is at most a day away
+DURATION_MAX_MS: Final = 366 * 86_400_000  # any relative time in a record: at most a leap year
+SERVER_LINGER_MS: Final = 60_000  # a session whose socket the gateway ended waits at least so long
+
+END: Final = r"$(?!\n)"  # Python's $ also matches before a last newline; documents show it as $
+_CLEAN: Final = r"^[^\x00]*$"  # NUL is legal JSON; terminals, C libraries and logs cut text there
+
+Name = Annotated[str, Meta(min_length=1, max_length=256, pattern=_CLEAN)]
+SessionId = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_.:\-]{1,128}" + END, description="Never reused.")
+]
+Text = Annotated[str, Meta(max_length=1024, pattern=_CLEAN)]
+Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=_CLEAN)]
+LabelName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:/\-]+" + END)]
+LabelValue = Annotated[str, Meta(max_length=256, pattern=_CLEAN)]
+Labels = Annotated[dict[LabelName, LabelValue], Meta(max_length=LABELS_MAX)]
+Members = Annotated[tuple[Name, ...], Meta(max_length=MEMBERS_MAX)]
+DurationMs = Annotated[int, Meta(ge=0, le=DURATION_MAX_MS, description="Milliseconds.")]
+AmountMs = Annotated[int, Meta(ge=0, le=2**53 - 1, description="Milliseconds.")]
+Object = dict[str, Any]
+
+
+class State(StrEnum):
+    """What a session is doing; derived from its record."""
+
+    IDLE = "idle"
+    CONNECTED = "connected"
+    AWAY = "away"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Deadline(StrEnum):
+    """The deadlines a record can hold; see :func:`deadlines`."""
+
+    CLOSING = "closing"
+    LINGER = "linger"
+    SETTLE = "settle"
+    KEEPALIVE = "keepalive"
+    TTL = "ttl"
+
+
+Cause = Literal["clean", "lost", "server", "kicked"]
+Outcome = Literal["closed", "saved", "left", "lost", "unsaved", "expired"]
+
+
+class Record(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Base of what is stored: immutable, by name, unset fields left out."""
+
+
+class Profile(Record, omit_defaults=False, frozen=True):
+    """What the client may do, in the words of neko's member profile; always shown whole."""
+
+    name: Text = ""
+    is_admin: bool = False
+    can_login: bool = False
+    can_connect: bool = False
+    can_watch: bool = False
+    can_host: bool = False
+    can_share_media: bool = False
+    can_access_clipboard: bool = False
+    sends_inactive_cursor: bool = False
+    can_see_inactive_cursors: bool = False
+    plugins: Object = {}
+
+
+class Client(Record, frozen=True):
+    """The program at the other end, as it describes itself."""
+
+    key: Text | None = None
+    product: Text | None = None
+    version: Text | None = None
+    platform: Text | None = None
+    device: Text | None = None
+    model: Text | None = None
+
+
+class Connection(Record, frozen=True):
+    """The WebSocket a session is attached to; the last one is kept while the session is away."""
+
+    id: str
+    node: str
+    connected_at: int
+    address: str | None = None
+    port: int | None = None
+    tls: bool = False
+    user_agent: str | None = None
+    ended_at: int | None = None
+
+
+class Watch(Record, frozen=True):
+    """What a session looks at or plays; ``position_at`` says when ``position_ms`` was true."""
+
+    key: Key
+    title: Text | None = None
+    kind: Key | None = None
+    state: Key | None = None
+    position_ms: AmountMs | None = None
+    position_at: int | None = None
+    duration_ms: AmountMs | None = None
+    bandwidth: Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None
+    item: Object | None = None
+
+
+class Stream(Record, frozen=True):
+    """A related job or backend connection of a session: a transcode, a database connection."""
+
+    key: Key
+    kind: Key
+    state: Key | None = None
+    data: Object = {}
+
+
+class Closing(Record, frozen=True):
+    """A pending delayed close. ``first_at`` is where the extension budget is counted from."""
+
+    at: int
+    first_at: int
+    requested_at: int
+    reason: Text | None = None
+    by: str | None = None
+    extend_max_ms: int = 0
+    readmit: bool = False
+    saving_at: int | None = None
+
+
+class Closed(Record, frozen=True):
+    """How a session ended."""
+
+    at: int
+    outcome: Outcome
+    code: int = 4500
+    reason: Text | None = None
+    by: str | None = None
+
+
+class Private(Record, frozen=True):
+    """Hashes and secrets: never rendered."""
+
+    token_hash: str | None = None
+    environment: dict[str, str] | None = None
+
+
+class Session(Record, frozen=True, forbid_unknown_fields=True):
+    """One session's record; ``…_at`` is an absolute time in milliseconds, ``…_ms`` a duration.
+
+    It is read with :func:`decode_session`, which puts what this version does not know into
+    ``unknown``, and written with :func:`encode_session`, which puts it back where it was.
+    """
+
+    id: SessionId
+    number: int
+    revision: int
+    created_at: int
+    name: Name | None = None
+    account: Name | None = None
+    workspace: Name | None = None
+    service: Name | None = None
+    labels: Labels = {}
+    attributes: Object = {}
+    profile: Profile | None = None
+    client: Client | None = None
+    members: Members = ()
+    phase: Key | None = None
+    linger_ms: DurationMs | None = None
+    grace_ms: DurationMs | None = None
+    keepalive_ms: DurationMs | None = None
+    ttl_ms: DurationMs | None = None
+    connection: Connection | None = None
+    watch: Watch | None = None
+    streams: tuple[Stream, ...] = ()
+    closing: Closing | None = None
+    closed: Closed | None = None
+    connected_at: int | None = None
+    disconnected_at: int | None = None
+    watching_since: int | None = None
+    unwatched_at: int | None = None
+    linger_at: int | None = None
+    settles_at: int | None = None
+    keepalive_at: int | None = None
+    ttl_at: int | None = None
+    private: Private = Private()
+    ops: tuple[str, ...] = ()
+    schema: int = SCHEMA
+    unknown: Object = {}
+
+    @property
+    def state(self) -> State:
+        """The one state, the strongest first."""
+        if self.closed:
+            return State.CLOSED
+        if self.closing:
+            return State.CLOSING
+        if self.is_connected:
+            return State.CONNECTED
+        return State.AWAY if self.connection else State.IDLE
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a live connection is attached."""
+        return self.connection is not None and self.connection.ended_at is None
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether the session watches something."""
+        return self.watch is not None
+
+    @property
+    def closed_at(self) -> int | None:
+        """When the session ended."""
+        return self.closed.at if self.closed else None
+
+    @property
+    def closes_at(self) -> int | None:
+        """When the pending close is due."""
+        return self.closing.at if self.closing else None
+
+
+_session: Final = Decoder(Session)
+_object: Final = Decoder(dict[str, Any])
+_KNOWN: Final = frozenset(Session.__struct_fields__) - {"unknown"}
+
+
+def decode_session(data: bytes) -> Session:
+    """Return the session that a record's text holds, with what a newer version added to it.
+
+    The decoder refuses unknown fields, so that only a record that has some is read twice.
+
+    Raises:
+        msgspec.DecodeError: This is not a session's record.
+    """
+    try:
+        return _session.decode(data)
+    except ValidationError:
+        return session_from(_object.decode(data))
+
+
+def encode_session(session: Session) -> bytes:
+    """Return a record's text, the way back of :func:`decode_session`."""
+    return encode(session_to(session) if session.unknown else session)
+
+
+def session_from(fields: Object) -> Session:
+    """Return the session with these *fields*, null for unset, unknown ones kept.
+
+    Raises:
+        msgspec.ValidationError: A field is missing or of another type.
+    """
+    known = {name: value for name, value in fields.items() if name in _KNOWN and value is not None}
+    unknown = {name: value for name, value in fields.items() if name not in _KNOWN}
+    return convert({**known, "unknown": unknown}, Session)
+
+
+def session_to(session: Session) -> Object:
+    """Return the fields of *session* that are set; the way back of :func:`session_from`."""
+    fields: Object = to_builtins(replace(session, unknown={}))
+    return {**session.unknown, **fields}
+
+
+def same_json(one: object, other: object) -> bool:
+    """Whether two values are the same as JSON; unlike ``==``, true is not 1 and 1.0 is not 1."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_json(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same_json, one, other))
+    if isinstance(one, Struct):
+        return all(
+            same_json(getattr(one, name), getattr(other, name)) for name in one.__struct_fields__
+        )
+    return one == other
+
+
+def has_null(value: object) -> bool:
+    """Whether a map somewhere in *value* holds null, which a merge patch could not carry."""
+    return any(map(_null_in, _levels(value)))
+
+
+def check_object(value: object, name: str, *, nulls: bool = False) -> None:
+    """Refuse JSON that the gateway cannot carry.
+
+    Args:
+        value: Maps, lists and what they hold.
+        name: What it is, for the message.
+        nulls: Whether maps may hold null: in a patch it removes.
+
+    Raises:
+        Invalid: It is nested deeper than :data:`DEPTH_MAX`, or a map in it holds null.
+    """
+    for depth, level in enumerate(_levels(value)):
+        if depth > DEPTH_MAX:
+            raise Invalid(f"`{name}` is nested deeper than {DEPTH_MAX} levels.")
+        if not nulls and _null_in(level):
+            raise Invalid(f"A map in `{name}` holds null: leave the member out.")
+
+
+def _levels(value: object) -> Iterator[list[object]]:
+    level = [value]
+    while level:
+        yield level
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, list | tuple):
+                inner.extend(item)
+        level = inner
+
+
+def _null_in(level: list[object]) -> bool:
+    return any(isinstance(item, dict) and None in item.values() for item in level)

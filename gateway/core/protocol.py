@@ -1,0 +1,284 @@
+"""The WebSocket messages, both ways, as types; no socket here.
+
+Every message is one JSON object with a ``type``. Both sides ignore types and fields they do not
+know, so that either may be newer than the other. A client may set ``ref`` on a message; the ``ack``
+or ``error`` that answers it repeats it.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import UNSET, DecodeError, Meta, Raw, Struct, UnsetType, ValidationError
+from msgspec.json import Decoder, encode
+
+from gateway.core.errors import BadRequest, Invalid, excerpt
+from gateway.core.model import AmountMs, Key, LabelName, LabelValue, Name, Object, Text
+from gateway.core.public import PublicEvent, PublicSession, Time
+from gateway.core.query import Filter
+
+MESSAGE_MAX_BYTES: Final = 64 * 1024  # of a client's message; a longer one closes with 1009
+NEED_MORE_MAX_MS: Final = 86_400_000  # a client may ask for at most a day
+
+Ref = Annotated[str, Meta(max_length=64)]
+
+
+class FromClient(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Base of what a client says."""
+
+    ref: Ref | None = None
+
+
+class Watch(FromClient, tag="watch", frozen=True):
+    """I look at this now."""
+
+    key: Key
+    title: Text | None = None
+    kind: Key | None = None
+    state: Key | None = None
+    position_ms: AmountMs | None = None
+    duration_ms: AmountMs | None = None
+    bandwidth: AmountMs | None = None
+    item: Object | None = None
+
+
+class Progress(FromClient, tag="progress", frozen=True):
+    """Where I am in it; ``ack`` means accepted, it is written within 5 s."""
+
+    position_ms: AmountMs | None = None
+    state: Key | None = None
+    bandwidth: AmountMs | None = None
+
+
+class Unwatch(FromClient, tag="unwatch", frozen=True):
+    """I look at nothing."""
+
+
+class ClientChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A merge patch of the program that a client is; null removes."""
+
+    key: Text | UnsetType | None = UNSET
+    product: Text | UnsetType | None = UNSET
+    version: Text | UnsetType | None = UNSET
+    platform: Text | UnsetType | None = UNSET
+    device: Text | UnsetType | None = UNSET
+    model: Text | UnsetType | None = UNSET
+
+
+class Changes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A merge patch of what a client may say of itself; null removes."""
+
+    name: Name | UnsetType | None = UNSET
+    labels: dict[LabelName, LabelValue | None] | UnsetType | None = UNSET
+    attributes: Object | UnsetType | None = UNSET
+    client: ClientChanges | UnsetType | None = UNSET
+
+
+class Update(FromClient, tag="update", frozen=True):
+    """Change what I said of myself."""
+
+    changes: Changes
+
+
+class Stream(FromClient, tag="stream", frozen=True):
+    """A job of mine: started, changed, or with state ``stopped`` ended."""
+
+    key: Key
+    kind: Key
+    state: Key | None = None
+    data: Object = {}
+
+
+class Saving(FromClient, tag="saving", frozen=True):
+    """I heard the warning and am saving."""
+
+
+class Saved(FromClient, tag="saved", frozen=True):
+    """I have saved; close now."""
+
+
+class NeedMore(FromClient, tag="need_more", frozen=True):
+    """I need this long from now; granted within the close's budget."""
+
+    ms: Annotated[int, Meta(ge=0, le=NEED_MORE_MAX_MS, description="Milliseconds.")]
+
+
+class Leave(FromClient, tag="leave", frozen=True):
+    """I am done: close the session."""
+
+
+class Heartbeat(FromClient, tag="heartbeat", frozen=True):
+    """I am here."""
+
+
+class Token(FromClient, tag="token", frozen=True):
+    """A fresh token in place of the one that expires; same account, workspace and scopes."""
+
+    token: str
+
+
+class Subscribe(FromClient, tag="subscribe", frozen=True):
+    """Send me events too; replaces an earlier subscription."""
+
+    filter: Filter = Filter()
+    since: str | None = None
+
+
+class Unsubscribe(FromClient, tag="unsubscribe", frozen=True):
+    """No more events."""
+
+
+ClientMessage = (
+    Watch | Progress | Unwatch | Update | Stream | Saving | Saved | NeedMore | Leave | Heartbeat
+    | Token | Subscribe | Unsubscribe
+)  # fmt: skip
+
+
+class FromServer(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    """Base of what the gateway says."""
+
+
+class Hello(FromServer, tag="hello", frozen=True):
+    """First on a session socket: who you are. Keep the token: it is how you come back."""
+
+    session: PublicSession
+    position: str
+    heartbeat_ms: int
+    session_token: str | None = None
+
+
+class ObserverHello(FromServer, tag="hello", frozen=True):
+    """First of a subscription: whether a snapshot follows or just what was missed, and why."""
+
+    position: str
+    mode: Literal["snapshot", "resume"]
+    heartbeat_ms: int
+    node: str
+    reason: str | None = None
+
+
+class Snapshot(FromServer, tag="snapshot", frozen=True):
+    """A page of all sessions in view; ``more`` says that another one follows."""
+
+    sessions: list[PublicSession | Raw]
+    position: str
+    more: bool
+
+
+class Events(FromServer, tag="events", frozen=True):
+    """What happened, in order; ``position`` is after the last of them."""
+
+    position: str
+    events: list[PublicEvent | Raw]
+
+
+class Resync(FromServer, tag="resync", frozen=True):
+    """Forget what you know: a snapshot follows."""
+
+    reason: str
+
+
+class ServerHeartbeat(FromServer, tag="heartbeat", frozen=True):
+    """Nothing happened, and you have missed nothing."""
+
+    position: str
+    at: Time
+
+
+class Bye(FromServer, tag="bye", frozen=True):
+    """Last before a close that the gateway decided."""
+
+    code: int
+    reason: str
+    reconnect: bool
+    retry_after_ms: int | None = None
+
+
+class Ack(FromServer, tag="ack", frozen=True):
+    """Done."""
+
+    ref: str | None = None
+    revision: int | None = None
+
+
+class Error(FromServer, tag="error", frozen=True):
+    """Refused; nothing was changed and the socket stays."""
+
+    code: str
+    message: str
+    ref: str | None = None
+
+
+class ClosingNotice(FromServer, tag="closing", frozen=True):
+    """You will be closed: save, then say ``saved``, or ask with ``need_more``."""
+
+    closes_at: Time
+    in_ms: int
+    extend_max_ms: int
+    reason: str | None = None
+
+
+class CloseExtendedNotice(FromServer, tag="close_extended", frozen=True):
+    """You got more time."""
+
+    closes_at: Time
+    in_ms: int
+
+
+class CloseCancelledNotice(FromServer, tag="close_cancelled", frozen=True):
+    """You will not be closed."""
+
+
+class StopStream(FromServer, tag="stop_stream", frozen=True):
+    """Somebody ended this job of yours: stop it."""
+
+    key: str
+
+
+class MessageNotice(FromServer, tag="message", frozen=True):
+    """Somebody says something."""
+
+    topic: str
+    body: Any = None
+    sender: str | None = None
+
+
+SessionSocketMessage = (
+    Hello | Ack | Error | ClosingNotice | CloseExtendedNotice | CloseCancelledNotice | StopStream
+    | MessageNotice | Bye
+)  # fmt: skip
+ObserverMessage = ObserverHello | Snapshot | Events | Resync | ServerHeartbeat | Bye
+
+
+class _Head(Struct):
+    type: str
+    ref: Ref | None = None
+
+
+_head: Final = Decoder(_Head)
+_message: Final[Decoder[ClientMessage]] = Decoder(ClientMessage)
+_KNOWN: Final = frozenset(str(kind.__struct_config__.tag) for kind in FromClient.__subclasses__())
+
+
+def parse(text: str | bytes) -> ClientMessage | None:
+    """Return the client's message, ``None`` if its type is unknown.
+
+    Raises:
+        BadRequest: This is not a JSON object with a ``type``.
+        Invalid: A field of a known message is missing or wrong; ``extra['ref']`` is its ``ref``.
+    """
+    try:
+        head = _head.decode(text)
+    except (DecodeError, RecursionError, UnicodeError) as error:
+        raise BadRequest("A message is a JSON object with a text `type`.") from error
+    if head.type not in _KNOWN:
+        return None
+    try:
+        return _message.decode(text)
+    except ValidationError as error:
+        raise Invalid(excerpt(str(error)), extra={"ref": head.ref}) from error
+    except (DecodeError, RecursionError, UnicodeError) as error:
+        raise BadRequest("This message cannot be read.") from error
+
+
+def render(message: FromServer) -> bytes:
+    """Return the JSON text of *message*."""
+    return encode(message)
