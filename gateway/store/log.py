@@ -1,0 +1,162 @@
+"""Following one partition's log: every entry once, in order, or word that history was lost.
+
+A follower owns a connection, since a blocked read blocks all behind it. Offsets are consecutive,
+so a gap is seen at once. After every reconnect it asks the log for the entry it knows, and with
+every read for the epoch: missing or different means that the server lost history (emptied,
+restarted, failed over, restored from a backup), and whoever follows has to load again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from msgspec import Struct
+from redis.exceptions import ResponseError
+
+from gateway.core.errors import Unavailable
+from gateway.store.link import Command, Reply, refused
+from gateway.store.store import Store
+
+BLOCK_MS: Final = 1_000  # a read waits this long for news
+BLOCK_ANSWER_S: Final = 1.8  # then the server is taken for dead
+COUNT_MAX: Final = 1_000  # entries a read
+RETRY_FIRST_S: Final = 0.05  # before the first reconnect; doubles
+RETRY_MAX_S: Final = 1.0  # between two reconnects
+
+
+class Row(Struct, frozen=True):
+    """What a commit gave its history row: a number never reused, and its place in the stream."""
+
+    number: int
+    key: str
+
+
+class Entry(Struct, frozen=True):
+    """One entry of the log.
+
+    Args:
+        offset: Its place.
+        data: The ``LogEntry`` as JSON.
+        rows: One for each history row the commit wrote, in order.
+    """
+
+    offset: int
+    data: bytes
+    rows: tuple[Row, ...] = ()
+
+
+class LogTrimmed(Exception):
+    """The log was trimmed past this follower: load again."""
+
+
+class HistoryLost(Exception):
+    """The log is not the one this follower read from: load again, under a new epoch."""
+
+
+class Follower:
+    """Reads a partition's log from an offset on.
+
+    Args:
+        store: Where the log is.
+        partition: Which log.
+        after: The last offset that is known already.
+        epoch: The history that it belongs to.
+    """
+
+    def __init__(self, store: Store, partition: int, after: int, epoch: str) -> None:
+        self.partition = partition
+        self.offset = after
+        self.heard_ms: float = store.clock.monotonic_ms()  # when the server last answered
+        self._store = store
+        self._log = store.keys[partition].log
+        self._meta = store.keys[partition].meta
+        self._epoch = epoch.encode()
+        self._number_of = partial(store.row_number, partition)
+        self._known: bytes | None = None  # the entry at ``offset``
+        self._verified = False  # on this connection
+        self._link = store.link(f"log-{partition}")
+
+    async def batches(self) -> AsyncIterator[list[Entry]]:
+        """Yield new entries as they come, all of a moment together; reconnects by itself.
+
+        Raises:
+            LogTrimmed: Entries that were not read yet are gone.
+            HistoryLost: The server has another history.
+        """
+        retry_s = RETRY_FIRST_S
+        try:
+            while True:
+                try:
+                    if not (self._verified and self._link.is_connected):
+                        await self._verify()
+                    found = await self._read(BLOCK_MS)
+                    if found:
+                        with suppress(Unavailable):  # what was found is read, and must be told
+                            found += await self._read(None)
+                except Unavailable:
+                    await asyncio.sleep(retry_s)
+                    retry_s = min(2 * retry_s, RETRY_MAX_S)
+                    continue
+                retry_s = RETRY_FIRST_S
+                self.heard_ms = self._store.clock.monotonic_ms()
+                if found:
+                    yield found
+        finally:
+            await self._link.close()
+
+    async def _verify(self) -> None:
+        """Check that the log still has what was read from it; connects if need be."""
+        self._verified = False
+        here = f"{self.offset}-0"
+        found, first = await self._pipeline(
+            ("XRANGE", self._log, here, here),
+            ("XRANGE", self._log, "-", "+", "COUNT", 1),
+        )
+        if found and self._known is None:
+            self._known = found[0][1][1]
+        if self._known is not None and not (found and found[0][1][1] == self._known):
+            if not found and first and _offset(first[0][0]) > self.offset:
+                raise LogTrimmed
+            raise HistoryLost
+        self._verified = True
+
+    async def _read(self, block_ms: int | None) -> list[Entry]:
+        block = ("BLOCK", block_ms) if block_ms is not None else ()
+        reply, epoch = await self._pipeline(
+            ("XREAD", *block, "COUNT", COUNT_MAX, "STREAMS", self._log, f"{self.offset}-0"),
+            ("HGET", self._meta, "epoch"),  # after the read: what it returned is of this epoch
+        )
+        if epoch != self._epoch:
+            raise HistoryLost
+        found = (
+            [_entry(entry_id, fields, self._number_of) for entry_id, fields in reply[0][1]]
+            if reply
+            else []
+        )
+        for entry in found:
+            if entry.offset != self.offset + 1:
+                raise LogTrimmed
+            self.offset, self._known = entry.offset, entry.data
+        return found
+
+    async def _pipeline(self, *commands: Command) -> list[Reply]:
+        replies = await self._link.pipeline(commands, answer_s=BLOCK_ANSWER_S)
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                await self._link.close()
+                raise refused(reply)
+        return replies
+
+
+def _offset(entry_id: bytes) -> int:
+    return int(entry_id.partition(b"-")[0])
+
+
+def _entry(entry_id: bytes, fields: list[bytes], number_of: Callable[[int], int]) -> Entry:
+    rows = []
+    for value in fields[3::2]:
+        number, _, key = value.decode().partition(" ")
+        rows.append(Row(number_of(int(number)), key))
+    return Entry(_offset(entry_id), fields[1], tuple(rows))

@@ -1,0 +1,484 @@
+"""The store: group commit, load and history over Redis or Valkey.
+
+Promises: a commit is atomic and answered once, with ``done``, with what stands there instead, or
+with an error that says whether it may have happened; nothing is repeated in secret. Commits of one
+moment travel in one pipeline: while one is on its way the next one fills, so waiting costs nothing
+when idle and little when busy.
+
+Not here: what to write (``core.session``), following the log (``log``), who owns what (``live``).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from hashlib import sha1
+from importlib.resources import files
+from typing import Final, Literal
+
+from msgspec import Struct
+from redis.exceptions import NoScriptError, ResponseError
+
+from gateway.core.errors import (
+    GatewayError,
+    OutcomeUnknown,
+    Overloaded,
+    Repairing,
+    StoreUnavailable,
+)
+from gateway.store.clock import RedisClock
+from gateway.store.keys import CLUSTER_PARTITIONS, Keys, keys, partition_of
+from gateway.store.link import ANSWER_S, Command, Link, Reply, refused
+
+SCHEMA: Final = 1  # of the keys; a newer one in the store refuses the start
+LOG_BYTES_MAX: Final = 256 << 20  # a partition's log is trimmed to about this much
+LOG_ENTRIES_MIN: Final = 10_000  # but never below this many entries
+HISTORY_ROWS_MAX: Final = 100_000  # rows kept, and for
+HISTORY_AGE_MS: Final = 7 * 86_400_000
+GONE_MAX: Final = 200_000  # tombstones kept, and for
+GONE_AGE_MS: Final = 24 * 3_600_000
+QUEUE_MAX: Final = 10_000  # commits waiting; one more is refused with Overloaded
+BATCH_MAX: Final = 256  # commits in one pipeline: about 3 ms of the server's time
+OUTAGE_MS: Final = 4_000  # if no node renewed its lease for this long (RENEW_S), all were down
+FORGET_COUNT: Final = 1_000  # tombstones removed by one command
+SCAN_COUNT: Final = 1_000  # fields a HSCAN step
+FULL_SHARE: Final = 0.9  # of maxmemory; above it opens are refused
+EVICTING: Final = "The store evicts keys (maxmemory-policy {policy}); set it to noeviction."
+
+
+class StoreRefused(Exception):
+    """The server or its data cannot be used; the gateway does not start. Says why in a sentence."""
+
+
+class Commit(Struct, frozen=True, kw_only=True):
+    """One write, see ``commit.lua``.
+
+    Args:
+        field: Session id or document field; empty for a log entry alone.
+        expected: The revision that must stand there; 0 = nothing, and never closed.
+        value: The record after; empty deletes it.
+        entry: The log entry.
+        not_before_ms: The deadline that must have passed by Redis time; 0 = none.
+        amnesty_ms: How much of that deadline outages prolong.
+        tombstone: What stands in ``gone`` from now on; empty for none.
+        rows: Rows for the history.
+    """
+
+    entry: bytes
+    field: str = ""
+    expected: int = 0
+    value: bytes = b""
+    not_before_ms: int = 0
+    amnesty_ms: int = 0
+    tombstone: bytes = b""
+    rows: tuple[bytes, ...] = ()
+
+
+class Result(Struct, frozen=True):
+    """What became of a commit.
+
+    Args:
+        status: ``done``; or nothing was written: the record ``changed``, is ``gone``, or it is too
+            ``early``.
+        time_ms: Redis time of the answer.
+        offset: The log entry's place, when done.
+        current: What stands there (``changed``) or the tombstone (``gone``), ``revision JSON``.
+        due_ms: When it may be tried again (``early``).
+    """
+
+    status: Literal["done", "changed", "gone", "early"]
+    time_ms: int
+    offset: int = 0
+    current: bytes = b""
+    due_ms: int = 0
+
+
+class Beat(Struct, frozen=True):
+    """What a lease renewal tells: Redis time, since when the gateway is up, every lease."""
+
+    time_ms: int
+    up_since_ms: int
+    nodes: dict[str, tuple[int, bytes]]
+
+
+class Meta(Struct, frozen=True):
+    """What a partition says of itself: epoch (empty if it lost its data), last and first offset."""
+
+    epoch: str
+    offset: int
+    first: int
+
+
+class Script:
+    """A Lua file of this package, run by its hash."""
+
+    def __init__(self, name: str) -> None:
+        self.text = files("gateway.store").joinpath(name).read_text()
+        self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+def split_value(value: bytes) -> tuple[int, bytes]:
+    """Return revision and JSON of a stored ``revision JSON``."""
+    revision, _, record = value.partition(b" ")
+    return int(revision), record
+
+
+class Store:
+    """One Redis or Valkey server as the gateway's store.
+
+    Args:
+        url: Where it is (redis-py's URL form).
+        clock: Told Redis time by every answer.
+        prefix: First part of every key.
+        partitions: How many parts the data has; ``None`` takes what the data was created with,
+            else 1 (16 in a cluster).
+    """
+
+    def __init__(
+        self, url: str, clock: RedisClock, *, prefix: str = "gateway", partitions: int | None = None
+    ) -> None:
+        self.clock = clock
+        self.partitions = partitions or 1
+        self._wanted_partitions = partitions
+        self._prefix = prefix
+        self._url = url
+        self._commit, self._lease = Script("commit.lua"), Script("lease.lua")
+        self._epoch = Script("epoch.lua")
+        self._writer = Link(url, f"{prefix}-commit")
+        self._reader = Link(url, f"{prefix}-read")
+        self._pulse = Link(url, f"{prefix}-lease")
+        self._queue: deque[tuple[Command, asyncio.Future[Reply]]] = deque()
+        self._wake = asyncio.Event()
+        self._ended = False
+        self.is_full = False
+        self.secret = b""
+        self.keys: tuple[Keys, ...] = ()
+
+    def link(self, name: str) -> Link:
+        """Return another connection to the same server, for a log reader."""
+        return Link(self._url, f"{self._prefix}-{name}")
+
+    def partition(self, session_id: str) -> int:
+        """Return the partition that holds *session_id*."""
+        return partition_of(session_id, self.partitions)
+
+    async def open(self, token: Callable[[], str]) -> None:
+        """Check the server, create what is missing and learn what is there.
+
+        Args:
+            token: Returns random text; for an epoch or secret that is not there yet.
+
+        Raises:
+            StoreUnavailable: The server does not answer.
+            StoreRefused: It is too old, evicts keys, or holds data of a newer schema or of other
+                partitions.
+        """
+        info = _info(await self._reader.call("INFO"))
+        _check_server(info)
+        clustered = info.get("cluster_enabled") == "1"
+        if (
+            clustered
+            and _info(await self._reader.call("CLUSTER", "INFO")).get("cluster_size") != "1"
+        ):
+            raise StoreRefused("A cluster of several primaries is not supported yet.")
+        wanted = self._wanted_partitions or (CLUSTER_PARTITIONS if clustered else 1)
+        root = keys(self._prefix, 0)
+        _raise_first(
+            await self._reader.pipeline(
+                [
+                    ("HSETNX", root.meta, "schema", SCHEMA),
+                    ("HSETNX", root.meta, "partitions", wanted),
+                    ("HSETNX", root.meta, "secret", token() + token()),
+                ]
+            )
+        )
+        schema, partitions, secret = await self._reader.call(
+            "HMGET", root.meta, "schema", "partitions", "secret"
+        )
+        if int(schema) > SCHEMA:
+            raise StoreRefused(
+                f"The data has schema {int(schema)}, this version reads up to {SCHEMA}."
+            )
+        if self._wanted_partitions and int(partitions) != self._wanted_partitions:
+            raise StoreRefused(
+                f"The data has {int(partitions)} partitions, not {self._wanted_partitions}."
+            )
+        self.partitions, self.secret = int(partitions), secret
+        self.keys = tuple(keys(self._prefix, number) for number in range(self.partitions))
+        epochs: list[Command] = [("HSETNX", part.meta, "epoch", token()[:8]) for part in self.keys]
+        _raise_first(await self._reader.pipeline(epochs))
+
+    # --- writes
+
+    async def commit(self, partition: int, commit: Commit) -> Result:
+        """Write *commit*, together with all others of this moment.
+
+        Raises:
+            Overloaded: ``QUEUE_MAX`` commits wait already; nothing was done.
+            StoreUnavailable: The server cannot be reached; nothing was done.
+            Repairing: The server has lost its data; nothing was done.
+            OutcomeUnknown: It was sent and no answer came.
+        """
+        if self._ended:
+            raise StoreUnavailable
+        if len(self._queue) >= QUEUE_MAX:
+            raise Overloaded
+        part = self.keys[partition]
+        command: Command = (
+            "EVALSHA",
+            self._commit.sha,
+            5,
+            part.live,
+            part.log,
+            part.gone,
+            part.history,
+            part.meta,
+            commit.field,
+            commit.expected,
+            commit.value,
+            commit.entry,
+            commit.not_before_ms,
+            commit.amnesty_ms,
+            commit.tombstone,
+            LOG_BYTES_MAX,
+            LOG_ENTRIES_MIN,
+            OUTAGE_MS,
+            *commit.rows,
+        )
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._queue.append((command, answer))
+        self._wake.set()
+        return _result(await answer)
+
+    async def run(self) -> None:
+        """Send what waits, one pipeline after the other, for ever."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    batch = [self._queue.popleft() for _ in range(min(BATCH_MAX, len(self._queue)))]
+                    waiting = [(command, answer) for command, answer in batch if not answer.done()]
+                    if waiting:
+                        await self._send(waiting)
+        finally:
+            self._ended = True
+            self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        while self._queue:
+            _, answer = self._queue.popleft()
+            if not answer.done():
+                answer.set_exception(StoreUnavailable())
+
+    async def _send(self, batch: list[tuple[Command, asyncio.Future[Reply]]]) -> None:
+        sent_ms = self.clock.monotonic_ms()
+        failure: type[GatewayError] = OutcomeUnknown
+        replies: list[Reply] = []
+        try:
+            replies = await self._pipeline(
+                self._writer, self._commit, [command for command, _ in batch]
+            )
+        except GatewayError as error:
+            failure = type(error)
+        finally:  # also when cancelled: nobody may wait for ever
+            if not replies:
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(failure())
+        received_ms = self.clock.monotonic_ms()
+        if not replies:
+            if received_ms - sent_ms >= ANSWER_S * 1000:  # who waits behind a hung server hears so
+                self._refuse_waiting()
+            return
+        for (_, answer), reply in zip(batch, replies, strict=True):
+            if isinstance(reply, list):
+                self.clock.sample(sent_ms, received_ms, reply[1])
+            if not answer.done():
+                answer.set_result(reply)
+
+    async def _pipeline(self, link: Link, script: Script, commands: list[Command]) -> list[Reply]:
+        replies = await link.pipeline(commands)
+        unknown = [
+            number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)
+        ]
+        if unknown:  # a restarted or flushed server: these were not run, so they may be sent again
+            again: list[Command] = [
+                ("EVAL", script.text, *commands[number][2:]) for number in unknown
+            ]
+            for number, reply in zip(unknown, await link.pipeline(again), strict=True):
+                replies[number] = reply
+        return replies
+
+    async def beat(self, node_id: str, announcement: bytes) -> Beat:
+        """Renew *node_id*'s lease; a silence of all nodes above ``OUTAGE_MS`` moves ``up_since``.
+
+        Raises:
+            StoreUnavailable: The server did not answer.
+        """
+        commands: list[Command] = []
+        for part in self.keys:
+            named = "" if commands else node_id
+            scope = (self._lease.sha, 2, part.meta, part.nodes)
+            commands.append(("EVALSHA", *scope, named, announcement, OUTAGE_MS))
+        await self._pulse.connect()
+        sent_ms = self.clock.monotonic_ms()
+        [reply, *_] = _raise_first(await self._pipeline(self._pulse, self._lease, commands))
+        self.clock.sample(sent_ms, self.clock.monotonic_ms(), reply[0])
+        nodes = {}
+        for node, lease in zip(reply[2::2], reply[3::2], strict=True):
+            at, announced = split_value(lease)
+            nodes[node.decode()] = (at, announced)
+        memory = _info(await self._pulse.call("INFO", "memory"))
+        limit = int(memory.get("maxmemory", 0))
+        self.is_full = limit > 0 and int(memory.get("used_memory", 0)) > FULL_SHARE * limit
+        return Beat(reply[0], reply[1], nodes)
+
+    async def forget_node(self, node_id: str) -> None:
+        """Remove a node's lease."""
+        await self._pulse.call("HDEL", self.keys[0].nodes, node_id)
+
+    async def new_epoch(self, partition: int, lost: str, fresh: str) -> str:
+        """Replace the epoch *lost* by *fresh*, unless somebody did; return the one that holds."""
+        meta = self.keys[partition].meta
+        command: Command = ("EVALSHA", self._epoch.sha, 1, meta, lost, fresh)
+        [epoch] = _raise_first(await self._pipeline(self._reader, self._epoch, [command]))
+        return bytes(epoch).decode()
+
+    async def reserve_numbers(self, partition: int, count: int) -> range:
+        """Return *count* session numbers that nobody else gets."""
+        last = int(await self._reader.call("HINCRBY", self.keys[partition].meta, "number", count))
+        first = (last - count + 1) * self.partitions + partition
+        return range(first, last * self.partitions + partition + 1, self.partitions)
+
+    async def forget_gone(self, partition: int, session_ids: list[str]) -> None:
+        """Remove tombstones that are past their time."""
+        for start in range(0, len(session_ids), FORGET_COUNT):
+            some = session_ids[start : start + FORGET_COUNT]
+            await self._reader.call("HDEL", self.keys[partition].gone, *some)
+
+    async def trim_history(self, partition: int, now_ms: int) -> None:
+        """Remove history rows that are too old or too many."""
+        history = self.keys[partition].history
+        _raise_first(
+            await self._reader.pipeline(
+                [
+                    ("XTRIM", history, "MINID", "~", now_ms - HISTORY_AGE_MS),
+                    ("XTRIM", history, "MAXLEN", "~", HISTORY_ROWS_MAX),
+                ]
+            )
+        )
+
+    # --- reads
+
+    async def read(self, partition: int, field: str) -> tuple[bytes | None, bytes | None]:
+        """Return the ``revision JSON`` in ``live`` and in ``gone`` under *field*."""
+        part = self.keys[partition]
+        live, gone = _raise_first(
+            await self._reader.pipeline([("HGET", part.live, field), ("HGET", part.gone, field)])
+        )
+        return live, gone
+
+    async def meta(self, partition: int) -> Meta:
+        """Return the partition's epoch, last offset and the first one the log still has."""
+        part = self.keys[partition]
+        (epoch, offset), first = _raise_first(
+            await self._reader.pipeline(
+                [
+                    ("HMGET", part.meta, "epoch", "offset"),
+                    ("XRANGE", part.log, "-", "+", "COUNT", 1),
+                ]
+            )
+        )
+        last = int(offset or 0)
+        return Meta((epoch or b"").decode(), last, _offset(first[0][0]) if first else last + 1)
+
+    async def load(
+        self, partition: int, which: Literal["live", "gone"]
+    ) -> AsyncIterator[list[tuple[str, bytes]]]:
+        """Yield all of a hash in steps of about a thousand fields.
+
+        What changes meanwhile may be missed or seen twice.
+        """
+        key, scan = getattr(self.keys[partition], which), b"0"
+        while True:
+            scan, found = await self._reader.call("HSCAN", key, scan, "COUNT", SCAN_COUNT)
+            yield [
+                (field.decode(), value)
+                for field, value in zip(found[::2], found[1::2], strict=True)
+            ]
+            if scan == b"0":
+                return
+
+    async def entries(self, partition: int, after: int, count: int) -> list[tuple[int, bytes]]:
+        """Return up to *count* log entries after *after*; a trimmed log starts later."""
+        found = await self._reader.call(
+            "XRANGE", self.keys[partition].log, f"({after}-0", "+", "COUNT", count
+        )
+        return [(_offset(entry_id), fields[1]) for entry_id, fields in found]
+
+    async def history(
+        self, partition: int, before: str, count: int
+    ) -> list[tuple[str, int, bytes]]:
+        """Return up to *count* rows older than the row key *before*, newest first.
+
+        Each is its key, its number and the row as JSON.
+        """
+        end = f"({before}" if before else "+"
+        found = await self._reader.call(
+            "XREVRANGE", self.keys[partition].history, end, "-", "COUNT", count
+        )
+        return [
+            (key.decode(), self.row_number(partition, int(fields[1])), fields[3])
+            for key, fields in found
+        ]
+
+    def row_number(self, partition: int, count: int) -> int:
+        """Return the number of the partition's history row that was the *count*-th one."""
+        return count * self.partitions + partition
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        for link in (self._writer, self._reader, self._pulse):
+            await link.close()
+
+
+def _offset(entry_id: bytes) -> int:
+    return int(entry_id.partition(b"-")[0])
+
+
+def _raise_first(replies: list[Reply]) -> list[Reply]:
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise refused(reply) from reply
+    return replies
+
+
+def _result(reply: Reply) -> Result:
+    if isinstance(reply, ResponseError):
+        raise refused(reply) from reply
+    match reply[0]:
+        case b"lost":
+            raise Repairing
+        case b"done":
+            return Result("done", reply[1], offset=reply[2])
+        case b"changed":
+            return Result("changed", reply[1], current=reply[2])
+        case b"gone":
+            return Result("gone", reply[1], current=reply[2])
+        case _:
+            return Result("early", reply[1], due_ms=reply[2])
+
+
+def _info(text: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in text.decode().splitlines())
+    return {name: value for name, _, value in lines if value}
+
+
+def _check_server(info: dict[str, str]) -> None:
+    valkey = info.get("valkey_version")
+    version = valkey or info.get("redis_version", "0")
+    if int(version.partition(".")[0]) < (8 if valkey else 7):
+        raise StoreRefused(f"Redis 7 or Valkey 8 is needed, this is {version}.")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise StoreRefused(EVICTING.format(policy=policy))

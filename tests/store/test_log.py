@@ -1,0 +1,280 @@
+"""Following the log: every entry once and in order, or word that it cannot be."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.store import log as log_module
+from gateway.store import store as store_module
+from gateway.store.embedded import EmbeddedValkey
+from gateway.store.log import Entry, Follower, HistoryLost, LogTrimmed
+from gateway.store.store import Commit, Store
+from tests.nodes import open_store, token
+from tests.support import MS, S, Proxy, eventually
+
+
+@pytest.fixture(params=["valkey", "cluster"])
+def url(request: pytest.FixtureRequest) -> str:
+    """A server alone, and one in cluster mode."""
+    server: EmbeddedValkey = request.getfixturevalue(request.param)
+    return server.url
+
+
+@asynccontextmanager
+async def following(
+    store: Store, after: int = 0
+) -> AsyncIterator[tuple[list[Entry], asyncio.Task[None]]]:
+    """Follow partition 0; gives what was read so far and the task that reads."""
+    follower = Follower(store, 0, after, (await store.meta(0)).epoch)
+    heard: list[Entry] = []
+
+    async def read() -> None:
+        async for batch in follower.batches():
+            assert batch
+            heard.extend(batch)
+
+    task = asyncio.create_task(read())
+    try:
+        yield heard, task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def say(store: Store, *words: int) -> None:
+    """Write one entry a word, one after the other."""
+    for word in words:
+        await store.commit(0, Commit(entry=b"%d" % word))
+
+
+def words(heard: list[Entry]) -> list[int]:
+    """Return what was heard, after a look at the offsets."""
+    assert [entry.offset for entry in heard] == list(range(1, len(heard) + 1))
+    return [int(entry.data) for entry in heard]
+
+
+async def test_entries_come_once_and_in_order(url: str, prefix: str) -> None:
+    """What was there and what comes is told in the order of the commits."""
+    async with open_store(url, prefix) as store:
+        await say(store, 1, 2, 3)
+        async with following(store) as (heard, _):
+            await say(store, 4, 5)
+            await eventually(lambda: len(heard) == 5)
+
+            assert words(heard) == [1, 2, 3, 4, 5]
+
+
+async def test_entries_of_a_moment_come_together(
+    valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One read takes what a pipeline wrote, up to its bound."""
+    monkeypatch.setattr(log_module, "COUNT_MAX", 40)
+    async with open_store(valkey.url, prefix) as store:
+        await asyncio.gather(*(store.commit(0, Commit(entry=b"1")) for _ in range(100)))
+        sizes = []
+        follower = Follower(store, 0, 0, (await store.meta(0)).epoch)
+        batches = follower.batches()
+        while sum(sizes) < 100:
+            sizes.append(len(await anext(batches)))
+        await batches.aclose()  # type: ignore[attr-defined]
+
+        assert sizes == [80, 20]
+
+
+async def test_rows_come_with_their_entry(url: str, prefix: str) -> None:
+    """An entry carries number and key of the history rows its commit wrote."""
+    async with open_store(url, prefix) as store:
+        await store.commit(0, Commit(entry=b"1", rows=(b'"a"', b'"b"')))
+        async with following(store) as (heard, _):
+            await eventually(lambda: heard)
+        found = await store.history(0, "", 10)
+
+        assert [(row.key, row.number) for row in reversed(heard[0].rows)] == [
+            (key, number) for key, number, _ in found
+        ]
+
+
+@pytest.mark.parametrize("fault", ["killed", "cut", "requests", "replies", "both"])
+async def test_broken_link_loses_and_doubles_nothing(
+    valkey: EmbeddedValkey, prefix: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that is killed, cut or hangs is made again, and the tale goes on where it was."""
+    monkeypatch.setattr(log_module, "BLOCK_MS", 100)
+    monkeypatch.setattr(log_module, "BLOCK_ANSWER_S", 300 * MS)
+    async with (
+        open_store(valkey.url, prefix) as store,
+        Proxy(valkey.url) as proxy,
+        open_store(proxy.url, prefix) as beyond,
+        following(beyond) as (heard, _),
+    ):
+        await say(store, *range(20))
+        await eventually(lambda: heard)
+        for number in range(3):
+            start = 20 + 40 * number
+            if fault == "killed":
+                link = store.link("test")
+                clients = (await link.call("CLIENT", "LIST")).decode().splitlines()
+                for client in clients:
+                    if f"name={prefix}-log-0" in client:
+                        await link.call("CLIENT", "KILL", "ID", client.split()[0][3:])
+                await link.close()
+            elif fault == "cut":
+                async with proxy.cut():
+                    await say(store, *range(start, start + 20))
+            else:
+                async with proxy.stalled(
+                    requests=fault != "replies", replies=fault != "requests"
+                ):
+                    await say(store, *range(start, start + 20))
+                    if number == 1:
+                        await asyncio.sleep(500 * MS)  # the reader gives up meanwhile
+            told = len(heard)
+            more = 20 if fault != "killed" else 40
+            await say(store, *range(start + 40 - more, start + 40))
+            await eventually(lambda told=told: len(heard) > told)
+        await eventually(lambda: len(heard) >= 140)
+
+        assert words(heard) == list(range(140))
+
+
+async def test_entries_before_a_break_are_told(
+    valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries that were read are told, although the second look of the same moment failed."""
+    async with (
+        Proxy(valkey.url) as proxy,
+        open_store(valkey.url, prefix) as store,
+        open_store(proxy.url, prefix) as beyond,
+    ):
+        await say(store, 1, 2)
+        follower = Follower(beyond, 0, 0, (await store.meta(0)).epoch)
+        read = follower._read  # noqa: SLF001
+
+        async def read_once(block_ms: int | None) -> list[Entry]:
+            if block_ms is None:
+                async with proxy.cut():
+                    return await read(block_ms)
+            return await read(block_ms)
+
+        monkeypatch.setattr(follower, "_read", read_once)
+        batches = follower.batches()
+
+        assert [entry.data for entry in await anext(batches)] == [b"1", b"2"]
+
+        await say(store, 3)
+
+        assert [entry.data for entry in await anext(batches)] == [b"3"]
+        await batches.aclose()  # type: ignore[attr-defined]
+
+
+async def test_hung_server_is_dropped_in_time(valkey: EmbeddedValkey, prefix: str) -> None:
+    """A server that does not even end a blocked read is taken for dead within two seconds."""
+    async with Proxy(valkey.url) as proxy, open_store(proxy.url, prefix) as store:
+        follower = Follower(store, 0, 0, (await store.meta(0)).epoch)
+        batches = follower.batches()
+        first = asyncio.ensure_future(anext(batches))
+        await eventually(lambda: follower._verified)  # noqa: SLF001
+        async with proxy.stalled():
+            started_s = time.monotonic()
+            await eventually(lambda: not follower._link.is_connected, within=2.2 * S)  # noqa: SLF001
+
+            assert time.monotonic() - started_s > 0.7
+        await say(store, 1)
+        assert [entry.data for entry in await first] == [b"1"]
+        await batches.aclose()  # type: ignore[attr-defined]
+
+
+async def test_trimmed_log_is_told(
+    url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A follower whose next entry is gone from the log hears so instead of a gap."""
+    monkeypatch.setattr(store_module, "LOG_BYTES_MAX", 1)
+    monkeypatch.setattr(store_module, "LOG_ENTRIES_MIN", 10)
+    async with open_store(url, prefix) as store:
+        await asyncio.gather(*(store.commit(0, Commit(entry=b"x" * 99)) for _ in range(512)))
+        assert (await store.meta(0)).first > 100
+        async with following(store, after=3) as (heard, task):
+            with pytest.raises(LogTrimmed):
+                await task
+
+            assert heard == []
+
+
+async def test_log_trimmed_while_away_is_told(
+    valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A follower that comes back to a log that went on without it hears that it was trimmed."""
+    monkeypatch.setattr(store_module, "LOG_BYTES_MAX", 1)
+    monkeypatch.setattr(store_module, "LOG_ENTRIES_MIN", 10)
+    async with (
+        open_store(valkey.url, prefix) as store,
+        Proxy(valkey.url) as proxy,
+        open_store(proxy.url, prefix) as beyond,
+        following(beyond) as (heard, task),
+    ):
+        await say(store, 1)
+        await eventually(lambda: heard)
+        async with proxy.cut():
+            await asyncio.gather(*(store.commit(0, Commit(entry=b"x" * 99)) for _ in range(512)))
+        with pytest.raises(LogTrimmed):
+            await task
+
+
+async def test_emptied_server_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that was emptied behind a standing connection is noticed, whatever comes after."""
+    monkeypatch.setattr(log_module, "BLOCK_MS", 100)
+    async with EmbeddedValkey(tmp_path) as server, open_store(server.url, "test") as store:
+        await say(store, 1, 2)
+        async with following(store) as (heard, task):
+            await eventually(lambda: len(heard) == 2)
+            link = store.link("test")
+            await link.call("FLUSHALL")
+            await link.close()
+            await store.open(token)
+            await say(store, *range(10))
+            with pytest.raises(HistoryLost):
+                await task
+
+        assert words(heard) == [1, 2]
+
+
+async def test_other_history_is_told_after_a_reconnect(
+    valkey: EmbeddedValkey, prefix: str
+) -> None:
+    """A server that came back with another past under the same epoch is found out."""
+    async with (
+        open_store(valkey.url, prefix) as store,
+        Proxy(valkey.url) as proxy,
+        open_store(proxy.url, prefix) as beyond,
+        following(beyond) as (heard, task),
+    ):
+        await say(store, 1, 2, 3)
+        await eventually(lambda: len(heard) == 3)
+        async with proxy.cut():
+            link = store.link("test")
+            await link.call("DEL", store.keys[0].log)
+            await link.call("HSET", store.keys[0].meta, "offset", 1)
+            await link.close()
+            await say(store, 8, 9)
+        with pytest.raises(HistoryLost):
+            await task
+
+
+async def test_log_that_was_lost_alone_does_not_stop_a_new_follower(
+    valkey: EmbeddedValkey, prefix: str
+) -> None:
+    """Who has just loaded and finds an empty log goes on with what comes."""
+    async with open_store(valkey.url, prefix) as store:
+        await say(store, 1, 2, 3)
+        link = store.link("test")
+        await link.call("DEL", store.keys[0].log)
+        await link.close()
+        async with following(store, after=3) as (heard, _):
+            await say(store, 4)
+            await eventually(lambda: heard)
+
+        assert [(entry.offset, entry.data) for entry in heard] == [(4, b"4")]

@@ -1,0 +1,419 @@
+"""Store: atomic commits, each answered once; standalone and as a one-node cluster."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from gateway.core.errors import Overloaded, Repairing, StoreUnavailable, Unavailable
+from gateway.store import store as store_module
+from gateway.store.embedded import EmbeddedValkey
+from gateway.store.keys import keys
+from gateway.store.store import Commit, Result, Store, StoreRefused
+from tests.nodes import clock, open_store, token
+from tests.support import MS, S, Proxy, eventually
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture(params=["valkey", "cluster"])
+def url(request: pytest.FixtureRequest) -> str:
+    """A server alone, and one in cluster mode."""
+    server: EmbeddedValkey = request.getfixturevalue(request.param)
+    return server.url
+
+
+@pytest_asyncio.fixture
+async def store(url: str, prefix: str) -> AsyncIterator[Store]:
+    """An open store of its own."""
+    async with open_store(url, prefix) as store:
+        yield store
+
+
+def write(field: str, revision: int, **facts: object) -> Commit:
+    """Return a commit that follows *revision*."""
+    value = b'%d {"n":%d}' % (revision + 1, revision + 1)
+    given = {"field": field, "expected": revision, "value": value, "entry": b"{}", **facts}
+    return Commit(**given)  # type: ignore[arg-type]
+
+
+def end(field: str, revision: int, **facts: object) -> Commit:
+    """Return a commit that closes what has *revision*."""
+    return write(field, revision, value=b"", tombstone=b'%d {"end":1}' % (revision + 1), **facts)
+
+
+async def commit(store: Store, commit: Commit) -> Result:
+    """Commit in the partition that the field says."""
+    return await store.commit(store.partition(commit.field), commit)
+
+
+async def test_first_commit_wins_and_the_loser_sees_what_stands(store: Store) -> None:
+    """Of two commits that expect the same revision the second gets the current record."""
+    assert (await commit(store, write("s", 0))).status == "done"
+
+    late = await commit(store, write("s", 0))
+
+    assert (late.status, late.current) == ("changed", b'1 {"n":1}')
+
+
+async def test_commit_to_a_missing_record_changes_nothing(store: Store) -> None:
+    """Whoever expects a revision of something that is not there hears that it is not."""
+    late = await commit(store, write("s", 3))
+
+    assert (late.status, late.current) == ("changed", b"")
+    assert await store.read(store.partition("s"), "s") == (None, None)
+
+
+async def test_closed_id_is_gone_for_good(store: Store) -> None:
+    """An id that was closed is refused with its tombstone, whatever is expected."""
+    await commit(store, write("s", 0))
+    await commit(store, end("s", 1))
+
+    for expected in (0, 1, 2):
+        late = await commit(store, write("s", expected))
+
+        assert (late.status, late.current) == ("gone", b'2 {"end":1}')
+    assert await store.read(store.partition("s"), "s") == (None, b'2 {"end":1}')
+
+
+async def test_fifty_racers_one_winner(store: Store, url: str, prefix: str) -> None:
+    """Of fifty commits from two nodes that expect the same revision exactly one is done."""
+    await commit(store, write("s", 0))
+    async with open_store(url, prefix) as other:
+        results = await asyncio.gather(
+            *(commit([store, other][number % 2], write("s", 1)) for number in range(50))
+        )
+
+    assert sorted(result.status for result in results) == ["changed"] * 49 + ["done"]
+
+
+async def test_offsets_are_consecutive(store: Store) -> None:
+    """Every done commit is the next entry of its partition's log, every other one is none."""
+    part = store.partition("s")
+    for revision in range(5):
+        await commit(store, write("s", revision))
+        await commit(store, write("s", 99))
+    await store.commit(part, Commit(entry=b'"said"'))
+
+    found = await store.entries(part, 0, 100)
+
+    assert [offset for offset, _ in found] == [1, 2, 3, 4, 5, 6]
+    assert found[-1][1] == b'"said"'
+    meta = await store.meta(part)
+    assert (meta.offset, meta.first) == (6, 1)
+
+
+async def test_early_is_refused_by_redis_time(store: Store) -> None:
+    """A deadline that has not passed by the server's clock refuses the commit and says when."""
+    now_ms = (await commit(store, write("s", 0))).time_ms
+    early = await commit(store, end("s", 1, not_before_ms=now_ms + HOUR_MS))
+
+    assert (early.status, early.due_ms) == ("early", now_ms + HOUR_MS)
+    assert (await commit(store, end("s", 1, not_before_ms=now_ms))).status == "done"
+
+
+async def test_deadline_waits_out_an_outage(store: Store) -> None:
+    """After an outage a deadline has its whole duration again; one without duration is absolute."""
+    beat = await store.beat("a:1", b"{}")
+    await commit(store, write("s", 0))
+    facts = {"not_before_ms": beat.time_ms - HOUR_MS, "amnesty_ms": 60_000}
+    early = await commit(store, end("s", 1, **facts))
+
+    assert early.status == "early"
+    assert 0 <= early.due_ms - beat.up_since_ms - 60_000 < 100
+    assert (await commit(store, end("s", 1, **facts | {"amnesty_ms": 0}))).status == "done"
+
+
+async def test_deadline_waits_for_an_outage_that_nobody_reported(store: Store) -> None:
+    """A commit that sat in a socket while the server stood still does not use its silence."""
+    await store.beat("a:1", b"{}")
+    await commit(store, write("s", 0))
+    meta = store.keys[store.partition("s")].meta
+    link = store.link("test")
+    now_ms = store.clock.now_ms()
+    await link.call("HSET", meta, "up_since", now_ms - HOUR_MS, "beat", now_ms - 10_000)
+    facts = {"not_before_ms": now_ms - 5_000, "amnesty_ms": 1_000}
+
+    assert (await commit(store, end("s", 1, **facts))).status == "early"
+
+    await link.call("HSET", meta, "beat", now_ms)
+    await link.close()
+
+    assert (await commit(store, end("s", 1, **facts))).status == "done"
+
+
+async def test_silence_of_all_leases_moves_up_since(store: Store) -> None:
+    """``up_since`` stands while leases are renewed, and moves when nobody did for long."""
+    first = await store.beat("a:1", b'{"name":"a"}')
+    second = await store.beat("b:1", b"{}")
+
+    assert second.up_since_ms == first.up_since_ms
+    assert {node: lease[1] for node, lease in second.nodes.items()} == {
+        "a:1": b'{"name":"a"}',
+        "b:1": b"{}",
+    }
+
+    link = store.link("test")
+    for part in store.keys:
+        await link.call("HSET", part.meta, "beat", first.time_ms - 10_000)
+    await link.close()
+    third = await store.beat("a:1", b"{}")
+
+    assert third.up_since_ms == third.time_ms
+    await store.forget_node("b:1")
+    assert set((await store.beat("a:1", b"{}")).nodes) == {"a:1"}
+
+
+async def test_history_rows_get_numbers_and_keys(store: Store) -> None:
+    """Rows are numbered without reuse and found again, newest first, page by page."""
+    part = store.partition("s")
+    await commit(store, write("s", 0, rows=(b'"one"', b'"two"')))
+    await commit(store, write("s", 1, rows=(b'"three"',)))
+    found = await store.history(part, "", 2)
+
+    assert [row for _, _, row in found] == [b'"three"', b'"two"']
+    older = await store.history(part, found[-1][0], 2)
+    assert [row for _, _, row in older] == [b'"one"']
+    numbers = [number for _, number, _ in found + older]
+    assert numbers == sorted(set(numbers), reverse=True)
+    assert {(number - part) % store.partitions for number in numbers} == {0}
+
+
+async def test_forgotten_scripts_are_unseen(store: Store) -> None:
+    """A server that lost its scripts is told them again; no caller notices, nothing runs twice."""
+    link = store.link("test")
+    await commit(store, write("s", 0))
+    await link.call("SCRIPT", "FLUSH")
+    await link.close()
+    results = await asyncio.gather(*(commit(store, write(f"t{n}", 0)) for n in range(20)))
+
+    assert {result.status for result in results} == {"done"}
+    assert (await store.beat("a:1", b"{}")).nodes.keys() == {"a:1"}
+    epoch = (await store.meta(0)).epoch
+    assert await store.new_epoch(0, "other", "fresh") == epoch
+    assert await store.new_epoch(0, epoch, "fresh") == "fresh"
+    assert await store.new_epoch(0, epoch, "later") == "fresh"
+
+
+async def test_full_queue_refuses_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits over the bound are refused, those within it are done."""
+    monkeypatch.setattr(store_module, "QUEUE_MAX", 10)
+    results = await asyncio.gather(
+        *(commit(store, write(f"s{n}", 0)) for n in range(15)), return_exceptions=True
+    )
+
+    assert [type(result) for result in results] == [Result] * 10 + [Overloaded] * 5
+
+
+@pytest.mark.parametrize("fault", ["stalled", "cut"])
+async def test_no_answer_is_told_within_three_seconds(
+    valkey: EmbeddedValkey, prefix: str, fault: str
+) -> None:
+    """However many wait when the server stops to answer, each hears so within three seconds."""
+    async with Proxy(valkey.url) as proxy, open_store(proxy.url, prefix) as store:
+        await commit(store, write("s", 0))
+        started_s = time.monotonic()
+        async with proxy.stalled() if fault == "stalled" else proxy.cut():
+            results = await asyncio.gather(
+                *(commit(store, write(f"s{n}", 0)) for n in range(600)), return_exceptions=True
+            )
+
+        assert time.monotonic() - started_s < 3 * S
+        assert all(isinstance(result, Unavailable) for result in results)
+        assert (await commit(store, write("s", 1))).status == "done"
+
+
+async def test_commits_after_the_end_are_refused(valkey: EmbeddedValkey, prefix: str) -> None:
+    """A store that stopped sending leaves nobody waiting, on the way or after."""
+    async with Proxy(valkey.url) as proxy:
+        async with open_store(proxy.url, prefix) as store, proxy.stalled():
+            waiting = [asyncio.ensure_future(commit(store, write(f"s{n}", 0))) for n in range(3)]
+            await eventually(lambda: not store._queue)  # noqa: SLF001
+            waiting.append(asyncio.ensure_future(commit(store, write("last", 0))))
+            await asyncio.sleep(0)
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert all(isinstance(result, Unavailable) for result in results)
+    with pytest.raises(StoreUnavailable):
+        await commit(store, write("s", 0))
+
+
+async def test_log_is_trimmed_by_bytes_but_keeps_a_minimum(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log stays near its budget, and never falls below the entries that a resume may need."""
+    monkeypatch.setattr(store_module, "LOG_BYTES_MAX", 100_000)
+    monkeypatch.setattr(store_module, "LOG_ENTRIES_MIN", 300)
+
+    async def fill(count: int, entry: bytes) -> int:
+        for _ in range(count // 64):
+            await asyncio.gather(*(store.commit(0, Commit(entry=entry)) for _ in range(64)))
+        meta = await store.meta(0)
+        return meta.offset - meta.first + 1
+
+    assert await fill(512, b"x" * 10) == 512
+    assert 300 <= await fill(2_048, b"x" * 1_000) < 900
+
+    monkeypatch.setattr(store_module, "LOG_ENTRIES_MIN", 10)
+
+    assert await fill(512, b"x" * 1_000) < 400
+
+
+async def test_reserved_numbers_are_unique_over_partitions(url: str, prefix: str) -> None:
+    """No session number is given twice, whichever partition and node it comes from."""
+    async with open_store(url, prefix, 4) as one, open_store(url, prefix, 4) as two:
+        ranges = await asyncio.gather(
+            *(store.reserve_numbers(part, 10) for store in (one, two) for part in range(4))
+        )
+    numbers = [number for numbers in ranges for number in numbers]
+
+    assert len(numbers) == len(set(numbers)) == 80
+    assert all(
+        number % 4 == part
+        for index, numbers in enumerate(ranges)
+        for part in (index % 4,)
+        for number in numbers
+    )
+    assert min(numbers) > 0
+
+
+async def test_load_returns_everything(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load in steps sees every record and every tombstone."""
+    monkeypatch.setattr(store_module, "SCAN_COUNT", 50)
+    await asyncio.gather(*(commit(store, write(f"s{n}", 0)) for n in range(700)))
+    await asyncio.gather(*(commit(store, end(f"s{n}", 1)) for n in range(200)))
+    live, gone = set(), set()
+    for part in range(store.partitions):
+        async for found in store.load(part, "live"):
+            live |= {field for field, _ in found}
+        async for found in store.load(part, "gone"):
+            gone |= {field for field, _ in found}
+
+    assert live == {f"s{n}" for n in range(200, 700)}
+    assert gone == {f"s{n}" for n in range(200)}
+
+
+async def test_forgotten_tombstones_free_their_ids(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id whose tombstone was removed can be opened again."""
+    monkeypatch.setattr(store_module, "FORGET_COUNT", 2)
+    part = store.partition("s")
+    await commit(store, write("s", 0))
+    await commit(store, end("s", 1))
+    await store.forget_gone(part, ["a", "b", "c", "d", "s"])
+
+    assert (await commit(store, write("s", 0))).status == "done"
+
+
+async def test_old_history_is_trimmed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows past their age or number go, in whole pieces of the stream."""
+    monkeypatch.setattr(store_module, "HISTORY_ROWS_MAX", 200)
+    await asyncio.gather(
+        *(store.commit(0, Commit(entry=b"{}", rows=(b"{}",) * 10)) for n in range(50))
+    )
+    await store.trim_history(0, store.clock.now_ms())
+    kept = await store.history(0, "", 1_000)
+
+    assert 200 <= len(kept) < 350
+    await store.trim_history(0, store.clock.now_ms() + 8 * 24 * HOUR_MS)
+    assert len(await store.history(0, "", 1_000)) < 100
+
+
+@pytest.mark.parametrize(
+    ("meta", "partitions", "what"),
+    [
+        ({"schema": 2}, None, "schema 2"),
+        ({"partitions": 4}, 8, "4 partitions"),
+    ],
+)
+async def test_foreign_data_refuses_the_start(
+    url: str, prefix: str, meta: dict[str, int], partitions: int | None, what: str
+) -> None:
+    """Data of a newer schema or of other partitions is left alone."""
+    async with open_store(url, "other") as store:
+        link = store.link("test")
+        for name, value in meta.items():
+            await link.call("HSET", keys(prefix, 0).meta, name, value)
+        await link.close()
+    refused = Store(url, clock(), prefix=prefix, partitions=partitions)
+    try:
+        with pytest.raises(StoreRefused, match=what):
+            await refused.open(token)
+    finally:
+        await refused.close()
+
+
+async def test_partitions_of_the_data_are_taken_over(url: str, prefix: str) -> None:
+    """Who does not say how many partitions there are takes what the data was created with."""
+    async with open_store(url, prefix, 3), open_store(url, prefix) as store:
+        assert store.partitions == len(store.keys) == 3
+
+
+async def test_evicting_server_refuses_the_start(tmp_path: Path) -> None:
+    """A server that may drop sessions when memory is short is refused, with the remedy."""
+    async with EmbeddedValkey(tmp_path) as server, open_store(server.url, "test") as store:
+        link = store.link("test")
+        await link.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        await link.close()
+        with pytest.raises(StoreRefused, match="noeviction"):
+            await store.open(token)
+
+
+async def test_full_server_takes_closes(tmp_path: Path) -> None:
+    """Above its memory a server refuses numbers for opens, and still closes what is open."""
+    async with EmbeddedValkey(tmp_path) as server, open_store(server.url, "test") as store:
+        await commit(store, write("s", 0))
+        link = store.link("test")
+        await link.call("CONFIG", "SET", "maxmemory", "1")
+        await link.close()
+        await store.beat("a:1", b"{}")
+
+        assert store.is_full
+        with pytest.raises(Unavailable):
+            await store.reserve_numbers(0, 1)
+        assert (await commit(store, end("s", 1))).status == "done"
+
+
+async def test_emptied_server_takes_no_commits(tmp_path: Path) -> None:
+    """Nothing is written into a server that lost its data, until somebody began a new epoch."""
+    async with EmbeddedValkey(tmp_path) as server, open_store(server.url, "test") as store:
+        await commit(store, write("s", 0))
+        link = store.link("test")
+        await link.call("FLUSHALL")
+        await link.close()
+        with pytest.raises(Repairing):
+            await commit(store, write("t", 0))
+        await store.open(token)
+
+        assert (await commit(store, write("t", 0))).status == "done"
+
+
+async def test_busy_group_keeps_each_answer_with_its_commit(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pipelines of many commits each caller gets the answer to its own."""
+    monkeypatch.setattr(store_module, "BATCH_MAX", 7)
+    await asyncio.gather(*(commit(store, write(f"s{n}", 0)) for n in range(0, 100, 2)))
+    results = await asyncio.gather(*(commit(store, write(f"s{n}", 0)) for n in range(100)))
+
+    assert [result.status for result in results] == ["changed", "done"] * 50
+
+
+async def test_cancelled_commit_is_not_sent(valkey: EmbeddedValkey, prefix: str) -> None:
+    """A commit whose caller went away while it waited is left out of the pipeline."""
+    async with Proxy(valkey.url) as proxy, open_store(proxy.url, prefix) as store:
+        await commit(store, write("s", 0))
+        async with proxy.stalled():
+            first = asyncio.ensure_future(commit(store, write("first", 0)))
+            await eventually(lambda: first.done() or not store._queue, within=100 * MS)  # noqa: SLF001
+            second = asyncio.ensure_future(commit(store, write("second", 0)))
+            await asyncio.sleep(0)
+            second.cancel()
+        assert (await first).status == "done"
+        await commit(store, write("third", 0))
+
+        assert await store.read(0, "second") == (None, None)
