@@ -1,0 +1,106 @@
+"""One log entry as a node tells it: what a session was, what it is, and its events, rendered once.
+
+Channels ask a :class:`Change` for the JSON they need; each piece is encoded when first asked and
+shared by all who see the same level.
+"""
+
+from functools import cached_property
+from typing import Self
+
+from msgspec import Struct
+from msgspec.json import encode
+
+from gateway.core.event import AnyEntry, AnyEvent, SessionEntry, Updated, restore
+from gateway.core.model import Session
+from gateway.core.public import PublicEvent, public, public_event
+from gateway.core.query import View
+from gateway.core.session import evolve
+
+
+class Item(Struct, frozen=True, gc=False):
+    """One event for one channel: its type and its JSON."""
+
+    type: str
+    data: bytes
+
+
+class Step(Struct, frozen=True, gc=False):
+    """One event of a commit, with the session before and after it."""
+
+    event: AnyEvent
+    before: Session | None
+    after: Session
+
+
+class Change:
+    """One log entry, and for a session what it was before and is after.
+
+    Args:
+        entry: The log entry.
+        before: The session before the commit; ``None`` if there was none or this is no session.
+    """
+
+    def __init__(self, entry: AnyEntry, before: Session | None = None) -> None:
+        self.entry = entry
+        self.before = before
+        self.after = entry.record if isinstance(entry, SessionEntry) else None
+        self._items: dict[tuple[int, str, bool], Item] = {}
+
+    @classmethod
+    def from_log(cls, entry: AnyEntry) -> Self:
+        """Return the change of an entry whose past is known from the entry alone."""
+        if isinstance(entry, SessionEntry):
+            return cls(entry, restore(entry.record, entry.before))
+        return cls(entry)
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The events of a session's commit, in order; none for other entries."""
+        if not isinstance(self.entry, SessionEntry):
+            return []
+        events: list[AnyEvent] = self.entry.events or [Updated()]
+        steps: list[Step] = []
+        before = self.before
+        for number, event in enumerate(events, 1):
+            last = number == len(events)
+            after = self.entry.record if last else evolve(before, event, self.entry.at)
+            steps.append(Step(event, before, after))
+            before = after
+        return steps
+
+    def native(self, view: View) -> list[Item]:
+        """Return what this change means in *view*, in the native words."""
+        items: list[Item] = []
+        for number, step in enumerate(self.steps):
+            saw = step.before is not None and view.matches(step.before)
+            sees = view.matches(step.after)
+            if step.after.closed:
+                sees = saw or (step.before is None and sees)  # a close is told to all who saw it
+            if sees and (saw or step.before is None):
+                items.append(self._item(number, "event", full=view.full))
+            elif sees:
+                items.append(self._item(number, "enter", full=view.full))
+            elif saw:
+                items.append(self._item(number, "exit", full=False))
+        return items
+
+    def _item(self, number: int, kind: str, *, full: bool) -> Item:
+        key = (number, kind, full)
+        item = self._items.get(key)
+        if item is None:
+            item = self._items[key] = self._render(self.steps[number], kind, full=full)
+        return item
+
+    def _render(self, step: Step, kind: str, *, full: bool) -> Item:
+        after, entry = step.after, self.entry
+        if kind == "exit" or not isinstance(entry, SessionEntry):
+            gone = PublicEvent(type="session.exit", session_id=after.id)
+            return Item(gone.type, encode(gone))
+        if kind == "enter":
+            whole = public(after, full=full)
+            shown = PublicEvent(type="session.enter", session_id=after.id, session=whole)
+            return Item(shown.type, encode(shown))
+        event = public_event(
+            step.event, step.before, after, entry.record.revision, entry.at, full=full
+        )
+        return Item(event.type, encode(event))

@@ -1,0 +1,308 @@
+"""Channel: all local subscribers of one view, and the ring that each reads at its own pace.
+
+Each batch of the feed becomes one *tick* a channel: its events encoded once and kept in the ring.
+A subscriber has no queue of its own; one that falls out of the ring starts over with a snapshot
+and is told so. A snapshot is one frozen picture at one position, shared by all who join within a
+quarter of a second; its pages are rendered as they are read.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Literal
+
+from msgspec import Raw, Struct
+
+from gateway.core.model import Session
+from gateway.core.position import Position
+from gateway.core.protocol import Events, Resync, Snapshot, render
+from gateway.core.query import View
+from gateway.live.change import Item
+from gateway.live.mirror import Mirror
+
+RING_TICKS: Final = 4096  # ticks a channel keeps for those who are behind, and at most
+RING_BYTES: Final = 8 << 20  # bytes
+SNAPSHOT_PAGE: Final = 200  # sessions a snapshot message
+SNAPSHOT_AGE_MS: Final = 250  # a frozen snapshot is shared by all who join within this time
+
+
+class Tick:
+    """What one batch of the feed means to one channel; its message is encoded once."""
+
+    __slots__ = ("_frame", "items", "position", "start")
+
+    def __init__(self, position: Position, items: list[Item], start: Position) -> None:
+        self.position = position
+        self.items = items
+        self.start = start  # the position before the batch
+        self._frame: bytes | None = None
+
+    @property
+    def frame(self) -> bytes:
+        """The ``events`` message."""
+        if self._frame is None:
+            events: list[Raw] = [Raw(item.data) for item in self.items]
+            self._frame = render(Events(position=str(self.position), events=[*events]))
+        return self._frame
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the ring keeps for it."""
+        return 64 + sum(len(item.data) for item in self.items)
+
+
+class SnapshotPage:
+    """A part of a snapshot; its message is encoded once."""
+
+    __slots__ = ("_frame", "more", "position", "sessions")
+
+    def __init__(self, position: str, sessions: list[bytes], *, more: bool) -> None:
+        self.position = position
+        self.sessions = sessions
+        self.more = more
+        self._frame: bytes | None = None
+
+    @property
+    def frame(self) -> bytes:
+        """The ``snapshot`` message."""
+        if self._frame is None:
+            sessions: list[Raw] = [Raw(session) for session in self.sessions]
+            self._frame = render(
+                Snapshot(sessions=[*sessions], position=self.position, more=self.more)
+            )
+        return self._frame
+
+
+class Restart(Struct, frozen=True):
+    """Forget what you know; a snapshot follows."""
+
+    reason: str
+
+    @property
+    def frame(self) -> bytes:
+        """The ``resync`` message."""
+        return render(Resync(reason=self.reason))
+
+
+class Trimmed(Exception):
+    """The log no longer has what a subscriber missed."""
+
+
+Delivery = Tick | SnapshotPage | Restart
+Replay = Callable[[Position, Position], AsyncIterator[Tick]]
+
+
+class _Frozen:
+    """A snapshot: sessions frozen at one position, pages rendered as they are read."""
+
+    def __init__(self, sessions: list[Session], position: str, sequence: int, at_ms: float) -> None:
+        self.position = position
+        self.sequence = sequence
+        self.at_ms = at_ms
+        self._sessions = sessions
+        self._pages: dict[int, SnapshotPage] = {}
+
+    def page(self, number: int, mirror: Mirror, *, full: bool) -> SnapshotPage:
+        page = self._pages.get(number)
+        if page is None:
+            start = number * SNAPSHOT_PAGE
+            part = self._sessions[start : start + SNAPSHOT_PAGE]
+            page = self._pages[number] = SnapshotPage(
+                self.position,
+                [mirror.rendered(session, full=full) for session in part],
+                more=start + SNAPSHOT_PAGE < len(self._sessions),
+            )
+        return page
+
+
+class Channel:
+    """All subscribers of one view on this node, and the ring that they read."""
+
+    def __init__(self, view: View, born: Position) -> None:
+        self.view = view
+        self.born = born  # everything after this went through the ring
+        self.hash32 = view.hash32
+        self.index = view.index
+        self.subscribers = 0
+        self.sequence = 0  # of the next tick
+        self.generation = 0  # raised when everybody has to start over
+        self.reason = ""
+        self.complete = True  # the ring still has everything since ``born``
+        self.frozen: _Frozen | None = None
+        self._ring: deque[Tick] = deque()
+        self._bytes = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def first(self) -> int:
+        """The sequence number of the oldest tick in the ring."""
+        return self.sequence - len(self._ring)
+
+    def tick(self, sequence: int) -> Tick:
+        """Return the tick with this sequence number; it must be in the ring."""
+        return self._ring[sequence - self.first]
+
+    def after(self, position: Position) -> int | None:
+        """Return the sequence number that follows *position*, if the ring still has all since.
+
+        Other nodes have other batches: a position within one of ours, or one where our logs never
+        stood together, gets ``None`` and is served from the log, so that nothing is told twice.
+        """
+        if not position.covers(self.born):
+            return None
+        sequence = self.sequence
+        following: Tick | None = None
+        for tick in reversed(self._ring):
+            if position.covers(tick.position):
+                break
+            sequence, following = sequence - 1, tick
+        else:
+            if not self.complete:
+                return None
+        return sequence if following is None or following.start.covers(position) else None
+
+    def append(self, tick: Tick) -> None:
+        """Add a tick and wake all who wait for one."""
+        self._ring.append(tick)
+        self._bytes += tick.size
+        self.sequence += 1
+        while len(self._ring) > RING_TICKS or (self._bytes > RING_BYTES and len(self._ring) > 1):
+            self._bytes -= self._ring.popleft().size
+            self.complete = False
+        self._wake()
+
+    def restart(self, reason: str, born: Position) -> None:
+        """Make every subscriber start over, at *born*."""
+        self.born, self.complete = born, True
+        self._ring.clear()
+        self._bytes = 0
+        self.frozen = None
+        self.generation += 1
+        self.reason = reason
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def wait(self) -> None:
+        """Wait for the next tick or restart."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+
+class Subscription:
+    """One reader of a channel.
+
+    Args:
+        mode: ``resume``: what was missed comes first; ``snapshot``: everything in view does.
+        reason: Why it is not the mode that was asked for, or nothing.
+        position: Where it starts: what follows is all that happened after.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        mirror: Mirror,
+        clock_ms: Callable[[], float],
+        *,
+        mode: Literal["snapshot", "resume"],
+        reason: str | None,
+        position: Position,
+    ) -> None:
+        self.mode: Literal["snapshot", "resume"] = mode
+        self.reason = reason
+        self.position = str(position)
+        self._channel = channel
+        self._mirror = mirror
+        self._clock_ms = clock_ms
+        self._replay: Replay | None = None
+        self._replayed = self._upto = position
+        self._missed: AsyncIterator[Tick] | None = None
+        self._generation = channel.generation
+        self._sequence = channel.sequence
+        self._frozen: _Frozen | None = None
+        self._page = 0
+
+    @property
+    def view(self) -> View:
+        """What is seen."""
+        return self._channel.view
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is something to read right now."""
+        return self._sequence < self._channel.sequence or self._frozen is not None
+
+    def resume(self, sequence: int) -> None:
+        """Begin in the ring."""
+        self._sequence = sequence
+
+    def replay(self, missed: Replay, since: Position, upto: Position) -> None:
+        """Begin with what *missed* tells between two positions; it may raise :class:`Trimmed`."""
+        self._replay, self._replayed, self._upto = missed, since, upto
+        self._missed = missed(since, upto)
+
+    def start(self) -> None:
+        """Begin with a snapshot."""
+        self._missed = None
+        frozen = self._channel.frozen
+        if (
+            frozen is None
+            or self._clock_ms() - frozen.at_ms > SNAPSHOT_AGE_MS
+            or (frozen.sequence < self._channel.first)
+        ):
+            frozen = self._channel.frozen = _Frozen(
+                self._mirror.all_in(self.view),
+                str(self._mirror.position(self._channel.hash32)),
+                self._channel.sequence,
+                self._clock_ms(),
+            )
+        self._frozen, self._page = frozen, 0
+        self._sequence, self._generation = frozen.sequence, self._channel.generation
+        self.position = frozen.position
+
+    async def next(self) -> Delivery:
+        """Return what comes next; waits as long as nothing does."""
+        while True:
+            channel = self._channel
+            if self._generation != channel.generation:
+                reason = channel.reason
+                self.start()
+                return Restart(reason)
+            if self._frozen:
+                page = self._frozen.page(self._page, self._mirror, full=self.view.full)
+                self._page += 1
+                if not page.more:
+                    self._frozen = None
+                return page
+            if self._missed:
+                try:
+                    tick = await anext(self._missed)
+                except StopAsyncIteration:
+                    self._missed = None
+                    continue
+                except Trimmed:
+                    self.start()
+                    return Restart("trimmed")
+                except asyncio.CancelledError:  # that ended the iterator, and must not end the tale
+                    if self._replay:
+                        self._missed = self._replay(self._replayed, self._upto)
+                    raise
+                self._replayed, self.position = tick.position, str(tick.position)
+                return tick
+            if self._sequence < channel.first:
+                self.start()
+                return Restart("slow")
+            if self._sequence < channel.sequence:
+                tick = channel.tick(self._sequence)
+                self._sequence += 1
+                self.position = str(tick.position)
+                return tick
+            await channel.wait()

@@ -1,0 +1,80 @@
+"""Coalescer: holds back what is reported often, so that a session costs at most one commit in 5 s.
+
+Only the newest of a kind is kept. Whatever else is asked of the session takes the held-back along
+in the same commit, so nothing is reported late or out of order.
+
+Not here: deciding and writing (``node``).
+"""
+
+from typing import Final
+
+from gateway.core.command import AnyCommand, Progress, UpdateStream
+
+EVERY_MS: Final = 5_000  # at most one commit of held-back commands a session in this time
+
+Reported = tuple[AnyCommand, int]  # a command and when it was asked, in ms of Redis time
+
+
+class Coalescer:
+    """Held-back commands by session: at most one progress and one update a stream each."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, dict[str, Reported]] = {}
+        self._written_ms: dict[str, int] = {}
+
+    def hold(self, session_id: str, command: Progress | UpdateStream, now_ms: int) -> bool:
+        """Hold *command* back; return ``False`` if it should be written now instead."""
+        if now_ms - self._written_ms.get(session_id, 0) >= EVERY_MS:
+            self._written_ms[session_id] = now_ms
+            return False
+        held = self._held.setdefault(session_id, {})
+        key = _key(command)
+        if isinstance(command, Progress) and (earlier := held.get(key)):
+            command = _merged(earlier[0], command)
+        held[key] = (command, now_ms)
+        return True
+
+    def take(self, session_id: str) -> list[Reported]:
+        """Return and forget what is held back of a session, oldest first."""
+        return list(self._held.pop(session_id, {}).values())
+
+    def give_back(self, session_id: str, held: list[Reported]) -> None:
+        """Hold back again what was taken and could not be written; what came meanwhile is newer."""
+        older = {_key(command): (command, at) for command, at in held}
+        for key, (command, at) in self._held.get(session_id, {}).items():
+            before = older.pop(key, None)
+            if before and isinstance(command, Progress):
+                command = _merged(before[0], command)  # noqa: PLW2901
+            older[key] = (command, at)
+        if older:
+            self._held[session_id] = older
+
+    def sessions(self) -> list[str]:
+        """Return the sessions of which something is held back."""
+        return list(self._held)
+
+    def due(self, now_ms: int) -> list[str]:
+        """Return the sessions whose held-back commands should be written now."""
+        self._written_ms = {
+            known: at for known, at in self._written_ms.items() if now_ms - at < EVERY_MS
+        }
+        return [known for known in self._held if known not in self._written_ms]
+
+    def written(self, session_id: str, now_ms: int) -> None:
+        """Note that held-back commands of a session are being written."""
+        self._written_ms[session_id] = now_ms
+
+
+def _key(command: AnyCommand) -> str:
+    return command.stream.key if isinstance(command, UpdateStream) else ""
+
+
+def _merged(earlier: AnyCommand, later: Progress) -> Progress:
+    if not isinstance(earlier, Progress):
+        return later
+    return Progress(
+        via=later.via,
+        position_ms=earlier.position_ms if later.position_ms is None else later.position_ms,
+        state=earlier.state if later.state is None else later.state,
+        bandwidth=earlier.bandwidth if later.bandwidth is None else later.bandwidth,
+    )

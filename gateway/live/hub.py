@@ -1,0 +1,217 @@
+"""Hub: tells this node's subscribers what changed.
+
+*Channels* serve those who watch a view. *Mailboxes* are the other way in: what happens to one
+session goes to the socket that is attached to it here. News comes from the feed alone; nobody
+else calls :meth:`Hub.publish`.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from msgspec import Struct
+
+from gateway.core.document import Message
+from gateway.core.errors import Overloaded
+from gateway.core.event import MessageEntry, SessionEntry
+from gateway.core.model import Session
+from gateway.core.position import Position
+from gateway.core.query import Index, View, indexes_of
+from gateway.live.change import Change, Item
+from gateway.live.channel import Channel, Replay, Subscription, Tick
+from gateway.live.mirror import Mirror
+
+MAILBOX_MAX: Final = 256  # notices a session's socket may be behind before it is cut as too slow
+CHANNELS_MAX: Final = 100_000  # different views at once; one more is refused with Overloaded
+
+Renderer = Callable[[View, Change], list[Item]]
+
+
+class Notice(Struct, frozen=True, gc=False):
+    """What a session's own socket has to know: a change of its session, or a message.
+
+    With neither, changes were missed: the socket has to look at its session again.
+    """
+
+    change: Change | None = None
+    message: Message | None = None
+
+
+class Mailbox:
+    """What happens to one session, for the socket attached to it; bounded."""
+
+    def __init__(self, session: Session) -> None:
+        self.session_id = session.id
+        self.workspace = session.workspace
+        self.overflowed = False
+        self._queue: asyncio.Queue[Notice] = asyncio.Queue(MAILBOX_MAX)
+
+    def put(self, notice: Notice) -> None:
+        """Add a notice; a full mailbox is marked, and its socket must be cut as too slow."""
+        try:
+            self._queue.put_nowait(notice)
+        except asyncio.QueueFull:
+            self.overflowed = True
+
+    async def get(self) -> Notice:
+        """Return the next notice."""
+        return await self._queue.get()
+
+
+class Hub:
+    """This node's channels and mailboxes.
+
+    Args:
+        mirror: What snapshots are made from.
+        clock_ms: A monotonic clock in milliseconds.
+    """
+
+    def __init__(self, mirror: Mirror, clock_ms: Callable[[], float]) -> None:
+        self._mirror = mirror
+        self._clock_ms = clock_ms
+        self._channels: dict[bytes, Channel] = {}
+        self._by_index: dict[Index | None, dict[bytes, Channel]] = {}
+        self._mailboxes: dict[str, dict[int, Mailbox]] = {}
+        self._renderers: dict[str, Renderer] = {"": _native}
+
+    def register(self, dialect: str, renderer: Renderer) -> None:
+        """Let views of *dialect* be rendered by *renderer*."""
+        self._renderers[dialect] = renderer
+
+    def render(self, view: View, change: Change) -> list[Item]:
+        """Return what *change* means in *view*, in its dialect."""
+        return self._renderers[view.dialect](view, change)
+
+    # --- subscribing
+
+    @contextmanager
+    def subscribe(
+        self,
+        view: View,
+        since: Position | None = None,
+        missed: Replay | None = None,
+        *,
+        reason: str | None = None,
+    ) -> Iterator[Subscription]:
+        """Subscribe to *view* from now on.
+
+        Args:
+            view: What is seen.
+            since: Where the subscriber is; ``None`` starts with a snapshot.
+            missed: Tells what happened between two positions; asked when the ring cannot.
+            reason: Why there is a snapshot although a position was given.
+
+        Raises:
+            Overloaded: There are ``CHANNELS_MAX`` different views already.
+        """
+        channel = self._channel(view)
+        channel.subscribers += 1
+        try:
+            here = self._mirror.position(channel.hash32)
+            subscription = Subscription(
+                channel,
+                self._mirror,
+                self._clock_ms,
+                mode="snapshot" if since is None else "resume",
+                reason=reason,
+                position=since or here,
+            )
+            if since is None:
+                subscription.start()
+            elif (sequence := channel.after(since)) is not None:
+                subscription.resume(sequence)
+            elif missed:
+                subscription.replay(missed, since, here)
+            yield subscription
+        finally:
+            channel.subscribers -= 1
+            if not channel.subscribers:
+                self._drop(channel)
+
+    def _drop(self, channel: Channel) -> None:
+        key = channel.view.key
+        self._channels.pop(key, None)
+        members = self._by_index[channel.index]
+        members.pop(key, None)
+        if not members:
+            del self._by_index[channel.index]
+
+    def _channel(self, view: View) -> Channel:
+        channel = self._channels.get(view.key)
+        if channel is None:
+            if len(self._channels) >= CHANNELS_MAX:
+                raise Overloaded("There are too many different subscriptions.")
+            channel = self._channels[view.key] = Channel(view, self._mirror.position())
+            self._by_index.setdefault(channel.index, {})[view.key] = channel
+        return channel
+
+    @contextmanager
+    def mailbox(self, session: Session) -> Iterator[Mailbox]:
+        """Receive what happens to *session* from now on."""
+        box = Mailbox(session)
+        boxes = self._mailboxes.setdefault(session.id, {})
+        boxes[id(box)] = box
+        try:
+            yield box
+        finally:
+            del boxes[id(box)]
+            if not boxes:
+                self._mailboxes.pop(session.id, None)
+
+    # --- the feed
+
+    def publish(self, changes: Iterable[Change], before: Position) -> None:
+        """Tell everybody about one batch of the feed; the mirror has applied it already.
+
+        Args:
+            changes: What the batch changed.
+            before: Where the mirror was before it.
+        """
+        ticks: dict[Channel, list[Item]] = {}
+        for change in changes:
+            self._deliver(change)
+            for channel in self._interested(change):
+                items = self.render(channel.view, change)
+                if items:
+                    ticks.setdefault(channel, []).extend(items)
+        for channel, items in ticks.items():
+            channel.append(Tick(self._mirror.position(channel.hash32), items, before))
+
+    def restart(self, reason: str) -> None:
+        """Make every subscriber start over: this node's picture was made anew."""
+        for channel in self._channels.values():
+            channel.restart(reason, self._mirror.position())
+        for boxes in self._mailboxes.values():
+            for box in boxes.values():
+                box.put(Notice())
+
+    def _interested(self, change: Change) -> Iterable[Channel]:
+        if not self._channels:
+            return ()
+        found = dict(self._by_index.get(None, {}))
+        for session in (change.before, change.after):
+            if session:
+                for index in indexes_of(session):
+                    found.update(self._by_index.get(index, {}))
+        return found.values()
+
+    def _deliver(self, change: Change) -> None:
+        if isinstance(change.entry, SessionEntry):
+            for box in self._mailboxes.get(change.entry.record.id, {}).values():
+                box.put(Notice(change=change))
+        elif isinstance(change.entry, MessageEntry):
+            message = change.entry.message
+            for boxes in self._recipients(message):
+                for box in boxes.values():
+                    if message.to.workspace is None or box.workspace == message.to.workspace:
+                        box.put(Notice(message=message))
+
+    def _recipients(self, message: Message) -> Iterable[dict[int, Mailbox]]:
+        if message.to.session is not None:
+            return (self._mailboxes.get(message.to.session, {}),)
+        return list(self._mailboxes.values())
+
+
+def _native(view: View, change: Change) -> list[Item]:
+    return change.native(view)

@@ -1,0 +1,96 @@
+"""Lease: which nodes are alive, and since when the gateway as a whole is up.
+
+Each node renews its lease in Redis; a lease is dead ``DEAD_AFTER_MS`` after its last renewal by
+Redis time. Sessions cost nothing here. A node judges others only after it has renewed without a
+break for as long, so that after an outage nobody is taken for dead who had no chance to speak.
+
+Not here: what happens to a dead node's sessions (``node``).
+"""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Final
+
+from gateway.store.clock import RedisClock
+from gateway.store.store import OUTAGE_MS, Beat, Store
+
+RENEW_S: Final = 3.0  # between two renewals
+WATCH_S: Final = 0.5  # between two while somebody is overdue
+OVERDUE_MS: Final = 6_000  # two renewals missed
+DEAD_AFTER_MS: Final = 10_000
+FORGET_AFTER_MS: Final = 60_000  # a dead lease is removed
+
+
+def rank(key: str, node_ids: Iterable[str]) -> str:
+    """Return the node that comes first for *key* (rendezvous hashing); empty if there is none."""
+    return max(
+        node_ids,
+        key=lambda node_id: blake2b(f"{key}\0{node_id}".encode(), digest_size=8).digest(),
+        default="",
+    )
+
+
+class Lease:
+    """This node's lease and its view of the others'.
+
+    Args:
+        store: Where leases are kept.
+        clock: Redis time and the monotonic clock.
+        node_id: ``name:boot``; another boot of the same name is another node.
+        announcement: JSON shown to others.
+    """
+
+    def __init__(self, store: Store, clock: RedisClock, node_id: str, announcement: bytes) -> None:
+        self.node_id = node_id
+        self.up_since_ms = 0
+        self.live: set[str] = {node_id}
+        self.nodes: dict[str, tuple[int, bytes]] = {}
+        self._store = store
+        self._clock = clock
+        self._announcement = announcement
+        self._renewed_ms = float("-inf")  # monotonic
+        self._unbroken_since_ms = float("-inf")
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether this node renewed so recently that no outage can have gone unnoticed."""
+        return self._clock.monotonic_ms() - self._renewed_ms < OUTAGE_MS
+
+    @property
+    def may_judge(self) -> bool:
+        """Whether this node has renewed without a break for as long as a lease lasts."""
+        return self.is_fresh and self._renewed_ms - self._unbroken_since_ms >= DEAD_AFTER_MS
+
+    async def renew(self) -> float:
+        """Renew once; return the seconds to the next time.
+
+        Raises:
+            Unavailable: The store did not answer.
+        """
+        renewed_ms = self._clock.monotonic_ms()  # when it was sent: at the earliest it counts from
+        beat = await self._store.beat(self.node_id, self._announcement)
+        if renewed_ms - self._renewed_ms >= OUTAGE_MS:
+            self._unbroken_since_ms = renewed_ms
+        self._renewed_ms = renewed_ms
+        self._take(beat)
+        overdue = any(
+            at < beat.time_ms - OVERDUE_MS
+            for node, (at, _) in self.nodes.items()
+            if node in self.live
+        )
+        return WATCH_S if overdue else RENEW_S
+
+    def _take(self, beat: Beat) -> None:
+        self.up_since_ms = beat.up_since_ms
+        self.nodes = beat.nodes
+        self.live = {
+            node for node, (at, _) in beat.nodes.items() if at > beat.time_ms - DEAD_AFTER_MS
+        } | {self.node_id}
+
+    def forgotten(self, now_ms: int) -> list[str]:
+        """Return nodes that are dead so long that their lease can go."""
+        return [node for node, (at, _) in self.nodes.items() if at < now_ms - FORGET_AFTER_MS]
+
+    async def release(self) -> None:
+        """Give the lease up: this node is going."""
+        await self._store.forget_node(self.node_id)

@@ -1,0 +1,361 @@
+"""Mirror: a node's copy of everything open, indexed, always at a known position.
+
+All reads come from here. Only the feed writes: :meth:`Mirror.apply` takes log entries in order and
+says what changed, so that the hub can tell its watchers. What a load put in is never overwritten
+by an older entry.
+
+Not here: fetching (``node``), telling (``hub``), rendering rules (``core.public``).
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Final, Literal
+from zlib import crc32
+
+from msgspec import Struct
+from msgspec.json import encode
+from msgspec.structs import replace
+from sortedcontainers import SortedList
+
+from gateway.core.document import Document
+from gateway.core.event import (
+    ActiveEntry,
+    AnyEntry,
+    DocumentEntry,
+    HistoryRow,
+    SessionEntry,
+    history_rows,
+)
+from gateway.core.model import Session
+from gateway.core.position import Position
+from gateway.core.public import public
+from gateway.core.query import Filter, Index, Page, SortKey, View, indexes_of, sort_key
+from gateway.live.change import Change
+from gateway.store.log import Row
+from gateway.store.store import GONE_AGE_MS, GONE_MAX
+
+HISTORY_MAX: Final = 20_000  # newest rows kept here; older ones are in Redis
+ORDERS: Final = ("created_at", "number", "closes_at")
+_ALL: Final[Index] = ("all", "")
+
+
+class Tombstone(Struct, frozen=True, gc=False):
+    """What is remembered of a closed session: enough to refuse its id and to say who may know."""
+
+    id: str
+    number: int
+    revision: int
+    at: int
+    account: str | None = None
+    workspace: str | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, session: Session) -> "Tombstone":
+        """Return the tombstone of a closed session."""
+        closed = session.closed
+        return cls(
+            session.id,
+            session.number,
+            session.revision,
+            closed.at if closed else 0,
+            session.account,
+            session.workspace,
+            closed.reason if closed else None,
+        )
+
+
+class Mirror:
+    """Everything open, at a position."""
+
+    def __init__(self, partitions: int) -> None:
+        self.sessions: dict[str, Session] = {}
+        self.documents: dict[str, Document] = {}
+        self.gone: dict[str, Tombstone] = {}
+        self.active: dict[str, int] = {}
+        self.history: deque[HistoryRow] = deque(maxlen=HISTORY_MAX)  # newest last
+        self.nodes: Counter[str] = Counter()  # live connections by node id
+        self.epochs = [""] * partitions
+        self.offsets = [0] * partitions
+        self._last_row = [0] * partitions  # history rows up to this number are known
+        self._orders: dict[str, SortedList[SortKey]] = {name: SortedList() for name in ORDERS}
+        self._indexes: dict[Index, SortedList[SortKey]] = {_ALL: self._orders["created_at"]}
+        self._rendered: tuple[dict[str, bytes], dict[str, bytes]] = ({}, {})
+        self._waiters: dict[asyncio.Future[None], Position] = {}
+
+    # --- position
+
+    def position(self, view: int = 0) -> Position:
+        """Return where this mirror is."""
+        epoch = self.epochs[0] if len(self.epochs) == 1 else _digest(self.epochs)
+        return Position(epoch, tuple(self.offsets), view)
+
+    async def reached(self, position: Position) -> None:
+        """Wait until everything up to *position* is applied; the caller bounds the wait."""
+        if self.position().covers(position):
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = position
+        try:
+            await waiter
+        finally:
+            self._waiters.pop(waiter, None)
+
+    def after_offset(self, partition: int, offset: int) -> Position:
+        """Return the position at which *offset* of *partition* has been applied."""
+        offsets = [0] * len(self.offsets)
+        offsets[partition] = offset
+        return Position(self.position().epoch, tuple(offsets))
+
+    def wake(self) -> None:
+        """Let those go on whose position has come; called after each batch."""
+        if not self._waiters:
+            return
+        here = self.position()
+        for waiter, position in list(self._waiters.items()):
+            if here.covers(position) or here.epoch != position.epoch:
+                del self._waiters[waiter]
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    # --- writes: load and feed
+
+    def reload(
+        self,
+        partition: int,
+        sessions: list[Session],
+        gone: list[Tombstone],
+        documents: list[Document],
+        rows: list[HistoryRow],
+        *,
+        is_here: Callable[[str], bool],
+    ) -> None:
+        """Replace everything of one partition by what was loaded.
+
+        Args:
+            partition: Which one.
+            sessions: Open sessions.
+            gone: Tombstones, in any order.
+            documents: Documents.
+            rows: History rows, newest last.
+            is_here: Whether a session id or document field belongs to the partition.
+        """
+        for session in [known for known in self.sessions.values() if is_here(known.id)]:
+            self._replace(session, None)
+        kept = [tombstone for tombstone in self.gone.values() if not is_here(tombstone.id)]
+        self.gone = {
+            tombstone.id: tombstone
+            for tombstone in sorted([*kept, *gone], key=lambda tombstone: tombstone.at)
+        }
+        for field in [known for known in self.documents if is_here(known)]:
+            del self.documents[field]
+        for session in sessions:
+            self.put(session)
+        for document in documents:
+            self.put_document(document)
+        others = [row for row in self.history if not is_here(row.session_id)]
+        self.history.clear()
+        self.history.extend(sorted([*others, *rows], key=lambda row: row.at))
+        self._last_row[partition] = max((row.number for row in rows), default=0)
+
+    def put(self, session: Session) -> bool:
+        """Take in an open session, unless something newer is known."""
+        known = self.sessions.get(session.id)
+        if session.id in self.gone or (known and known.revision >= session.revision):
+            return False
+        self._replace(known, session)
+        return True
+
+    def put_gone(self, tombstone: Tombstone) -> None:
+        """Take in a tombstone; it beats any record."""
+        if known := self.sessions.get(tombstone.id):
+            self._replace(known, None)
+        self.gone[tombstone.id] = tombstone
+
+    def put_document(self, document: Document) -> bool:
+        """Take in a document, unless something newer is known; an empty body removes it."""
+        known = self.documents.get(document.field)
+        if known and known.revision >= document.revision:
+            return False
+        if document.body:
+            self.documents[document.field] = document
+        else:
+            self.documents.pop(document.field, None)
+        return True
+
+    def apply(
+        self, partition: int, offset: int, entry: AnyEntry, rows: tuple[Row, ...] = ()
+    ) -> Change | None:
+        """Take in one log entry; return what changed, ``None`` if that was known already."""
+        self.offsets[partition] = offset
+        match entry:
+            case SessionEntry():
+                return self._apply_session(partition, entry, rows)
+            case DocumentEntry():
+                return Change(entry) if self.put_document(entry.document) else None
+            case ActiveEntry():
+                self.active.update(
+                    (known, at) for known, at in entry.active.items() if known in self.sessions
+                )
+                return None
+            case _:
+                return Change(entry)
+
+    def _apply_session(
+        self, partition: int, entry: SessionEntry, rows: tuple[Row, ...]
+    ) -> Change | None:
+        record = entry.record
+        before = self.sessions.get(record.id)
+        known = before.revision if before else 0
+        tombstone = self.gone.get(record.id)
+        if tombstone and entry.before is None and record.created_at > tombstone.at:
+            del self.gone[record.id]  # its time was over in the store, a little sooner than here
+        elif tombstone or known >= record.revision:
+            return None
+        if rows:
+            written = history_rows(before, entry.events, record, entry.at)
+            for row, place in zip(written, rows, strict=False):
+                if place.number > self._last_row[partition]:
+                    self.history.append(replace(row, number=place.number, key=place.key))
+        if record.closed:
+            self.put_gone(Tombstone.of(record))
+        else:
+            self._replace(before, record)
+        return Change(entry, before)
+
+    def forget_gone(self, now_ms: int) -> list[str]:
+        """Drop tombstones past their time or number; return their ids."""
+        surplus = len(self.gone) - GONE_MAX
+        forgotten = []
+        for number, tombstone in enumerate(self.gone.values()):
+            if number >= surplus and tombstone.at > now_ms - GONE_AGE_MS:
+                break
+            forgotten.append(tombstone.id)
+        for session_id in forgotten:
+            del self.gone[session_id]
+        return forgotten
+
+    def _replace(self, before: Session | None, after: Session | None) -> None:
+        session = after or before
+        if session is None:
+            return
+        for rendered in self._rendered:
+            rendered.pop(session.id, None)
+        if before and before.connection and before.is_connected:
+            node = before.connection.node
+            self.nodes[node] -= 1
+            if not self.nodes[node]:
+                del self.nodes[node]
+        if after and after.connection and after.is_connected:
+            self.nodes[after.connection.node] += 1
+        if after is None:
+            del self.sessions[session.id]
+            self.active.pop(session.id, None)
+        else:
+            self.sessions[session.id] = after
+        for name, order in self._orders.items():
+            old = sort_key(before, name) if before else None
+            new = sort_key(after, name) if after else None
+            if old != new:
+                if old is not None:
+                    order.remove(old)
+                if new is not None:
+                    order.add(new)
+        old_indexes = indexes_of(before) if before else []
+        new_indexes = indexes_of(after) if after else []
+        if old_indexes == new_indexes:
+            return
+        key = (session.created_at, session.id)
+        for index in set(old_indexes).difference(new_indexes):
+            members = self._indexes.get(index)
+            if members is not None:
+                members.discard(key)
+                if not members:
+                    del self._indexes[index]
+        for index in set(new_indexes).difference(old_indexes):
+            if index[0] != "id":
+                self._indexes.setdefault(index, SortedList()).add(key)
+
+    # --- reads
+
+    def rendered(self, session: Session, *, full: bool) -> bytes:
+        """Return the public JSON of *session*; that of the newest record is kept."""
+        if self.sessions.get(session.id) is not session:
+            return encode(public(session, full=full))
+        cache = self._rendered[full]
+        text = cache.get(session.id)
+        if text is None:
+            text = cache[session.id] = encode(public(session, full=full))
+        return text
+
+    def page(self, view: View, page: Page) -> tuple[list[Session], SortKey | None]:
+        """Return a page of the sessions in *view*, and what the next one starts after."""
+        found: list[Session] = []
+        last: SortKey | None = None
+        for key, session in islice(self._in_order(view, page), page.offset, None):
+            if len(found) == page.limit:
+                return found, last
+            found.append(session)
+            last = key
+        return found, None
+
+    def count(self, view: View) -> int:
+        """Return how many sessions are in *view*."""
+        if view.visibility.by == "all" and view.filter == Filter():
+            return len(self.sessions)
+        return sum(1 for _ in self._in_order(view, Page()))
+
+    def all_in(self, view: View) -> list[Session]:
+        """Return every session in *view*, oldest first; records never change, so it is frozen."""
+        return [session for _, session in self._in_order(view, Page())]
+
+    def _in_order(self, view: View, page: Page) -> Iterator[tuple[SortKey, Session]]:
+        index = view.index
+        if index and index[0] == "id":
+            keys: Iterable[SortKey] = self._key_of(index[1], page)
+        else:
+            keys = self._keys(index, page)
+        for key in keys:
+            session = self.sessions[key[1]]
+            if view.matches(session):
+                yield key, session
+
+    def _key_of(self, session_id: str, page: Page) -> list[SortKey]:
+        session = self.sessions.get(session_id)
+        key = sort_key(session, page.sort.field) if session else None
+        return [key] if key and page.after is None else []
+
+    def _keys(self, index: Index | None, page: Page) -> Iterator[SortKey]:
+        field, descending = page.sort.field, page.sort.descending
+        if index is None:
+            order = self._orders[field]
+        elif field == "created_at":
+            order = self._indexes.get(index, SortedList())
+        else:
+            members = self._indexes.get(index, SortedList())
+            sessions = (self.sessions[session_id] for _, session_id in members)
+            order = SortedList(
+                key for session in sessions if (key := sort_key(session, field)) is not None
+            )
+        if page.after is None:
+            return reversed(order) if descending else iter(order)
+        if descending:
+            return order.irange(maximum=page.after, inclusive=(True, False), reverse=True)
+        return order.irange(minimum=page.after, inclusive=(False, True))
+
+    def numbered(self, number: int) -> Session | None:
+        """Return the open session with this number."""
+        for found, session_id in self._orders["number"].irange((number, ""), (number + 1, "")):
+            if found == number:
+                return self.sessions[session_id]
+        return None
+
+    def rows(self, kind: Literal["session", "watch"]) -> Iterator[HistoryRow]:
+        """Return the known history rows of *kind*, newest first."""
+        return (row for row in reversed(self.history) if row.kind == kind)
+
+
+def _digest(epochs: list[str]) -> str:
+    return f"{crc32('.'.join(epochs).encode()):08x}"

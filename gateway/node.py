@@ -1,0 +1,436 @@
+"""Node: the one object that doors call: commands in, the mirror and subscriptions out.
+
+Every change goes one road: decided against the session, committed once, and seen when it comes
+back through the feed, like everybody else's. :meth:`Node.run` holds the tasks of that road.
+
+Not here: who may do what (``api``), when the process starts and ends (``app``).
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
+
+from msgspec.json import encode
+from msgspec.structs import replace
+
+from gateway.core.command import AnyCommand, Disconnect, Expire, Open, Progress, UpdateStream
+from gateway.core.document import Document, Message
+from gateway.core.errors import (
+    BadPosition,
+    Draining,
+    GatewayError,
+    NotFound,
+    NotWatching,
+    PositionAhead,
+    SessionClosed,
+    StoreFull,
+    StoreUnavailable,
+    Unavailable,
+    UnknownStream,
+)
+from gateway.core.event import ActiveEntry, encode_entry
+from gateway.core.model import Cause, Session
+from gateway.core.position import Position
+from gateway.core.query import View
+from gateway.live.channel import Subscription
+from gateway.live.closer import Closer, Due
+from gateway.live.coalescer import Coalescer
+from gateway.live.documents import Documents
+from gateway.live.feed import Feed
+from gateway.live.hub import Hub
+from gateway.live.lease import RENEW_S, Lease, rank
+from gateway.live.mirror import Mirror
+from gateway.live.writer import SEEN_S, TooEarly, Writer
+from gateway.store.clock import RedisClock
+from gateway.store.store import Commit, Store
+
+TURN_S: Final = 5.0  # a command waits this long for those of its session before it
+WORKERS: Final = 256  # writes of upkeep on their way at once; one pipeline full
+LEAVE_S: Final = 3.0  # to say goodbye; a store that is away must not keep the process
+UPKEEP_S: Final = 1.0  # between two looks at held-back updates and lost goodbyes
+ACTIVE_S: Final = 10.0  # between two reports of who was active
+TRIM_S: Final = 60.0  # between two looks for what is past its time
+ORPHAN_MS: Final = 10_000  # a connection of this node that no socket holds is ended after this
+UNREADY_MS: Final = 3_000  # a node that did not hear from its store for this long is not ready
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Node:
+    """One gateway process.
+
+    Args:
+        store: An open store.
+        clock: Redis time.
+        name: How operators call this process.
+        boot: Random text; tells this run from others of the same name.
+        token: Returns random text.
+    """
+
+    def __init__(
+        self, store: Store, clock: RedisClock, *, name: str, boot: str, token: Callable[[], str]
+    ) -> None:
+        self.id = f"{name}:{boot}"
+        self.name = name
+        self.clock = clock
+        self.store = store
+        self.mirror = Mirror(store.partitions)
+        self.hub = Hub(self.mirror, clock.monotonic_ms)
+        self.lease = Lease(store, clock, self.id, encode({"name": name, "boot": boot}))
+        self.closer = Closer(self.mirror, clock, self.lease, self._expire)
+        self.feed = Feed(store, self.mirror, self.hub, self.closer, token)
+        self.is_draining = False
+        self._writer = Writer(store, self.mirror, clock, boot)
+        self.documents = Documents(self._writer, self.mirror)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._coalescer = Coalescer()
+        self._held: dict[str, str] = {}  # connection id to session id
+        self._goodbyes: dict[str, tuple[str, Cause]] = {}
+        self._active: dict[str, int] = {}
+
+    # --- life
+
+    async def start(self) -> None:
+        """Load everything; the node is ready once :meth:`run` has caught up.
+
+        Raises:
+            Unavailable: The store does not answer.
+        """
+        await self.lease.renew()
+        for partition in range(self.store.partitions):
+            await self.feed.load(partition)
+
+    async def run(self) -> None:
+        """Do all that a node does, for ever; cancel to stop."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.store.run())
+            for partition in range(self.store.partitions):
+                group.create_task(self.feed.follow(partition))
+            group.create_task(self._keep_lease())
+            group.create_task(self._every(UPKEEP_S, self._upkeep))
+            group.create_task(self._every(ACTIVE_S, self._report_active))
+            group.create_task(self._every(TRIM_S, self._trim))
+            await self.feed.caught_up()
+            group.create_task(self.closer.run())
+
+    async def leave(self) -> None:
+        """Go politely: held-back updates written, sessions away, the lease given up."""
+        self.is_draining = True
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await self._each(self._coalescer.sessions(), self._flush)
+                await self._each(
+                    list(self._held.items()),
+                    lambda held: self.disconnect(held[1], held[0], "server"),
+                )
+                await self._end_connections({self.id})
+                await self.lease.release()
+        except (Unavailable, TimeoutError):
+            log.warning("the store is away: others will end the sessions of this node")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this node should get traffic."""
+        return (
+            self.feed.is_caught_up and not self.is_draining and self.feed.silent_ms() < UNREADY_MS
+        )
+
+    # --- commands
+
+    async def apply(
+        self, session_id: str, command: AnyCommand, *, op: str | None = None
+    ) -> Session:
+        """Do *command* and return the session after it; it is visible to reads here by then.
+
+        Args:
+            session_id: Whose.
+            command: What is asked for.
+            op: Names the request; a repeat of one that the record remembers changes nothing.
+
+        Raises:
+            GatewayError: Refused, or the store failed; the error says which.
+        """
+        return await self._write(session_id, command, op)
+
+    async def _write(self, session_id: str, command: AnyCommand | None, op: str | None) -> Session:
+        turn = self._turns.get(session_id)
+        if turn is None:
+            turn = self._turns[session_id] = asyncio.Lock()
+        try:
+            async with asyncio.timeout(TURN_S):
+                await turn.acquire()
+        except TimeoutError:
+            raise StoreUnavailable from None
+        held = self._coalescer.take(session_id)
+        try:
+            return await self._writer.write(session_id, held, command, op or self._writer.next_op())
+        except (SessionClosed, NotFound):
+            raise
+        except BaseException:  # refused or not written: what was accepted before still counts
+            self._coalescer.give_back(session_id, held)
+            raise
+        finally:
+            turn.release()
+
+    async def open(self, session: Session, *, op: str | None = None) -> Session:
+        """Open *session*, attached to its ``connection`` if it has one; its number is given here.
+
+        Raises:
+            IdUnavailable: The id is or was taken, unless by the same *op*.
+            Draining: This node is going.
+            StoreFull: Redis is short of memory.
+            GatewayError: As :meth:`apply`.
+        """
+        if self.is_draining:
+            raise Draining
+        if self.store.is_full:
+            raise StoreFull
+        number = await self._writer.number(self.store.partition(session.id))
+        return await self.apply(session.id, Open(session=replace(session, number=number)), op=op)
+
+    async def report(self, session_id: str, command: Progress | UpdateStream) -> None:
+        """Accept a command that is reported often; it is written within 5 s, or with the next one.
+
+        Raises:
+            NotWatching: Progress of nothing.
+            UnknownStream: An update of no stream.
+            GatewayError: As :meth:`apply`.
+        """
+        session = await self.find(session_id)
+        if isinstance(command, Progress) and session.watch is None:
+            raise NotWatching
+        if isinstance(command, UpdateStream):
+            key = command.stream.key
+            if not any(stream.key == key for stream in session.streams):
+                raise UnknownStream
+        if not self._coalescer.hold(session_id, command, self.clock.now_ms()):
+            await self.apply(session_id, command)
+
+    async def find(self, session_id: str) -> Session:
+        """Return an open session; one that is not known here is asked of the store.
+
+        Raises:
+            SessionClosed: It is closed; ``error.record`` is its final record.
+            NotFound: There is none and was none lately.
+            Unavailable: The store did not answer.
+        """
+        session = self.mirror.sessions.get(session_id)
+        if session is None:
+            session = await self._writer.fetch(session_id)
+        if session is None:
+            raise NotFound
+        if session.closed:
+            raise SessionClosed(record=session)
+        return session
+
+    async def say(self, message: Message) -> None:
+        """Deliver *message* once to the live connections of its recipients, on every node."""
+        await self._writer.say(message)
+
+    async def write_document(
+        self, kind: str, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> Document:
+        """Replace a document's body by what *change* makes of it; see :class:`Writer`."""
+        return await self._writer.write_document(kind, key, change)
+
+    # --- subscriptions
+
+    async def reached(self, position: Position) -> None:
+        """Wait until this node has seen *position*.
+
+        Raises:
+            PositionAhead: It has not within 2 s.
+            BadPosition: It belongs to another epoch.
+        """
+        here = self.mirror.position()
+        if position.epoch != here.epoch or len(position.offsets) != len(here.offsets):
+            raise BadPosition("This position is from before history was lost.")
+        try:
+            async with asyncio.timeout(SEEN_S):
+                await self.mirror.reached(position)
+        except TimeoutError:
+            raise PositionAhead from None
+        if not self.mirror.position().covers(position):
+            raise BadPosition("This position is from before history was lost.")
+
+    async def why_not(self, view: View, since: Position) -> str | None:
+        """Return why a subscription cannot go on at *since*, or ``None`` if it can."""
+        here = self.mirror.position(view.hash32)
+        if since.view != here.view:
+            return "other view"
+        if since.epoch != here.epoch or len(since.offsets) != len(here.offsets):
+            return "history lost"
+        try:
+            await self.reached(since)
+            return None if await self.feed.can_replay(since) else "trimmed"
+        except BadPosition:
+            return "history lost"
+        except PositionAhead:
+            return "ahead"
+        except Unavailable:
+            return "store unavailable"
+
+    @contextmanager
+    def subscribe(
+        self, view: View, since: Position | None = None, reason: str | None = None
+    ) -> Iterator[Subscription]:
+        """Subscribe to *view*, after *since* or, without it, from a snapshot on.
+
+        Args:
+            view: What is seen.
+            since: A position for which :meth:`why_not` had no objection.
+            reason: What it objected, told to the subscriber.
+        """
+        with self.hub.subscribe(
+            view,
+            since,
+            lambda start, upto: self.feed.missed(view, start, upto),
+            reason=reason,
+        ) as subscription:
+            yield subscription
+
+    # --- connections
+
+    @contextmanager
+    def holding(self, session_id: str, connection_id: str) -> Iterator[None]:
+        """Say that a socket here holds this connection."""
+        self._held[connection_id] = session_id
+        try:
+            yield
+        finally:
+            del self._held[connection_id]
+
+    async def disconnect(self, session_id: str, connection_id: str, cause: Cause) -> None:
+        """End a connection; if the store is away it is done as soon as it is back."""
+        self._goodbyes[connection_id] = (session_id, cause)
+        await self._say_goodbye(connection_id)
+
+    async def _say_goodbye(self, connection_id: str) -> None:
+        if connection_id not in self._goodbyes:
+            return
+        session_id, cause = self._goodbyes[connection_id]
+        try:
+            await self.apply(session_id, Disconnect(connection=connection_id, cause=cause))
+        except GatewayError as error:
+            if error.retry:
+                return
+        self._goodbyes.pop(connection_id, None)
+
+    def touch(self, session_id: str) -> None:
+        """Note that the client spoke; told to the others every 10 s."""
+        if session_id in self.mirror.sessions:
+            self._active[session_id] = self.mirror.active[session_id] = self.clock.now_ms()
+
+    # --- upkeep
+
+    async def _every(self, seconds: float, work: Callable[[], Any]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except GatewayError as error:
+                log.warning("%s: %s", work.__name__, error.code)
+
+    async def _upkeep(self) -> None:
+        now_ms = self.clock.now_ms()
+        for session_id in (due := self._coalescer.due(now_ms)):
+            self._coalescer.written(session_id, now_ms)
+        await self._each(due, self._flush)
+        await self._each(list(self._goodbyes), self._say_goodbye)
+        if self.mirror.nodes[self.id] > len(self._held):
+            await self._end_orphans(now_ms)
+
+    async def _each(self, items: list[T], work: Callable[[T], Awaitable[None]]) -> None:
+        """Do *work* on all, ``WORKERS`` at once, so that they share pipelines."""
+        queue = iter(items)
+
+        async def worker() -> None:
+            for item in queue:
+                await work(item)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(WORKERS, len(items))):
+                group.create_task(worker())
+
+    async def _flush(self, session_id: str) -> None:
+        try:
+            await self._write(session_id, None, None)
+        except GatewayError as error:
+            if not isinstance(error, NotFound):
+                log.warning("held-back updates of a session are not written yet: %s", error.code)
+
+    async def _end_orphans(self, now_ms: int) -> None:
+        for session in list(self.mirror.sessions.values()):
+            connection = session.connection
+            if (
+                connection
+                and session.is_connected
+                and connection.node == self.id
+                and connection.id not in self._held
+                and connection.connected_at < now_ms - ORPHAN_MS
+            ):
+                await self.disconnect(session.id, connection.id, "lost")
+
+    async def _report_active(self) -> None:
+        if not self._active:
+            return
+        active, self._active = self._active, {}
+        entry = ActiveEntry(at=self.clock.now_ms(), active=active)
+        try:
+            await self.store.commit(0, Commit(entry=encode_entry(entry)))
+        except Unavailable:
+            self._active = active | self._active
+            raise
+
+    async def _trim(self) -> None:
+        now_ms = self.clock.now_ms()
+        forgotten = self.mirror.forget_gone(now_ms)
+        if rank("trim", self.lease.live) != self.id:
+            return
+        for partition in range(self.store.partitions):
+            here = [known for known in forgotten if self.store.partition(known) == partition]
+            if here:
+                await self.store.forget_gone(partition, here)
+            await self.store.trim_history(partition, now_ms)
+        for node_id in self.lease.forgotten(now_ms):
+            if not self.mirror.nodes[node_id]:
+                await self.store.forget_node(node_id)
+
+    async def _keep_lease(self) -> None:
+        ending: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as group:
+            while True:
+                known = set(self.mirror.nodes)  # whoever has a connection had a lease before
+                try:
+                    wait_s = await self.lease.renew()
+                except Unavailable:
+                    wait_s = RENEW_S / 6
+                dead = known - self.lease.live
+                if dead and self.lease.may_judge and (ending is None or ending.done()):
+                    ending = group.create_task(self._end_connections(dead))
+                await asyncio.sleep(wait_s)
+
+    async def _end_connections(self, nodes: set[str]) -> None:
+        """End the connections of nodes that died."""
+        ends = [
+            (session.id, session.connection.id)
+            for session in self.mirror.sessions.values()
+            if session.connection and session.is_connected and session.connection.node in nodes
+        ]
+        await self._each(ends, lambda end: self.disconnect(*end, "server"))
+
+    async def _expire(self, due: Due) -> int | None:
+        try:
+            await self.apply(
+                due.session_id, Expire(kind=due.kind, at=due.at, amnesty_ms=due.amnesty_ms)
+            )
+        except TooEarly as early:
+            return early.due_ms
+        except (SessionClosed, NotFound):
+            pass
+        return None

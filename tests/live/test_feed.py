@@ -1,0 +1,210 @@
+"""Feed: from the log into the mirror; a log that does not go on is loaded again."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from msgspec.json import decode
+
+from gateway.core import command as c
+from gateway.core.model import Watch
+from gateway.core.query import View, Visibility
+from gateway.live import feed as feed_module
+from gateway.live.channel import Restart, SnapshotPage, Tick, Trimmed
+from gateway.live.hub import Notice
+from gateway.node import Node
+from gateway.store import log as log_module
+from gateway.store import store as store_module
+from gateway.store.embedded import EmbeddedValkey
+from gateway.store.store import Commit
+from tests.nodes import blank, running_node
+from tests.support import MS, S, Proxy, eventually
+
+ALL = View(visibility=Visibility(by="all"))
+
+
+@pytest_asyncio.fixture
+async def node(valkey: EmbeddedValkey, prefix: str) -> AsyncIterator[Node]:
+    """One running node."""
+    async with running_node(valkey.url, prefix) as node:
+        yield node
+
+
+async def test_node_that_starts_knows_all_that_is_there(
+    valkey: EmbeddedValkey, prefix: str, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions, tombstones, documents and history of the store are in a new node's mirror."""
+    monkeypatch.setattr(feed_module, "HISTORY_COUNT", 3)
+    for number in range(8):
+        await node.open(blank(f"s{number}"))
+        await node.apply(f"s{number}", c.Watch(watch=Watch(key="m")))
+    for number in range(4):
+        await node.apply(f"s{number}", c.Close(reason="enough"))
+    await node.documents.write("kind", "key", lambda _: {"x": 1})
+    async with running_node(valkey.url, prefix, "b") as late:
+        assert late.mirror.sessions == node.mirror.sessions
+        assert late.mirror.gone == node.mirror.gone
+        assert late.mirror.documents == node.mirror.documents
+        assert list(late.mirror.history) == list(node.mirror.history)
+        assert len(late.mirror.history) == 8
+        assert late.mirror.position() == node.mirror.position()
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_nodes_see_what_others_write(
+    valkey: EmbeddedValkey, prefix: str, partitions: int
+) -> None:
+    """What one node writes is in the other's mirror, wherever it is kept, with numbers its own."""
+    async with (
+        running_node(valkey.url, prefix, "a", partitions) as one,
+        running_node(valkey.url, prefix, "b") as two,
+    ):
+        await asyncio.gather(*((one, two)[n % 2].open(blank(f"s{n}")) for n in range(40)))
+        await asyncio.gather(*((one, two)[n % 3 % 2].apply(f"s{n}", c.Close()) for n in range(9)))
+        await two.reached(one.mirror.position())
+        await one.reached(two.mirror.position())
+
+        assert one.mirror.sessions == two.mirror.sessions
+        assert len({session.number for session in one.mirror.sessions.values()}) == 31
+        assert len({row.number for row in one.mirror.history}) == 9
+        assert sorted(map(str, one.mirror.history)) == sorted(map(str, two.mirror.history))
+
+
+async def test_entry_that_cannot_be_read_is_passed_over(node: Node) -> None:
+    """A broken log entry stops neither the mirror nor a replay."""
+    since = node.mirror.position(ALL.hash32)
+    await node.store.commit(0, Commit(entry=b"not JSON"))
+    await node.store.commit(0, Commit(entry=b'{"kind":"s","at":"never"}'))
+    await node.open(blank("s"))
+
+    assert node.mirror.offsets == [3]
+    async with aclosing(node.feed.missed(ALL, since, node.mirror.position())) as missed:
+        ticks = [tick async for tick in missed]
+    assert [item.type for tick in ticks for item in tick.items] == ["session.opened"]
+
+
+async def test_missed_tells_all_between_two_positions(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay has every event after the one position up to the other, as it was told live."""
+    monkeypatch.setattr(feed_module, "REPLAY_COUNT", 2)
+    with node.subscribe(ALL) as live:
+        await live.next()
+        since = node.mirror.position(ALL.hash32)
+        await node.open(blank("s"))
+        for number in range(6):
+            await node.apply("s", c.Update(name=f"n{number}"))
+        await node.apply("s", c.Close())
+        told = []
+        while live.is_behind:
+            tick = await live.next()
+            assert isinstance(tick, Tick)
+            told += tick.items
+    async with aclosing(node.feed.missed(ALL, since, node.mirror.position())) as missed:
+        ticks = [tick async for tick in missed]
+
+    assert [item for tick in ticks for item in tick.items] == told
+    assert [tick.position.offsets[0] for tick in ticks] == [2, 4, 6, 8]
+
+
+async def test_trimmed_log_cannot_be_replayed(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A position before the log's first entry gets a snapshot and is told why."""
+    monkeypatch.setattr(store_module, "LOG_BYTES_MAX", 1)
+    monkeypatch.setattr(store_module, "LOG_ENTRIES_MIN", 10)
+    since = node.mirror.position(ALL.hash32)
+    await node.open(blank("s"))
+    entry = b'{"kind":"a","at":1,"active":{}}'
+    await asyncio.gather(*(node.store.commit(0, Commit(entry=entry)) for _ in range(600)))
+
+    assert await node.why_not(ALL, since) == "trimmed"
+    async with aclosing(node.feed.missed(ALL, since, node.mirror.position())) as missed:
+        with pytest.raises(Trimmed):
+            await anext(missed)
+
+
+async def test_node_that_was_away_too_long_loads_again(
+    valkey: EmbeddedValkey, prefix: str, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the log was trimmed past a node, its watchers start over, its sockets look again."""
+    monkeypatch.setattr(store_module, "LOG_BYTES_MAX", 1)
+    monkeypatch.setattr(store_module, "LOG_ENTRIES_MIN", 10)
+    async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix, "b") as away:
+        session = await node.open(blank("s"))
+        await away.reached(node.mirror.position())
+        with away.subscribe(ALL) as subscription, away.hub.mailbox(session) as box:
+            assert isinstance(await subscription.next(), SnapshotPage)
+            async with proxy.cut():
+                entry = b'{"kind":"a","at":1,"active":{}}'
+                await asyncio.gather(
+                    *(node.store.commit(0, Commit(entry=entry)) for _ in range(600))
+                )
+                await node.apply("s", c.Update(name="new"))
+                await node.open(blank("t"))
+            assert await subscription.next() == Restart("trimmed")
+            page = await subscription.next()
+
+            assert isinstance(page, SnapshotPage)
+            assert {decode(shown)["id"] for shown in page.sessions} == {"s", "t"}
+            assert away.mirror.sessions == node.mirror.sessions
+            assert await box.get() == Notice()
+            await node.apply("s", c.Close())
+            tick = await subscription.next()
+            assert isinstance(tick, Tick)
+            assert tick.items[0].type == "session.closed"
+
+
+async def test_lost_history_starts_a_new_epoch_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An emptied server: both nodes agree on a new epoch, watchers start over, opens work."""
+    monkeypatch.setattr(log_module, "BLOCK_MS", 100)
+    async with (
+        EmbeddedValkey(tmp_path) as server,
+        running_node(server.url, "test", "a") as one,
+        running_node(server.url, "test", "b") as two,
+    ):
+        await one.open(blank("s"))
+        await two.reached(one.mirror.position())
+        before = one.mirror.position(ALL.hash32)
+        with one.subscribe(ALL) as here, two.subscribe(ALL) as there:
+            assert isinstance(await here.next(), SnapshotPage)
+            assert isinstance(await there.next(), SnapshotPage)
+            link = one.store.link("test")
+            await link.call("FLUSHALL")
+            await link.close()
+            for subscription in (here, there):
+                assert await subscription.next() == Restart("history lost")
+                page = await subscription.next()
+                assert isinstance(page, SnapshotPage)
+                assert page.sessions == []
+            await one.open(blank("t"))
+            await two.reached(one.mirror.position())
+
+            assert two.mirror.position() == one.mirror.position()
+            assert one.mirror.position().epoch != before.epoch
+            assert set(two.mirror.sessions) == {"t"}
+            assert await two.why_not(ALL, before) == "history lost"
+
+
+async def test_age_of_the_picture_is_known(
+    valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store is silent reads are told how old they are; a healthy node says nothing."""
+    monkeypatch.setattr(feed_module, "LAG_MIN_MS", 300)
+    monkeypatch.setattr(log_module, "BLOCK_MS", 100)
+    monkeypatch.setattr(log_module, "BLOCK_ANSWER_S", 200 * MS)
+    monkeypatch.setattr("gateway.node.UNREADY_MS", 400)
+    async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
+        assert node.feed.lag_ms() == 0
+        assert node.is_ready
+        async with proxy.stalled():
+            await eventually(lambda: not node.is_ready)
+
+            assert node.feed.lag_ms() >= 400
+        await eventually(lambda: node.is_ready, within=4 * S)
+        assert node.feed.lag_ms() == 0

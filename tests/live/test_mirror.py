@@ -1,0 +1,393 @@
+"""Mirror: everything open, indexed, at a position; equal to the fold of the log."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+import pytest
+from msgspec.structs import replace
+
+from gateway.core import command as c
+from gateway.core.document import Document
+from gateway.core.event import ActiveEntry, DocumentEntry
+from gateway.core.model import Connection, Session, State, Stream, Watch
+from gateway.core.query import Filter, Page, Sort, View, Visibility, sort_key
+from gateway.core.session import decide
+from gateway.live import mirror as mirror_module
+from gateway.live.mirror import Mirror, Tombstone
+from tests.live.logbook import Log
+from tests.nodes import blank
+
+ALL = View(visibility=Visibility(by="all"))
+
+
+def random_command(luck: random.Random, session: Session | None, number: int) -> c.AnyCommand:
+    """Return a command that is legal for *session*."""
+    if session is None:
+        return c.Open(
+            session=blank(
+                "",
+                number=number,
+                workspace=luck.choice(["w1", "w2", None]),
+                account=luck.choice(["ann", "bob", None]),
+                service=luck.choice(["s1", None]),
+                labels=luck.choice([{}, {"env": "prod"}, {"env": "test", "tier": "1"}]),
+            )
+        )
+    return luck.choice(
+        [
+            c.Connect(connection=Connection(id=f"c{number}", node="n:1", connected_at=1)),
+            c.Disconnect(connection=session.connection.id, cause="lost")
+            if session.connection and session.is_connected
+            else c.Join(members=("cy",)),
+            c.Watch(watch=Watch(key=f"m{number}")),
+            c.Update(labels={"env": luck.choice(["prod", "test"])}, name=luck.choice("xyz")),
+            c.StartStream(stream=Stream(key=f"k{number % 3}", kind="t", data={"n": number})),
+            c.Join(members=(luck.choice(["dan", "eve"]),)),
+            c.RequestClose(at=100_000 + number % 50),
+            c.Close(reason="enough"),
+        ]
+    )
+
+
+def scramble(log: Log, luck: random.Random, steps: int) -> None:
+    """Append random commits of up to forty sessions at a time."""
+    for number in range(len(log.entries), len(log.entries) + steps):
+        open_now = list(log.sessions)
+        opens = not open_now or (len(open_now) < 40 and luck.random() < 0.4)
+        session_id = f"s{number}-{log.now_ms}" if opens else luck.choice(open_now)
+        session = log.sessions.get(session_id)
+        command = random_command(luck, session, number)
+        if isinstance(command, c.Open):
+            command = c.Open(session=replace(command.session, id=session_id))
+        if isinstance(command, c.Connect) and session and session.closing:
+            command = c.CancelClose()
+        log.now_ms += luck.randrange(2)
+        before = len(log.entries)
+        events = decide(session, command, log.now_ms + 1)
+        if events:
+            log.do(session_id, command)
+            assert len(log.entries) == before + 1
+
+
+def check(mirror: Mirror, log: Log) -> None:
+    """Check the mirror against the fold of the log, its indexes against a walk over all."""
+    assert mirror.sessions == log.sessions
+    assert set(mirror.gone) == set(log.gone)
+    assert sum(mirror.nodes.values()) == sum(
+        session.is_connected for session in log.sessions.values()
+    )
+    assert 0 not in mirror.nodes.values()
+    for view in views():
+        expected = sorted(
+            (session for session in log.sessions.values() if view.matches(session)),
+            key=lambda session: (session.created_at, session.id),
+        )
+        assert mirror.all_in(view) == expected
+        assert mirror.count(view) == len(expected)
+
+
+def views() -> Iterator[View]:
+    """Every kind of filter, alone and combined, under each visibility."""
+    filters = [
+        Filter(),
+        Filter(workspace="w1"),
+        Filter(account="ann", workspace="w2"),
+        Filter(service="s1"),
+        *(Filter(state=state) for state in State),
+        Filter(connected=True),
+        Filter(watching=False, workspace="w1"),
+        Filter(node="n"),
+        Filter(member="eve"),
+        Filter(labels={"env": "prod"}),
+        Filter(labels={"env": "test", "tier": "1"}, state=State.IDLE),
+        Filter(q="S1"),
+        Filter(q="x", member="dan"),
+    ]
+    for wanted in filters:
+        yield View(filter=wanted, visibility=Visibility(by="all"))
+        yield View(filter=wanted, visibility=Visibility(by="workspace", value="w2"))
+    yield View(visibility=Visibility(by="account", value="bob"))
+    yield View(visibility=Visibility(by="session", value="s0-1000"))
+    yield View(visibility=Visibility())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_log_applied_is_its_fold(seed: int) -> None:
+    """After every prefix of a log the mirror is its fold, in all indexes."""
+    log, mirror, luck = Log(), Mirror(1), random.Random(seed)
+    for _ in range(6):
+        done = len(log.entries)
+        scramble(log, luck, 60)
+        log.play(mirror, done)
+
+        check(mirror, log)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_load_at_any_moment_plus_replay_is_the_fold(seed: int) -> None:
+    """A load that saw each record at another moment, and the log from before it, is the fold."""
+    luck = random.Random(seed)
+    log = Log()
+    scramble(log, luck, 100)
+    noted = len(log.entries)
+    pictures = []
+    for _ in range(5):
+        scramble(log, luck, 20)
+        pictures.append((dict(log.sessions), dict(log.gone)))
+    *early, (_, gone) = pictures
+    seen: dict[str, Session] = {}
+    for picture, _ in early:  # a scan meets each record at some moment; live before gone
+        for session_id, session in picture.items():
+            if luck.random() < 0.5 or session_id not in seen:
+                seen[session_id] = session
+    mirror = Mirror(1)
+    log.play(mirror)  # what was there before the load must not matter
+    mirror.reload(
+        0,
+        list(seen.values()),
+        [Tombstone.of(session) for session in gone.values()],
+        [],
+        [],
+        is_here=lambda _: True,
+    )
+    mirror.offsets[0] = noted
+    log.play(mirror, noted)
+
+    check(mirror, log)
+    assert str(mirror.position()).endswith(f"-{len(log.entries)}")
+
+
+def test_known_entries_change_nothing() -> None:
+    """An entry that is older than what is known says nothing to anybody."""
+    log, mirror = Log(), Mirror(1)
+    log.open("s")
+    log.do("s", c.Update(name="Ann"))
+    log.play(mirror)
+
+    assert mirror.apply(0, 2, log.entries[1][0]) is None
+    assert mirror.apply(0, 1, log.entries[0][0]) is None
+    assert mirror.sessions["s"].name == "Ann"
+
+
+def test_reload_replaces_one_partition_only() -> None:
+    """What belongs to other partitions stays."""
+    log, mirror = Log(), Mirror(2)
+    log.open("a1")
+    log.open("b1")
+    log.do("a1", c.Watch(watch=Watch(key="m")))
+    log.do("a1", c.Unwatch())
+    log.open("a2")
+    log.do("a2", c.Close())
+    log.play(mirror)
+    mirror.put_document(Document(kind="b", key="1", revision=1, body={"x": 1}))
+    mirror.put_document(Document(kind="a", key="1", revision=1, body={"x": 1}))
+    mirror.reload(1, [], [], [], [], is_here=lambda key: key.startswith("b"))
+
+    assert set(mirror.sessions) == {"a1"}
+    assert set(mirror.gone) == {"a2"}
+    assert set(mirror.documents) == {"a/1"}
+    assert [row.kind for row in mirror.rows("watch")] == ["watch"]
+
+    mirror.reload(0, [], [], [], [], is_here=lambda key: key.startswith("a"))
+
+    assert (mirror.sessions, mirror.gone, mirror.documents, list(mirror.history)) == ({}, {}, {}, [])
+
+
+SORTS = list(Sort)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("seed", range(2))
+def test_pages_are_the_sorted_list(sort: Sort, seed: int) -> None:
+    """Pages of any size are the filtered, sorted list in pieces; so are offsets."""
+    log, mirror, luck = Log(), Mirror(1), random.Random(seed)
+    scramble(log, luck, 400)
+    log.play(mirror)
+    for view in views():
+        keyed = [
+            (key, session)
+            for session in log.sessions.values()
+            if view.matches(session) and (key := sort_key(session, sort.field)) is not None
+        ]
+        expected = [session for _, session in sorted(keyed, key=lambda known: known[0])]
+        if sort.descending:
+            expected.reverse()
+        limit = luck.randrange(1, 12)
+        found, after = [], None
+        while True:
+            page, after = mirror.page(view, Page(sort=sort, limit=limit, after=after))
+            assert len(page) <= limit
+            found += page
+            if after is None:
+                break
+
+        assert found == expected
+        assert mirror.page(view, Page(sort=sort, limit=1000, offset=3))[0] == expected[3:]
+
+
+@pytest.mark.parametrize("sort", [Sort.CREATED_AT, Sort.CREATED_AT_DESC, Sort.NUMBER])
+def test_walk_misses_and_doubles_nothing_while_sessions_come_and_go(sort: Sort) -> None:
+    """Who walks the pages meets every session that was there all the time, and none twice."""
+    log, mirror, luck = Log(), Mirror(1), random.Random(1)
+    for number in range(300):
+        log.open(f"s{number}", number=number)
+    log.play(mirror)
+    steady = set(log.sessions)
+    met: list[str] = []
+    page, after = mirror.page(ALL, Page(sort=sort, limit=10))
+    while after is not None:
+        met += [session.id for session in page]
+        done = len(log.entries)
+        for _ in range(5):
+            log.open(f"new{done}{_}", number=1_000 + done + _)
+            leaver = luck.choice(list(log.sessions))
+            steady.discard(leaver)
+            log.do(leaver, c.Close())
+        log.play(mirror, done)
+        page, after = mirror.page(ALL, Page(sort=sort, limit=10, after=after))
+    met += [session.id for session in page]
+
+    assert len(met) == len(set(met))
+    assert steady <= set(met)
+
+
+def test_tombstones_have_an_age_and_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tombstones go after their time, and the oldest first when there are too many."""
+    monkeypatch.setattr(mirror_module, "GONE_AGE_MS", 1_000)
+    monkeypatch.setattr(mirror_module, "GONE_MAX", 3)
+    log, mirror = Log(), Mirror(1)
+    for number in range(5):
+        log.open(f"s{number}")
+        log.do(f"s{number}", c.Close())
+    log.play(mirror)
+
+    assert mirror.forget_gone(log.now_ms) == ["s0", "s1"]
+    assert mirror.forget_gone(log.now_ms) == []
+    assert mirror.forget_gone(log.now_ms + 2_000) == ["s2", "s3", "s4"]
+    assert mirror.gone == {}
+
+
+def test_id_that_became_free_in_the_store_can_be_opened_again() -> None:
+    """A node that forgets a tombstone later than the others still sees the new session."""
+    log, mirror = Log(), Mirror(1)
+    log.open("s")
+    log.do("s", c.Close())
+    log.play(mirror)
+    del log.gone["s"]
+    log.now_ms += 100_000
+    log.open("s")
+    log.play(mirror)
+
+    assert mirror.sessions == log.sessions
+    assert mirror.gone == {}
+
+
+def test_documents_follow_their_revision() -> None:
+    """A newer document replaces, an older one does not, an empty one removes."""
+    mirror = Mirror(1)
+    steps = [(1, {"a": 1}), (3, {"a": 3}), (2, {"a": 2})]
+    told = [
+        mirror.apply(
+            0,
+            offset,
+            DocumentEntry(
+                at=1, op="o", document=Document(kind="k", key="x", revision=revision, body=body)
+            ),
+        )
+        is not None
+        for offset, (revision, body) in enumerate(steps, 1)
+    ]
+
+    assert told == [True, True, False]
+    assert mirror.documents["k/x"].body == {"a": 3}
+
+    mirror.put_document(Document(kind="k", key="x", revision=4))
+
+    assert mirror.documents == {}
+
+
+def test_activity_is_kept_for_open_sessions_only() -> None:
+    """When a client last spoke is known while its session is open."""
+    log, mirror = Log(), Mirror(1)
+    log.open("s")
+    log.play(mirror)
+    mirror.apply(0, 2, ActiveEntry(at=5, active={"s": 5, "other": 5}))
+
+    assert mirror.active == {"s": 5}
+
+    log.do("s", c.Close())
+    log.play(mirror, 1)
+
+    assert mirror.active == {}
+
+
+def test_history_rows_are_numbered_by_their_commit() -> None:
+    """Rows are known newest first, once, with the number and key that Redis gave them."""
+    log, mirror = Log(), Mirror(1)
+    log.open("s")
+    log.do("s", c.Watch(watch=Watch(key="m1")))
+    log.do("s", c.Watch(watch=Watch(key="m2")))
+    log.do("s", c.Close(reason="enough"))
+    log.play(mirror)
+
+    assert [(row.number, row.watch and row.watch.key) for row in mirror.rows("watch")] == [
+        (2, "m2"),
+        (1, "m1"),
+    ]
+    assert [(row.number, row.reason) for row in mirror.rows("session")] == [(3, "enough")]
+    rows = list(mirror.history)
+    mirror.reload(0, [], [], [], rows, is_here=lambda _: True)
+    log.play(mirror)
+    assert list(mirror.history) == rows
+
+
+def test_rendering_is_kept_until_the_session_changes() -> None:
+    """The same record is encoded once, and never shown in an old form."""
+    log, mirror = Log(), Mirror(1)
+    log.open("s", name="Ann")
+    log.play(mirror)
+    first = mirror.rendered(mirror.sessions["s"], full=False)
+
+    assert mirror.rendered(mirror.sessions["s"], full=False) is first
+
+    old = mirror.sessions["s"]
+    log.do("s", c.Update(name="Bob"))
+    log.play(mirror, 1)
+
+    assert b"Bob" in mirror.rendered(mirror.sessions["s"], full=False)
+    assert mirror.rendered(old, full=False) == first
+
+
+async def test_waiter_goes_on_when_its_position_has_come() -> None:
+    """Who waits for a position waits for all of it, and leaves nothing behind."""
+    log, mirror = Log(), Mirror(1)
+    waiting = [
+        asyncio.create_task(mirror.reached(mirror.after_offset(0, offset))) for offset in (0, 1, 2)
+    ]
+    await asyncio.sleep(0)
+
+    assert [task.done() for task in waiting] == [True, False, False]
+
+    log.open("s")
+    log.play(mirror)
+    mirror.wake()
+    await asyncio.sleep(0)
+
+    assert [task.done() for task in waiting] == [True, True, False]
+
+    waiting[2].cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert not mirror._waiters  # noqa: SLF001
+
+
+async def test_waiter_of_another_epoch_goes_on() -> None:
+    """A position that can never come does not keep anybody once history was lost."""
+    mirror = Mirror(1)
+    waiting = asyncio.create_task(mirror.reached(mirror.after_offset(0, 9)))
+    await asyncio.sleep(0)
+    mirror.epochs[0] = "other"
+    mirror.wake()
+
+    await waiting
