@@ -1,0 +1,67 @@
+"""The Python client: be a session, follow sessions, or ask and order by REST.
+
+Be a session; it comes back by itself when the connection drops::
+
+    async with connect("https://gateway.example", token=token, name="Ann") as me:
+        await me.watch("movie/42", title="A film", state="playing")
+        await me.wait_closed()
+
+Follow sessions; a drop is made up for, and what cannot be is told as ``resync`` and a snapshot::
+
+    fold = Fold()
+    async for item in events("https://gateway.example", token=token, filter=Filter(state="away")):
+        fold.apply(item)
+
+Ask and order::
+
+    async with Gateway("https://gateway.example", token=token) as gateway:
+        await gateway.close("0199", after_s=30, reason="maintenance")
+
+Sessions and events are the JSON objects of the gateway, as ``dict``: fields that this client does
+not know are there too. What goes wrong is raised as a class of :mod:`gateway.client.errors`, which
+says in ``retry`` whether the same may work later.
+"""
+
+from gateway.client.closed import Closed
+from gateway.client.feed import events
+from gateway.client.fold import Changes, Event, Fold, Heartbeat, Item, Resync, Session, Snapshot
+from gateway.client.rest import Gateway
+from gateway.client.session import SessionClient, connect
+from gateway.client.talk import LinkState
+from gateway.core import errors
+from gateway.core.errors import CloseCode, GatewayError
+from gateway.core.protocol import (
+    CloseCancelledNotice,
+    CloseExtendedNotice,
+    ClosingNotice,
+    MessageNotice,
+    StopStream,
+)
+from gateway.core.query import Filter, Sort
+
+__all__ = [
+    "Changes",
+    "CloseCancelledNotice",
+    "CloseCode",
+    "CloseExtendedNotice",
+    "Closed",
+    "ClosingNotice",
+    "Event",
+    "Filter",
+    "Fold",
+    "Gateway",
+    "GatewayError",
+    "Heartbeat",
+    "Item",
+    "LinkState",
+    "MessageNotice",
+    "Resync",
+    "Session",
+    "SessionClient",
+    "Snapshot",
+    "Sort",
+    "StopStream",
+    "connect",
+    "errors",
+    "events",
+]

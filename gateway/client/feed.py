@@ -1,0 +1,94 @@
+"""Follow sessions: a snapshot, then every change, over as many connections as it takes.
+
+Promises: nothing is missed and nothing told twice; where a drop cannot be made up for, a ``resync``
+    says so and a snapshot
+follows. Not here: what the sessions then are (``fold``).
+"""
+
+from collections.abc import AsyncGenerator
+
+from gateway.client.closed import Closed
+from gateway.client.fold import Changes, Heartbeat, Item, Resync, Snapshot
+from gateway.client.link import GIVE_UP_AFTER_S, OPEN_WITHIN_S, Dialer, TokenSource
+from gateway.client.wire import EventsFrame, SnapshotPage, filter_query
+from gateway.core import protocol
+from gateway.core.query import Filter
+
+
+async def events(
+    url: str,
+    *,
+    token: TokenSource = None,
+    filter: Filter = Filter(),  # noqa: A002, B008 - the wire's word; immutable
+    since: str | None = None,
+    open_within_s: float = OPEN_WITHIN_S,
+    give_up_after_s: float = GIVE_UP_AFTER_S,
+) -> AsyncGenerator[Item, None]:
+    """Follow the sessions that match *filter*.
+
+    Leave the loop whenever you like; where that must close the connection at once, use
+    ``contextlib.aclosing``. Who takes items too slowly is left behind by the gateway and resumed
+    here, or told of a resync.
+
+    Args:
+        url: Where the gateway is, such as ``https://gateway.example``.
+        token: A token with ``read``, or a coroutine function that returns a fresh one.
+        filter: Which sessions.
+        since: A ``position`` of an earlier item, to go on from there; without it a snapshot comes
+            first.
+        open_within_s: Seconds to try for the first connection; 0 is one attempt.
+        give_up_after_s: Seconds to try for each later one.
+
+    Yields:
+        ``Snapshot``, ``Changes``, ``Resync`` and ``Heartbeat`` items.
+
+    Raises:
+        Invalid: *url* is no address.
+        Unavailable: The gateway could not be reached for so long.
+        GatewayError: The gateway refuses this client (``Unauthorized``, ``Forbidden``,
+            ``BadRequest``…).
+    """
+    dialer = Dialer(
+        url, "/v1/events", token, open_within_s=open_within_s, give_up_after_s=give_up_after_s
+    )
+    wanted = filter_query(filter)
+    position = since
+    while True:
+        link = await dialer.dial([*wanted, ("since", position)] if position else wanted)
+        if isinstance(link, Closed):
+            raise link.error()
+        closed: Closed | None = None
+        try:
+            if link.hello.mode != "resume" and position:
+                yield Resync(reason=link.hello.reason or "")
+            first, whole = True, link.hello.mode == "resume"
+            while not closed:
+                match await link.receive():
+                    case SnapshotPage() as page:
+                        whole = not page.more
+                        if whole:
+                            position = page.position
+                        yield Snapshot(
+                            sessions=page.sessions,
+                            first=first,
+                            more=page.more,
+                            position=page.position if whole else None,
+                        )
+                        first = whole
+                    case EventsFrame() as frame:
+                        position = frame.position
+                        yield Changes(events=frame.events, position=position)
+                    case protocol.Resync() as resync:
+                        first, whole = True, False
+                        yield Resync(reason=resync.reason)
+                    case protocol.ServerHeartbeat() as beat if whole:
+                        position = beat.position
+                        yield Heartbeat(position=position, at=beat.at)
+                    case Closed() as end:
+                        closed = end
+                    case _:
+                        pass
+        finally:
+            await link.close()
+        if not dialer.lost(link, closed):
+            raise closed.error()
