@@ -45,7 +45,8 @@ from gateway.live.lease import RENEW_S, Lease, rank
 from gateway.live.mirror import Mirror
 from gateway.live.writer import SEEN_S, TooEarly, Writer
 from gateway.store.clock import RedisClock
-from gateway.store.store import Commit, Store
+from gateway.store.commit import Commit
+from gateway.store.store import Store
 
 TURN_S: Final = 5.0  # a command waits this long for those of its session before it
 WORKERS: Final = 256  # writes of upkeep on their way at once; one pipeline full
@@ -161,11 +162,14 @@ class Node:
         turn = self._turns.get(session_id)
         if turn is None:
             turn = self._turns[session_id] = asyncio.Lock()
-        try:
-            async with asyncio.timeout(TURN_S):
-                await turn.acquire()
-        except TimeoutError:
-            raise StoreUnavailable from None
+        if turn.locked():
+            try:
+                async with asyncio.timeout(TURN_S):
+                    await turn.acquire()
+            except TimeoutError:
+                raise StoreUnavailable from None
+        else:
+            await turn.acquire()
         held = self._coalescer.take(session_id)
         try:
             return await self._writer.write(session_id, held, command, op or self._writer.next_op())

@@ -238,7 +238,12 @@ class Subscription:
     @property
     def is_behind(self) -> bool:
         """Whether there is something to read right now."""
-        return self._sequence < self._channel.sequence or self._frozen is not None
+        return (
+            self._sequence < self._channel.sequence
+            or self._frozen is not None
+            or self._missed is not None
+            or self._generation != self._channel.generation
+        )
 
     def resume(self, sequence: int) -> None:
         """Begin in the ring."""

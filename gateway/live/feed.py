@@ -26,8 +26,9 @@ from gateway.live.channel import Tick, Trimmed
 from gateway.live.closer import Closer
 from gateway.live.hub import Hub
 from gateway.live.mirror import HISTORY_MAX, Mirror, Tombstone
+from gateway.store.commit import split_value
 from gateway.store.log import BLOCK_MS, Entry, Follower, HistoryLost, LogTrimmed
-from gateway.store.store import Store, split_value
+from gateway.store.store import Store
 
 REPLAY_COUNT: Final = 1_000  # log entries read at once for a resume
 HISTORY_COUNT: Final = 1_000  # history rows read at once

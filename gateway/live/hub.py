@@ -72,6 +72,7 @@ class Hub:
         self._clock_ms = clock_ms
         self._channels: dict[bytes, Channel] = {}
         self._by_index: dict[Index | None, dict[bytes, Channel]] = {}
+        self._in_dialects: dict[bytes, Channel] = {}
         self._mailboxes: dict[str, dict[int, Mailbox]] = {}
         self._renderers: dict[str, Renderer] = {"": _native}
 
@@ -132,6 +133,7 @@ class Hub:
     def _drop(self, channel: Channel) -> None:
         key = channel.view.key
         self._channels.pop(key, None)
+        self._in_dialects.pop(key, None)
         members = self._by_index[channel.index]
         members.pop(key, None)
         if not members:
@@ -144,6 +146,8 @@ class Hub:
                 raise Overloaded("There are too many different subscriptions.")
             channel = self._channels[view.key] = Channel(view, self._mirror.position())
             self._by_index.setdefault(channel.index, {})[view.key] = channel
+            if view.dialect:
+                self._in_dialects[view.key] = channel
         return channel
 
     @contextmanager
@@ -189,6 +193,8 @@ class Hub:
     def _interested(self, change: Change) -> Iterable[Channel]:
         if not self._channels:
             return ()
+        if change.after is None:  # documents and messages: only dialects have words for them
+            return list(self._in_dialects.values())
         found = dict(self._by_index.get(None, {}))
         for session in (change.before, change.after):
             if session:

@@ -12,7 +12,8 @@ from hashlib import blake2b
 from typing import Final
 
 from gateway.store.clock import RedisClock
-from gateway.store.store import OUTAGE_MS, Beat, Store
+from gateway.store.commit import Beat
+from gateway.store.store import OUTAGE_MS, Store
 
 RENEW_S: Final = 3.0  # between two renewals
 WATCH_S: Final = 0.5  # between two while somebody is overdue

@@ -42,7 +42,8 @@ from gateway.core.session import advance, decide, evolve
 from gateway.live.coalescer import Reported
 from gateway.live.mirror import Mirror
 from gateway.store.clock import RedisClock
-from gateway.store.store import Commit, Store, split_value
+from gateway.store.commit import Commit, split_value
+from gateway.store.store import Store
 
 ATTEMPTS: Final = 5  # decisions on a record that others keep changing
 OUTCOME_S: Final = 3.0  # to find out what became of a write without an answer
@@ -202,6 +203,8 @@ class Writer:
             StoreUnavailable: The store did not answer in time.
         """
         numbers = self._numbers.setdefault(partition, deque())
+        if numbers:
+            return numbers.popleft()
         try:
             async with asyncio.timeout(OUTCOME_S):
                 while not numbers:

@@ -95,8 +95,8 @@ def _value(row: Setting, value: Any) -> Any:  # noqa: ANN401 - of any setting
             value = json.loads(value)
         except ValueError as error:
             raise ValidationError(f"is not JSON: {error}") from None
-    # Only numbers are read leniently: elsewhere msgspec would take the text "null" for None.
-    strict = not (isinstance(value, str) and row.kind in ("integer", "number"))
+    # Only these are read leniently: elsewhere msgspec would take the text "null" for None.
+    strict = not (isinstance(value, str) and row.kind in ("integer", "number", "true false"))
     return convert(value, row.type, strict=strict, dec_hook=_path)
 
 

@@ -202,6 +202,7 @@ def test_opening_is_shown_whole_with_its_revision() -> None:
     event = public_event(events[0], None, first, session.revision, NOW)
 
     assert (event.type, event.session_id, event.revision) == ("session.opened", "s1", 1)
+    assert isinstance(event.changes, dict)
     assert event.changes["revision"] == 1
     assert event.changes["state"] == "idle"
     assert event.changes["name"] == "Ann"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
 from msgspec.json import decode
@@ -78,9 +79,7 @@ async def revisions(subscription: Subscription, upto: int) -> list[int]:
 
 
 @pytest.mark.parametrize("since", range(3, 11))
-async def test_resume_from_the_ring_tells_exactly_what_was_missed(
-    world: World, since: int
-) -> None:
+async def test_resume_from_the_ring_tells_exactly_what_was_missed(world: World, since: int) -> None:
     """Any position that the ring covers continues there, without asking the log."""
     world.write(3)
     with world.hub.subscribe(ALL):
@@ -94,9 +93,7 @@ async def test_resume_from_the_ring_tells_exactly_what_was_missed(
 
 @pytest.mark.parametrize("since", range(9))
 @pytest.mark.parametrize("batch", [1, 3, 4])
-async def test_resume_within_a_batch_doubles_nothing(
-    world: World, since: int, batch: int
-) -> None:
+async def test_resume_within_a_batch_doubles_nothing(world: World, since: int, batch: int) -> None:
     """A position from a node with other batches gets exactly what it missed."""
     with world.hub.subscribe(ALL):
         world.write(8, batch)
@@ -106,11 +103,11 @@ async def test_resume_within_a_batch_doubles_nothing(
             assert await revisions(subscription, 10) == list(range(since + 1, 11))
 
 
-async def test_resume_where_two_logs_never_stood_together(world: World) -> None:
+def test_resume_where_two_logs_never_stood_together() -> None:
     """With several partitions, a position off the ring's path is not served from the ring."""
     channel = Channel(ALL, Position("e", (0, 0)))
     path = [(0, 0), (2, 0), (2, 3), (4, 3)]
-    for start, stop in zip(path, path[1:], strict=False):
+    for start, stop in pairwise(path):
         channel.append(Tick(Position("e", stop), [], Position("e", start)))
 
     assert [channel.after(Position("e", at)) for at in path] == [0, 1, 2, 3]

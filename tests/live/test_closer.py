@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 from msgspec.json import decode
@@ -17,8 +18,8 @@ from gateway.live.closer import OTHERS_AFTER_MS, RETRY_MS, Closer, Due
 from gateway.live.lease import Lease
 from gateway.live.mirror import Mirror
 from gateway.node import Node
+from gateway.store.commit import Beat
 from gateway.store.embedded import EmbeddedValkey
-from gateway.store.store import Beat
 from tests.live.logbook import Log
 from tests.nodes import blank, clock, connection, running_node
 from tests.support import S, eventually
@@ -42,7 +43,7 @@ class World:
 
     def renewed(self, *others: str, up_since_ms: int = 0) -> None:
         """Let the lease be renewed now."""
-        live = {node: (5_000, b"") for node in (self.lease.node_id, *others)}
+        live = dict.fromkeys((self.lease.node_id, *others), (5_000, b""))
         self.lease._take(Beat(5_000, up_since_ms, live))  # noqa: SLF001
         self.lease._renewed_ms = self.clock.monotonic_ms()  # noqa: SLF001
 
@@ -287,6 +288,11 @@ async def nodes(valkey: EmbeddedValkey, prefix: str) -> AsyncIterator[list[Node]
         ]
 
 
+def is_empty(node: Node) -> bool:
+    """Return whether a node knows of no session."""
+    return not node.mirror.sessions
+
+
 async def test_two_nodes_close_once(nodes: list[Node]) -> None:
     """However many nodes run a closer: one closed event a session, none early by Redis time."""
     one, two = nodes
@@ -301,7 +307,7 @@ async def test_two_nodes_close_once(nodes: list[Node]) -> None:
                 await nodes[number % 2].apply(opened.id, joined)
             await nodes[number % 2].apply(opened.id, c.RequestClose(at=at))
         for node, subscription in ((one, here), (two, there)):
-            await eventually(lambda node=node: not node.mirror.sessions)
+            await eventually(partial(is_empty, node))
             closed = []
             while subscription.is_behind:
                 tick = await subscription.next()

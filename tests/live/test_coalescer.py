@@ -25,16 +25,15 @@ def test_newest_of_a_kind_is_kept() -> None:
     """Progress is merged field by field, a stream's update replaced; each stream for itself."""
     coalescer = Coalescer()
     coalescer.written("s", 0)
-    for number, command in enumerate(
-        [
-            Progress(position_ms=1, state="playing"),
-            stream("a", 1),
-            Progress(position_ms=2, via="c2"),
-            stream("b", 1),
-            stream("a", 2),
-            Progress(bandwidth=7, via="c2"),
-        ]
-    ):
+    commands: list[Progress | UpdateStream] = [
+        Progress(position_ms=1, state="playing"),
+        stream("a", 1),
+        Progress(position_ms=2, via="c2"),
+        stream("b", 1),
+        stream("a", 2),
+        Progress(bandwidth=7, via="c2"),
+    ]
+    for number, command in enumerate(commands):
         assert coalescer.hold("s", command, 10 + number)
 
     assert coalescer.take("s") == [

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,10 @@ from gateway.live.hub import Notice
 from gateway.node import Node
 from gateway.store import log as log_module
 from gateway.store import store as store_module
+from gateway.store.commit import Commit
 from gateway.store.embedded import EmbeddedValkey
-from gateway.store.store import Commit
 from tests.nodes import blank, running_node
-from tests.support import MS, S, Proxy, eventually
+from tests.support import MS, Proxy, S, eventually
 
 ALL = View(visibility=Visibility(by="all"))
 
@@ -81,8 +80,7 @@ async def test_entry_that_cannot_be_read_is_passed_over(node: Node) -> None:
     await node.open(blank("s"))
 
     assert node.mirror.offsets == [3]
-    async with aclosing(node.feed.missed(ALL, since, node.mirror.position())) as missed:
-        ticks = [tick async for tick in missed]
+    ticks = [tick async for tick in node.feed.missed(ALL, since, node.mirror.position())]
     assert [item.type for tick in ticks for item in tick.items] == ["session.opened"]
 
 
@@ -103,16 +101,13 @@ async def test_missed_tells_all_between_two_positions(
             tick = await live.next()
             assert isinstance(tick, Tick)
             told += tick.items
-    async with aclosing(node.feed.missed(ALL, since, node.mirror.position())) as missed:
-        ticks = [tick async for tick in missed]
+    ticks = [tick async for tick in node.feed.missed(ALL, since, node.mirror.position())]
 
     assert [item for tick in ticks for item in tick.items] == told
     assert [tick.position.offsets[0] for tick in ticks] == [2, 4, 6, 8]
 
 
-async def test_trimmed_log_cannot_be_replayed(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_trimmed_log_cannot_be_replayed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """A position before the log's first entry gets a snapshot and is told why."""
     monkeypatch.setattr(store_module, "LOG_BYTES_MAX", 1)
     monkeypatch.setattr(store_module, "LOG_ENTRIES_MIN", 10)
@@ -122,9 +117,8 @@ async def test_trimmed_log_cannot_be_replayed(
     await asyncio.gather(*(node.store.commit(0, Commit(entry=entry)) for _ in range(600)))
 
     assert await node.why_not(ALL, since) == "trimmed"
-    async with aclosing(node.feed.missed(ALL, since, node.mirror.position())) as missed:
-        with pytest.raises(Trimmed):
-            await anext(missed)
+    with pytest.raises(Trimmed):
+        await anext(node.feed.missed(ALL, since, node.mirror.position()))
 
 
 async def test_node_that_was_away_too_long_loads_again(

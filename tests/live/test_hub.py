@@ -7,9 +7,7 @@ import pytest
 from msgspec.json import decode
 
 from gateway.core import command as c
-from gateway.core.document import Message, Recipients
 from gateway.core.errors import Overloaded
-from gateway.core.event import MessageEntry
 from gateway.core.model import Connection, State
 from gateway.core.position import Position
 from gateway.core.query import Filter, View, Visibility
@@ -179,7 +177,7 @@ def random_step(log: Log, luck: random.Random) -> None:
         lambda: c.Update(labels={"env": f"{luck.choice(['prod', 'test'])}"}, name=f"n{number}"),
         lambda: c.Update(members=tuple(luck.sample(["dan", "eve", "cy"], 2)), phase=f"p{number}"),
         lambda: c.RequestClose(at=10**9 + number),
-        lambda: c.Close(),
+        c.Close,
         lambda: c.CancelClose() if session.closing else c.RequestClose(at=10**9 + number),
         lambda: (
             c.Disconnect(connection=session.connection.id, cause="server")
@@ -302,9 +300,7 @@ async def test_only_interested_channels_are_touched(world: World) -> None:
 
 async def test_view_leaves_nothing_of_others(world: World) -> None:
     """Nobody hears of a session outside their visibility, whatever they filter by."""
-    hidden = View(
-        filter=Filter(workspace="w1"), visibility=Visibility(by="workspace", value="w2")
-    )
+    hidden = View(filter=Filter(workspace="w1"), visibility=Visibility(by="workspace", value="w2"))
     with world.hub.subscribe(hidden) as subscription, world.hub.subscribe(View()) as nobody:
         await hear(subscription)
         await hear(nobody)
@@ -316,9 +312,7 @@ async def test_view_leaves_nothing_of_others(world: World) -> None:
         assert not nobody.is_behind
 
 
-async def test_too_many_views_are_refused(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_many_views_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A view more than the bound is refused; a known one is not."""
     monkeypatch.setattr(hub_module, "CHANNELS_MAX", 2)
     with world.hub.subscribe(view()), world.hub.subscribe(view(q="a")):
@@ -345,62 +339,3 @@ async def test_restart_reaches_everybody(world: World) -> None:
         assert isinstance(found[1], SnapshotPage)
         assert found[1].position.startswith("epoch2-")
         assert await box.get() == Notice()
-
-
-# --- mailboxes
-
-
-def message(world: World, **to: str) -> None:
-    """Say something."""
-    entry = MessageEntry(at=1, message=Message(to=Recipients(**to), topic="t"))
-    world.hub.publish([Change(entry)], world.mirror.position())
-
-
-async def test_socket_hears_its_session_and_its_messages(world: World) -> None:
-    """A mailbox gets the changes of its session and what is said to it, its workspace or all."""
-    one = world.log.open("s1", workspace="w1").record
-    two = world.log.open("s2", workspace="w2").record
-    world.tell()
-    with world.hub.mailbox(one) as first, world.hub.mailbox(two) as second:
-        world.log.do("s1", c.Update(name="Ann"))
-        world.tell()
-        message(world, session="s1")
-        message(world, workspace="w2")
-        message(world)
-        heard = [await box.get() for box in (first, first, first, second, second)]
-
-        assert heard[0].change is not None
-        assert heard[0].change.after == world.mirror.sessions["s1"]
-        assert [notice.message and notice.message.to for notice in heard] == [
-            None,
-            Recipients(session="s1"),
-            Recipients(),
-            Recipients(workspace="w2"),
-            Recipients(),
-        ]
-    message(world)
-    assert not world.hub._mailboxes  # noqa: SLF001
-
-
-async def test_both_sockets_of_a_session_hear(world: World) -> None:
-    """While a socket takes the place of another both know what happens."""
-    session = world.log.open("s").record
-    world.tell()
-    with world.hub.mailbox(session) as new:
-        with world.hub.mailbox(session) as old:
-            message(world)
-            assert await old.get() == await new.get()
-        message(world)
-        assert (await new.get()).message
-
-
-async def test_full_mailbox_is_marked(world: World) -> None:
-    """A socket that is too far behind is marked to be cut; what it has stays bounded."""
-    session = world.log.open("s").record
-    world.tell()
-    with world.hub.mailbox(session) as box:
-        for _ in range(hub_module.MAILBOX_MAX):
-            message(world)
-        assert not box.overflowed
-        message(world)
-        assert box.overflowed

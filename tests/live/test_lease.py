@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 
-import pytest
 import pytest_asyncio
 
 from gateway.live.lease import DEAD_AFTER_MS, RENEW_S, WATCH_S, Lease, rank
@@ -18,6 +17,7 @@ class Hand:
     ms = 1_000_000.0
 
     def __call__(self) -> float:
+        """Return milliseconds."""
         return self.ms
 
 

@@ -191,7 +191,12 @@ def test_reload_replaces_one_partition_only() -> None:
 
     mirror.reload(0, [], [], [], [], is_here=lambda key: key.startswith("a"))
 
-    assert (mirror.sessions, mirror.gone, mirror.documents, list(mirror.history)) == ({}, {}, {}, [])
+    assert (mirror.sessions, mirror.gone, mirror.documents, list(mirror.history)) == (
+        {},
+        {},
+        {},
+        [],
+    )
 
 
 SORTS = list(Sort)

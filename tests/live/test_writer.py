@@ -22,10 +22,10 @@ from gateway.core.errors import (
 from gateway.core.model import Session
 from gateway.live import writer as writer_module
 from gateway.node import Node
+from gateway.store.commit import Commit, Result
 from gateway.store.embedded import EmbeddedValkey
-from gateway.store.store import Commit, Result
 from tests.nodes import blank, running_node
-from tests.support import MS, S, Proxy, eventually
+from tests.support import MS, Proxy, S, eventually
 
 
 @pytest_asyncio.fixture
@@ -90,9 +90,7 @@ async def test_write_without_an_answer_is_looked_up(
 ) -> None:
     """A reply that was lost after the script ran: success is told, and it happened once."""
     async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
-        if way != "open":
-            await node.open(blank("s"))
-        await node._writer.number(0)  # noqa: SLF001  # reserves: what follows is one commit
+        await node.open(blank("s" if way != "open" else "other"))  # connected, numbers reserved
         before = len(await history(node, "s"))
         commands: dict[str, c.AnyCommand] = {"update": c.Update(name="Ann"), "close": c.Close()}
         async with proxy.stalled(requests=False):
@@ -195,9 +193,13 @@ async def test_endless_conflict_is_told(node: Node, monkeypatch: pytest.MonkeyPa
         moved = Commit(
             field="s",
             expected=wanted.expected,
-            value=b"%d %b" % (wanted.expected + 1, value.split(b" ", 1)[1].replace(
-                b'"revision":%d' % wanted.expected, b'"revision":%d' % (wanted.expected + 1)
-            )),
+            value=b"%d %b"
+            % (
+                wanted.expected + 1,
+                value.split(b" ", 1)[1].replace(
+                    b'"revision":%d' % wanted.expected, b'"revision":%d' % (wanted.expected + 1)
+                ),
+            ),
             entry=b'{"kind":"a","at":1,"active":{}}',
         )
         await commit(partition, moved)
@@ -223,9 +225,7 @@ async def test_record_has_a_size(node: Node) -> None:
     for number in range(5):
         await node.apply("s", c.Update(attributes={"a": "x" * 4_000}, name=f"n{number}"))
     with pytest.raises(LimitExceeded):
-        await node.apply(
-            "s", c.Update(members=tuple(f"{number:0200d}" for number in range(100)))
-        )
+        await node.apply("s", c.Update(members=tuple(f"{number:0200d}" for number in range(100))))
 
     assert node.mirror.sessions["s"].members == ()
     assert (await node.apply("s", c.Close())).closed

@@ -13,6 +13,7 @@ class Hand:
         self.ms = 1_000.0
 
     def __call__(self) -> float:
+        """Return milliseconds."""
         return self.ms
 
 

@@ -11,7 +11,7 @@ from gateway.core.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 from gateway.store import link as link_module
 from gateway.store.embedded import EmbeddedValkey
 from gateway.store.link import Link
-from tests.support import MS, S, Proxy, eventually
+from tests.support import MS, Proxy, S, eventually
 
 
 @pytest_asyncio.fixture

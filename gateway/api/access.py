@@ -1,0 +1,109 @@
+"""Access: the session a request is about, and whether the caller may do that to it.
+
+A session that the caller does not see is answered like one that never was, before anything else is
+said of it. What may be changed depends on whose the session is: with ``write`` all of it, with
+``connect`` what a client says of itself. Ending it, or its connection, takes ``close``.
+Not here: who the caller is (``auth``, ``operation``).
+"""
+
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from gateway.api.conditions import operation_of
+from gateway.api.operation import Call, raw_reply, reply
+from gateway.auth.principals import Principal, Scope
+from gateway.core.command import AnyCommand
+from gateway.core.errors import Forbidden, NotFound, SessionClosed
+from gateway.core.model import Session
+from gateway.core.public import public
+
+OWN_FIELDS: Final = frozenset({"name", "labels", "attributes", "client", "watch", "streams"})
+"""What a client says of itself; with ``connect`` only these."""
+
+AnyCall = Call[Any, Any]
+
+
+async def visible(call: AnyCall) -> Session:
+    """Return the open session that the path names.
+
+    Raises:
+        NotFound: There is none, or the caller does not see it.
+        SessionClosed: It is closed; the caller may have seen it.
+    """
+    try:
+        session = await call.node.find(call.path["id"])
+    except SessionClosed as error:
+        session = _closed_by_this(call, error)
+    if not call.principal.visibility().allows(session):
+        raise NotFound
+    return session
+
+
+def _closed_by_this(call: AnyCall, error: SessionClosed) -> Session:
+    """Return the final record if this request, sent before, is what closed it."""
+    record = error.record
+    if (
+        isinstance(record, Session)
+        and call.principal.visibility().allows(record)
+        and operation_of(call, record) in record.ops
+    ):
+        return record
+    raise error
+
+
+def is_own(principal: Principal, session: Session) -> bool:
+    """Whether the session is the caller's own: by its token, or by the account."""
+    if principal.session is not None:
+        return principal.session == session.id
+    return principal.account is not None and principal.account == session.account
+
+
+async def writable(call: AnyCall, fields: frozenset[str]) -> Session:
+    """Return the session that the path names if the caller may change *fields* of it.
+
+    Raises:
+        Forbidden: Not with this token.
+        GatewayError: As :func:`visible`.
+    """
+    session, principal = await visible(call), call.principal
+    if principal.has(Scope.WRITE) and principal.covers(session.workspace):
+        return session
+    if not (principal.has(Scope.CONNECT) and is_own(principal, session)):
+        raise Forbidden("The scope write is needed.")
+    if not fields <= OWN_FIELDS:
+        raise Forbidden(f"The scope write is needed to change {listed(fields - OWN_FIELDS)}.")
+    return session
+
+
+async def closable(call: AnyCall) -> Session:
+    """Return the session that the path names if the caller may end it or its connection.
+
+    Raises:
+        Forbidden: Not with this token.
+        GatewayError: As :func:`visible`.
+    """
+    session = await visible(call)
+    call.principal.require(Scope.CLOSE)
+    if not call.principal.covers(session.workspace):
+        raise Forbidden("This token is good for another workspace.")
+    return session
+
+
+def listed(names: frozenset[str]) -> str:
+    """Return *names* as one text for people."""
+    return ", ".join(sorted(names))
+
+
+async def do(call: AnyCall, session: Session, wanted: AnyCommand) -> Session:
+    """Do what was asked, once however often it is asked with the same Idempotency-Key."""
+    return await call.node.apply(session.id, wanted, op=operation_of(call, session))
+
+
+def shown(call: AnyCall, session: Session, status: int = 200) -> Response:
+    """Return a reply with *session* in the caller's view."""
+    tag = {"ETag": f'"{session.revision}"'}
+    if session.closed:
+        return reply(public(session, full=call.principal.is_full), status, tag)
+    rendered = call.node.mirror.rendered(session, full=call.principal.is_full)
+    return raw_reply(rendered, status, tag)

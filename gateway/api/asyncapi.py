@@ -1,0 +1,258 @@
+"""AsyncAPI: the two sockets as a document (AsyncAPI 3.0), made from the messages that are spoken.
+
+Every message is a schema with the type's own docstring, every close code is listed with its
+meaning. It describes the talk from the gateway's side: it *receives* what clients say and *sends*
+the rest.
+Not here: REST and event streams (``openapi``).
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from inspect import cleandoc
+from typing import Any, Final, get_args, get_origin
+
+from msgspec import Raw, Struct, defstruct
+from msgspec.json import decode, encode, schema_components
+from msgspec.structs import fields
+from starlette.responses import Response
+
+from gateway import __version__
+from gateway.api.connect import Opening
+from gateway.api.events import Since
+from gateway.api.operation import AnyOperation, Call, Operation, raw_reply
+from gateway.api.reading import LABEL, Nothing
+from gateway.core.errors import CloseCode
+from gateway.core.protocol import (
+    ClientMessage,
+    Heartbeat,
+    ObserverMessage,
+    SessionSocketMessage,
+    Subscribe,
+    Token,
+    Unsubscribe,
+)
+from gateway.core.query import Filter
+
+PATH: Final = "/asyncapi.json"
+MEANINGS: Final[dict[CloseCode, str]] = {
+    CloseCode.DRAINING: "This node is shutting down.",
+    CloseCode.TOO_SLOW: "The client read too slowly; it can resume.",
+    CloseCode.NO_HEARTBEAT: "The client did not answer.",
+    CloseCode.TOKEN_EXPIRED: "The token expired; refresh it first.",
+    CloseCode.RATE_LIMITED: "Too many messages.",
+    CloseCode.STORE_UNAVAILABLE: "The store does not answer.",
+    CloseCode.SERVER_ERROR: "The gateway failed.",
+    CloseCode.SESSION_CLOSED: "The session is closed; `reason` says why.",
+    CloseCode.KICKED: "The connection was ended from outside; the session stays.",
+    CloseCode.BAD_TOKEN: "There is no token, or none that is good.",
+    CloseCode.BAD_REQUEST: "The address or too many messages could not be read.",
+    CloseCode.DISPLACED: "A newer connection of this session took over.",
+    CloseCode.LIMIT: "There are too many sessions.",
+    CloseCode.FORBIDDEN: "The token may not do that.",
+    CloseCode.GONE: "The session is closing, or closed for good.",
+}
+OTHER_CODES: Final[dict[int, str]] = {
+    1002: "The client broke the WebSocket protocol.",
+    1003: "A binary message where text is spoken.",
+    1007: "Text that is not UTF-8.",
+    1009: "A message of more than 64 KiB.",
+}
+COMES_BACK: Final = "come back after `retry_after_ms`"
+STAYS_AWAY: Final = "do not come back"
+
+_REF: Final = "#/components/schemas/{name}"
+_PYTHON_END: Final = rb"$(?!\\n)"  # of a pattern; elsewhere there is no last newline to fear
+_OBSERVER_SAYS: Final = (Heartbeat, Token, Subscribe, Unsubscribe)
+_SUBPROTOCOLS: Final = (
+    "Browsers offer `gateway.v1`, `bearer.<token>` and, at the session socket, "
+    "`session.<session token>` as subprotocols; only the first is answered. Others send "
+    "`Authorization: Bearer`. `?token=` is taken too. A refused client is let in, told `bye` and "
+    "closed with a code, because a browser cannot read an HTTP status; only a foreign `Origin` "
+    "(403) and a node without room (503) are refused before."
+)
+
+Json = dict[str, Any]
+
+
+def document() -> Json:
+    """Return the AsyncAPI document."""
+    text = encode(_document()).replace(_PYTHON_END, b"$")
+    described: Json = decode(text)
+    return described
+
+
+def _document() -> Json:
+    said: tuple[Any, ...] = get_args(ClientMessage)
+    told: tuple[Any, ...] = get_args(SessionSocketMessage)
+    watched: tuple[Any, ...] = get_args(ObserverMessage)
+    every = list(dict.fromkeys((*said, *told, *watched)))
+    kinds = [field.type for kind in (Opening, Since) for field in fields(kind)]
+    spelled = [_spelled(kind) for kind in every]
+    parts = [part for kind in every for _, part in _json_lists(kind)]
+    schemas, components = schema_components([*kinds, *spelled, *parts], ref_template=_REF)
+    for kind in every:
+        for name, option in _json_lists(kind):
+            items = {"$ref": _REF.format(name=option.__name__)}
+            components[kind.__name__]["properties"][name]["items"] = items
+    parameters = dict(zip(map(repr, kinds), schemas[: len(kinds)], strict=True))
+    channels = {
+        "session": _channel(
+            "/v1/connect",
+            "The session socket: the client at the other end *is* the session.",
+            _query(Opening, parameters),
+            (*said, *told, *watched),
+        ),
+        "events": _channel(
+            "/v1/events",
+            "The observer socket: a snapshot, or what was missed, and then what happens.",
+            _query(Since, parameters),
+            (*_OBSERVER_SAYS, *_answers(told), *watched),
+        ),
+    }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Session Gateway",
+            "version": __version__,
+            "description": _SUBPROTOCOLS,
+            "license": {"name": "Apache 2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": {
+            "hearClient": _operation("receive", "session", said),
+            "tellClient": _operation("send", "session", (*told, *watched)),
+            "hearObserver": _operation("receive", "events", _OBSERVER_SAYS),
+            "tellObserver": _operation("send", "events", (*_answers(told), *watched)),
+        },
+        "components": {
+            "messages": {_name(kind): _message(kind) for kind in every},
+            "schemas": components,
+        },
+    }
+
+
+def _json_lists(kind: type[Struct]) -> list[tuple[str, type[Struct]]]:
+    """Return the fields that are lists of what may be JSON already, and what that JSON is."""
+    return [
+        (field.encode_name, get_args(get_args(field.type)[0])[0])
+        for field in fields(kind)
+        if get_origin(field.type) is list and Raw in get_args(get_args(field.type)[0])
+    ]
+
+
+def _spelled(kind: type[Struct]) -> type[Struct]:
+    """Return a type like *kind* in which nothing is JSON already."""
+    lists = dict(_json_lists(kind))
+    if not lists:
+        return kind
+    plain: list[tuple[str, Any]] = [
+        (field.name, list[Any] if field.encode_name in lists else field.type)
+        for field in fields(kind)
+    ]
+    config = kind.__struct_config__
+    return defstruct(
+        kind.__name__,
+        plain,
+        namespace={"__doc__": kind.__doc__},
+        tag=config.tag,
+        tag_field=config.tag_field,
+    )
+
+
+def _answers(told: Iterable[Any]) -> list[Any]:
+    return [kind for kind in told if kind.__name__ in ("Ack", "Error")]
+
+
+def _name(kind: type[Struct]) -> str:
+    return kind.__name__
+
+
+def _message(kind: type[Struct]) -> Json:
+    return {
+        "name": str(kind.__struct_config__.tag),
+        "title": kind.__name__,
+        "summary": cleandoc(kind.__doc__ or ""),
+        "payload": {"$ref": _REF.format(name=kind.__name__)},
+    }
+
+
+def _channel(address: str, summary: str, query: Json, kinds: Iterable[Any]) -> Json:
+    return {
+        "address": address,
+        "summary": summary,
+        "messages": {
+            _name(kind): {"$ref": f"#/components/messages/{_name(kind)}"}
+            for kind in dict.fromkeys(kinds)
+        },
+        "bindings": {"ws": {"method": "GET", "query": query, "bindingVersion": "0.1.0"}},
+        "x-close-codes": _close_codes(),
+    }
+
+
+def _query(kind: type[Struct], schemas: Json) -> Json:
+    properties: Json = {
+        field.encode_name: schemas[repr(field.type)]
+        for field in fields(kind)
+        if field.name != "labels"
+    }
+    properties["token"] = {"type": "string"}
+    label = fields(Filter)[[field.name for field in fields(Filter)].index("labels")]
+    return {
+        "type": "object",
+        "properties": properties,
+        "patternProperties": {f"^{LABEL.replace('.', '[.]')}": {"type": "string"}},
+        "additionalProperties": False,
+        "description": f"`{LABEL}<k>=v` are {label.name}.",
+    }
+
+
+def _close_codes() -> Json:
+    codes = {
+        str(int(code)): {
+            "meaning": MEANINGS[code],
+            "then": COMES_BACK if code.reconnect else STAYS_AWAY,
+        }
+        for code in CloseCode
+    }
+    others = {
+        str(code): {"meaning": text, "then": STAYS_AWAY} for code, text in OTHER_CODES.items()
+    }
+    return {**others, **codes}
+
+
+def _operation(action: str, channel: str, kinds: Iterable[Any]) -> Json:
+    return {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "messages": [
+            {"$ref": f"#/channels/{channel}/messages/{_name(kind)}"}
+            for kind in dict.fromkeys(kinds)
+        ],
+    }
+
+
+@lru_cache(maxsize=1)
+def _rendered() -> bytes:
+    return encode(document())
+
+
+async def read_document(call: Call[Nothing, Nothing]) -> Response:
+    """Describe the sockets."""
+    del call
+    return raw_reply(_rendered())
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="GET",
+        path=PATH,
+        handler=read_document,
+        query=Nothing,
+        body=Nothing,
+        returns={200: Json},
+        summary="Describe the sockets (AsyncAPI 3.0)",
+        tag="operations",
+        is_public=True,
+    ),
+)

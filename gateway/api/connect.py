@@ -1,0 +1,303 @@
+"""Connect: ``WS /v1/connect``: the client at the other end *is* the session.
+
+A socket opens a session or attaches to one; the commit stands before ``hello``, so that whoever is
+greeted is also listed. From then on what the client says becomes commands that name this
+connection, and what happens to the session comes back through the node's mailbox: this socket knows
+nothing that the feed did not tell. It is valid only while the record names its connection
+(*fencing*): who is displaced, kicked or closed learns it from the record, whoever did it and on
+whichever node.
+
+``ref``: every message is answered by ``ack`` or ``error`` with its ``ref``. A ``ref`` of
+``UNIQUE_REF_MIN`` characters or more is taken as unique in the session's life: said again, also
+over another connection, it changes nothing more (as an Idempotency-Key, for the record's last eight
+operations). A shorter one only says which answer belongs to what, since a page that was reloaded
+counts from one again.
+
+Not here: limits, heartbeats, close frames (``socket``), who comes in (``handshake``).
+"""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from gateway.api.handshake import Visit, let_in
+from gateway.api.opening import uuid7
+from gateway.api.operation import AnyOperation, Call, Operation
+from gateway.api.presence import Presence
+from gateway.api.problems import new_request_id, problem
+from gateway.api.reading import Nothing, read_query
+from gateway.auth.credentials import client_address, headers, networks
+from gateway.auth.principals import (
+    Principal,
+    Scope,
+    hash_secret,
+    may_attach,
+    mint_session_secret,
+    secret_matches,
+    split_session_token,
+)
+from gateway.core.command import Connect
+from gateway.core.errors import (
+    BadRequest,
+    Forbidden,
+    IdUnavailable,
+    LimitExceeded,
+    NotFound,
+    OutcomeUnknown,
+    SessionClosed,
+    UpgradeRequired,
+)
+from gateway.core.model import (
+    Connection,
+    DurationMs,
+    Labels,
+    Name,
+    Private,
+    Session,
+    SessionId,
+)
+from gateway.lines import Ended
+from gateway.node import Node
+
+OPEN_ATTEMPTS: Final = 2  # an id that somebody takes meanwhile is attached to the second time
+USER_AGENT_MAX: Final = 512  # characters that are kept of it
+
+
+class Opening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The query of the session socket; all but the first two is for a session that it opens.
+
+    Args:
+        session: Which one; unknown, it is opened with this id if the caller may write.
+        session_token: Proves that the caller opened that session; it never opens one.
+        name: What others see.
+        account: Whose it is; the token's.
+        workspace: Where it belongs; the token's.
+        service: What it is opened on.
+        labels: ``label.<k>=v``.
+        linger_ms: How long it waits for its client, in milliseconds.
+        grace_ms: How long a loss goes unannounced where a dialect wants that.
+        ttl_ms: Its longest life.
+    """
+
+    session: SessionId | None = None
+    session_token: Annotated[str, Meta(max_length=256)] | None = None
+    name: Name | None = None
+    account: Name | None = None
+    workspace: Name | None = None
+    service: Name | None = None
+    labels: Labels = {}
+    linger_ms: DurationMs | None = None
+    grace_ms: DurationMs | None = None
+    ttl_ms: DurationMs | None = None
+
+
+NEEDS_WRITE: Final = ("service", "linger_ms", "grace_ms", "ttl_ms")
+
+
+async def connect(websocket: WebSocket) -> None:
+    """Serve ``WS /v1/connect``."""
+    await let_in(websocket, _connect)
+
+
+async def _connect(visit: Visit) -> Ended:
+    wanted = read_query(visit.pairs, Opening, ())
+    named, secret = _own_token(wanted, visit.shown.session_token)
+    principal: Principal | None = None
+    if visit.shown.token is not None or secret is None:
+        principal = await visit.principal()
+    for attempt in range(OPEN_ATTEMPTS):
+        session = None if named is None else await _known(visit, named, principal, secret)
+        try:
+            if session is not None:
+                own = secret is not None and secret_matches(session.private.token_hash, secret)
+                return await _attach(visit, session, principal, readmit=own)
+            return await _open(visit, wanted, named, principal)
+        except IdUnavailable:  # somebody else opened it just now
+            if attempt + 1 == OPEN_ATTEMPTS:
+                raise
+    raise IdUnavailable
+
+
+def _own_token(wanted: Opening, offered: str | None) -> tuple[str | None, str | None]:
+    """Return the session's id and the secret that was shown for it, as far as there are any.
+
+    Raises:
+        BadRequest: The token cannot be read, stands in two places, or is another session's.
+    """
+    if offered is not None and wanted.session_token is not None:
+        raise BadRequest("More than one session token is shown.")
+    text = offered if offered is not None else wanted.session_token
+    if text is None:
+        return wanted.session, None
+    parts = split_session_token(text)
+    if parts is None:
+        raise BadRequest("The session token cannot be read.")
+    if wanted.session not in (None, parts[0]):
+        raise BadRequest("The session token is another session's.")
+    return parts
+
+
+def _connection(visit: Visit) -> Connection:
+    context, scope = visit.context, visit.scope
+    peer = client_address(scope, networks(context.settings.trusted_proxies))
+    agents = headers(scope, b"user-agent")
+    return Connection(
+        id=secrets.token_hex(12),
+        node=context.node.id,
+        connected_at=context.node.clock.now_ms(),
+        address=peer.address,
+        port=peer.port,
+        tls=peer.tls,
+        user_agent=agents[0][:USER_AGENT_MAX] if agents else None,
+    )
+
+
+async def _known(
+    visit: Visit, session_id: str, principal: Principal | None, secret: str | None
+) -> Session | None:
+    """Return the session that the caller may attach to; ``None`` if it may open one of this id.
+
+    Raises:
+        SessionClosed: It is closed, or the token of a session was shown and there is none.
+        Forbidden: It is somebody else's; a session that is not there is answered alike.
+    """
+    try:
+        session = await visit.context.node.find(session_id)
+    except SessionClosed as error:
+        known = isinstance(error.record, Session) and may_attach(error.record, principal, secret)
+        if known or secret is not None:
+            raise
+        raise Forbidden from None
+    except NotFound:
+        if secret is not None:
+            raise SessionClosed from None
+        if principal is not None and principal.has(Scope.WRITE):
+            return None
+        raise Forbidden from None
+    if not may_attach(session, principal, secret):
+        raise Forbidden
+    return session
+
+
+async def _attach(
+    visit: Visit, session: Session, principal: Principal | None, *, readmit: bool
+) -> Ended:
+    """Attach to a session, displacing whoever is there, and live.
+
+    Raises:
+        SessionClosing: It is closing, and this is not the one client that may come back.
+        GatewayError: As :meth:`Node.apply`.
+    """
+    node, connection = visit.context.node, _connection(visit)
+    with ExitStack() as stack:
+        stack.enter_context(node.holding(session.id, connection.id))
+        greeted = stack.enter_context(visit.context.sockets.greeting(connection.id))
+        box = stack.enter_context(node.hub.mailbox(session))
+        async with _taking_back(node, session.id, connection.id):
+            wanted = Connect(connection=connection, readmit=readmit)
+            session = await node.apply(session.id, wanted)
+        who = principal or Principal.of_session(session.id)
+        return await Presence(visit, who, session, connection, box).live(None, greeted)
+
+
+async def _open(
+    visit: Visit, wanted: Opening, session_id: str | None, principal: Principal | None
+) -> Ended:
+    """Open a session with this connection, and live.
+
+    Raises:
+        Forbidden: The token does not allow it, or not so.
+        LimitExceeded: There are as many sessions as may be.
+        IdUnavailable: Somebody else took the id.
+        GatewayError: As :meth:`Node.open`.
+    """
+    if principal is None or principal.session is not None:
+        raise Forbidden("A session's token opens nothing.")
+    node, connection = visit.context.node, _connection(visit)
+    secret = mint_session_secret()
+    session = replace(
+        _new_session(visit, wanted, principal),
+        id=session_id or uuid7(node.clock.now_ms(), secrets.randbits(74)),
+        connection=connection,
+        private=Private(token_hash=hash_secret(secret)),
+    )
+    with ExitStack() as stack:
+        stack.enter_context(node.holding(session.id, connection.id))
+        greeted = stack.enter_context(visit.context.sockets.greeting(connection.id))
+        box = stack.enter_context(node.hub.mailbox(session))
+        async with _taking_back(node, session.id, connection.id):
+            session = await node.open(session)
+        presence = Presence(visit, principal, session, connection, box)
+        return await presence.live(f"{session.id}.{secret}", greeted)
+
+
+@asynccontextmanager
+async def _taking_back(node: Node, session_id: str, connection_id: str) -> AsyncIterator[None]:
+    """End the connection again if nobody knows whether it was written."""
+    try:
+        yield
+    except OutcomeUnknown:
+        await node.disconnect(session_id, connection_id, "server")
+        raise
+
+
+def _new_session(visit: Visit, wanted: Opening, principal: Principal) -> Session:
+    node, settings = visit.context.node, visit.context.settings
+    principal.require(Scope.CONNECT)
+    account = wanted.account or principal.account
+    workspace = wanted.workspace or principal.workspace
+    if not principal.covers(workspace):
+        raise Forbidden("This token is good for another workspace.")
+    if not principal.has(Scope.WRITE):
+        if (account, workspace) != (principal.account, principal.workspace):
+            raise Forbidden("Account and workspace are those of the token.")
+        if named := [name for name in NEEDS_WRITE if getattr(wanted, name) is not None]:
+            raise Forbidden(f"The scope write is needed to set {', '.join(named)}.")
+    if len(node.mirror.sessions) >= settings.max_sessions:
+        raise LimitExceeded("There are too many sessions.")
+    return Session(
+        id="new",
+        number=0,
+        revision=0,
+        created_at=0,
+        name=wanted.name,
+        account=account,
+        workspace=workspace,
+        service=wanted.service,
+        labels=wanted.labels,
+        linger_ms=settings.linger_ms if wanted.linger_ms is None else wanted.linger_ms,
+        grace_ms=wanted.grace_ms,
+        ttl_ms=wanted.ttl_ms,
+    )
+
+
+async def upgrade_required(call: Call[Nothing, Nothing]) -> Response:
+    """Tell a request without an upgrade what this address is."""
+    del call
+    response = problem(UpgradeRequired(), new_request_id())
+    response.headers["Upgrade"] = "websocket"  # RFC 9110 section 15.5.22
+    response.headers["Connection"] = "upgrade"
+    return response
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="GET",
+        path="/v1/connect",
+        handler=upgrade_required,
+        query=Opening,
+        body=Nothing,
+        returns={},
+        errors=(UpgradeRequired,),
+        summary="The session socket; see /asyncapi.json",
+        tag="events",
+        is_public=True,
+        token_in_query=True,
+    ),
+)

@@ -1,0 +1,218 @@
+"""Events: what happens to the sessions in view, pushed by WebSocket or SSE, or polled as JSON.
+
+All three read one kind of subscription, :meth:`Node.subscribe`: whoever names the position where it
+stopped gets exactly what it missed, on any node; everybody else gets a snapshot and is told why.
+
+By WebSocket and SSE: ``hello`` (which of both follows), ``snapshot`` pages, ``events``; ``resync``
+when the reader has to start over; ``heartbeat`` in silence; ``bye`` before the gateway ends it.
+
+The JSON page without ``since`` tells the position to begin at; with it, what happened since then.
+A poller that is told ``mode: snapshot`` although it named a position reads the list again.
+"""
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from typing import Annotated, Final, Literal
+
+from msgspec import UNSET, Meta, Raw, UnsetType
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from gateway.api.eventstream import SSE, EventStream
+from gateway.api.handshake import Visit, let_in, view_of
+from gateway.api.operation import JSON, AnyOperation, Call, Operation, reply
+from gateway.api.reading import Nothing, read_query
+from gateway.api.sessions import filter_of
+from gateway.api.shapes import Outgoing
+from gateway.api.watcher import Watcher, begin, here
+from gateway.auth.principals import Principal
+from gateway.core.errors import (
+    BadPosition,
+    BadRequest,
+    Forbidden,
+    Overloaded,
+)
+from gateway.core.position import Position
+from gateway.core.protocol import (
+    ClientMessage,
+    Heartbeat,
+    Subscribe,
+    Token,
+    Unsubscribe,
+)
+from gateway.core.public import PublicEvent
+from gateway.core.query import Filter, View
+from gateway.lines import Ended
+from gateway.live.channel import Tick, Trimmed
+from gateway.node import Node
+
+WAIT_MAX_S: Final = 25.0  # of a long poll; proxies give up at 30 s or 60 s
+PAGE_EVENTS: Final = 1_000  # a JSON page ends with the frame that passes this
+
+PositionText = Annotated[
+    str,
+    Meta(min_length=1, max_length=8192, description="Where to go on; a `position` told before."),
+]
+
+
+class Since(Filter, frozen=True, kw_only=True):
+    """The events of which sessions, and from where on."""
+
+    since: PositionText | None = None
+
+
+class EventsQuery(Since, frozen=True, kw_only=True):
+    """The events of which sessions, from where on, and how long to wait for some."""
+
+    wait: (
+        Annotated[
+            float,
+            Meta(ge=0, le=WAIT_MAX_S, description="Seconds to wait if nothing happened (JSON)."),
+        ]
+        | None
+    ) = None
+
+
+class EventsPage(Outgoing, frozen=True):
+    """What happened since a position."""
+
+    position: Annotated[str, Meta(description="After the last event; the next `since`.")]
+    mode: Annotated[
+        Literal["snapshot", "resume"],
+        Meta(description="`snapshot`: nothing can be told from there; read the list."),
+    ]
+    events: list[PublicEvent]
+    reason: Annotated[str, Meta(description="Why not from there.")] | UnsetType = UNSET
+    more: Annotated[bool, Meta(description="Whether there is more at once.")] = False
+
+
+class _Page(Outgoing, frozen=True):
+    """The same, of events that are JSON already."""
+
+    position: str
+    mode: Literal["snapshot", "resume"]
+    events: list[Raw]
+    reason: str | None = None
+    more: bool = False
+
+
+# --- WebSocket
+
+
+async def observe(websocket: WebSocket) -> None:
+    """Serve ``WS /v1/events``."""
+    await let_in(websocket, _observe)
+
+
+async def _observe(visit: Visit) -> Ended:
+    principal = await visit.principal()
+    query = read_query(visit.pairs, Since, ())
+    view = view_of(principal, filter_of(query))
+    if query.since is not None:
+        Position.parse(query.since)
+    watcher = Watcher(visit.context, visit.socket)
+    observer = _Observer(visit, principal, watcher)
+    return await visit.socket.run(watcher.beat, observer.start(view, query.since))
+
+
+class _Observer:
+    """What an observer may say."""
+
+    def __init__(self, visit: Visit, principal: Principal, watcher: Watcher) -> None:
+        self._visit = visit
+        self._principal = principal
+        self._watcher = watcher
+
+    async def start(self, view: View, since: str | None) -> None:
+        await self._watcher.start(view, since)
+        self._visit.socket.begin(self._handle)
+
+    async def _handle(self, message: ClientMessage) -> int | None:
+        match message:
+            case Heartbeat():
+                pass
+            case Token():
+                self._principal = await self._visit.refreshed(self._principal, message.token)
+            case Subscribe():
+                await self._watcher.start(view_of(self._principal, message.filter), message.since)
+            case Unsubscribe():
+                self._watcher.stop()
+            case _:
+                raise BadRequest("This socket only watches; a session is at /v1/connect.")
+        return None
+
+
+# --- HTTP
+
+
+async def read_events(call: Call[EventsQuery, Nothing]) -> Response:
+    """Tell what happens: as a stream, or as a page."""
+    query = call.query
+    view = view_of(call.principal, filter_of(query))
+    last_id = call.header("last-event-id") if call.media == SSE else None
+    since = last_id or query.since  # a browser repeats the address it began with
+    position, reason = await begin(call.node, view, since)
+    if call.media == SSE:
+        call.context.sockets.check()
+        subscribe = partial(call.node.subscribe, view, position, reason)
+        return EventStream(call.context, call.principal, subscribe)
+    if position is None:
+        return reply(_started_over(call.node, view, reason))
+    return reply(await _page(call.node, view, position, query.wait or 0))
+
+
+async def _page(node: Node, view: View, since: Position, wait_s: float) -> _Page:
+    events: list[Raw] = []
+    upto = since
+    try:
+        while not upto.covers(now := node.mirror.position(view.hash32)):
+            async for tick in node.feed.missed(view, upto, now):
+                events.extend(Raw(item.data) for item in tick.items)
+                if len(events) >= PAGE_EVENTS:
+                    return _resumed(tick.position, events, more=tick.position != now)
+            upto = now
+    except Trimmed:
+        return _started_over(node, view, "trimmed")
+    if events or not wait_s:
+        return _resumed(upto, events)
+    with node.subscribe(view, upto) as subscription, suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            while len(events) < PAGE_EVENTS and (subscription.is_behind or not events):
+                delivery = await subscription.next()
+                if not isinstance(delivery, Tick):
+                    return _started_over(node, view, getattr(delivery, "reason", None))
+                events.extend(Raw(item.data) for item in delivery.items)
+    return _resumed(here(node, subscription), events, more=subscription.is_behind)
+
+
+def _resumed(
+    position: Position | str,
+    events: list[Raw],
+    *,
+    more: bool = False,
+) -> _Page:
+    return _Page(position=str(position), mode="resume", events=events, more=more)
+
+
+def _started_over(node: Node, view: View, reason: str | None) -> _Page:
+    position = str(node.mirror.position(view.hash32))
+    return _Page(position=position, mode="snapshot", reason=reason, events=[])
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="GET",
+        path="/v1/events",
+        handler=read_events,
+        query=EventsQuery,
+        body=Nothing,
+        returns={200: EventsPage},
+        errors=(BadPosition, Forbidden, Overloaded),
+        summary="What happens: a page, or a stream (SSE); as WebSocket see /asyncapi.json",
+        tag="events",
+        token_in_query=True,
+        produces=(JSON, SSE),
+        headers=("Last-Event-ID",),
+    ),
+)

@@ -1,0 +1,182 @@
+"""Handshake: how a WebSocket comes in, or is refused, before it means anything.
+
+A browser cannot read the HTTP status of a refused WebSocket. So only a page that has no business
+here (403) and a node without room (503) are refused before the handshake is complete; everybody
+else is let in, told ``bye`` with a close code, and closed. A token is never answered: the one
+subprotocol that we choose is our own.
+
+Not here: what a socket does once it is in (``connect``, ``events``).
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from itertools import count
+
+from msgspec import Struct
+from starlette.types import Scope
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from gateway.api.problems import new_request_id, problem
+from gateway.api.reading import check_target, read_pairs
+from gateway.api.socket import Socket
+from gateway.auth.credentials import (
+    SUBPROTOCOL,
+    Credential,
+    Networks,
+    Origins,
+    check_origin,
+    credential,
+    networks,
+    origins,
+)
+from gateway.auth.principals import Principal
+from gateway.context import Context
+from gateway.core.errors import (
+    BadRequest,
+    CloseCode,
+    Draining,
+    Forbidden,
+    GatewayError,
+    Overloaded,
+)
+from gateway.core.query import Filter, View
+from gateway.lines import Ended, Goodbye, Left
+
+log = logging.getLogger(__name__)
+
+_numbers = count(1)  # tell the sockets of this process apart in logs
+
+
+class Visit(Struct, frozen=True, kw_only=True):
+    """A WebSocket that was let in; nothing is said about its rights yet.
+
+    Args:
+        context: The node and its surroundings.
+        socket: The connection.
+        scope: The ASGI scope of its request.
+        shown: The tokens.
+        pairs: The parameters of the query, in order, without the token.
+    """
+
+    context: Context
+    socket: Socket
+    scope: Scope
+    shown: Credential
+    pairs: list[tuple[str, str]]
+
+    async def principal(self) -> Principal:
+        """Return whose the token is; the socket ends when it expires.
+
+        Raises:
+            Unauthorized: There is none, or none that is good.
+        """
+        principal = await self.context.principal_of(self.shown)
+        self.socket.expire_at(principal.expires_at, self.context.wall_ms)
+        return principal
+
+    async def refreshed(self, principal: Principal, token: str) -> Principal:
+        """Return who goes on after *token* was shown on the open socket; it lives longer now.
+
+        Raises:
+            Goodbye: The token is not good, or not the same caller's: the socket ends.
+            Unavailable: The token cannot be checked now.
+        """
+        try:
+            newer = await self.context.authenticator.authenticate(token, self.context.wall_ms())
+            newer = principal.refreshed(newer)
+        except GatewayError as error:
+            if error.retry:
+                raise
+            raise Goodbye.by(error, self.socket.away_ms()) from error
+        self.socket.expire_at(newer.expires_at, self.context.wall_ms)
+        return newer
+
+
+Door = Callable[[Visit], Awaitable[Ended]]
+"""Serves a visit and returns how it ended; what it raises is told to the client."""
+
+
+def view_of(principal: Principal, wanted: Filter) -> View:
+    """Return what *principal* sees of what it asks for.
+
+    Raises:
+        Forbidden: It may see nothing at all, or filters by what it is not shown.
+    """
+    visibility = principal.visibility()
+    if visibility.by == "nothing":
+        raise Forbidden("This token may see no sessions.")
+    if wanted.node is not None and not principal.is_full:
+        raise Forbidden("Only those who may write see nodes.")
+    return View(filter=wanted, visibility=visibility, full=principal.is_full)
+
+
+async def let_in(websocket: WebSocket, door: Door) -> None:
+    """Take a WebSocket from its request to its end."""
+    context: Context = websocket.app.state.context
+    settings = context.settings
+    scope = dict(websocket.scope)
+    websocket.scope["query_string"] = b""  # uvicorn logs it when it accepts, tokens and all
+    shown, unreadable = _shown(scope)
+    try:
+        allowed, trusted = _origins(settings.allowed_origins), _networks(settings.trusted_proxies)
+        check_origin(scope, shown, allowed, trusted)
+        if context.node.is_draining:
+            raise Draining
+        context.sockets.check()
+    except (BadRequest, Forbidden, Draining, Overloaded) as error:
+        await websocket.send_denial_response(problem(error, new_request_id()))
+        return
+    socket = Socket(
+        websocket,
+        context.sockets.chance,
+        heartbeat_s=settings.heartbeat_s,
+        messages_per_s=settings.messages_per_s,
+    )
+    with context.sockets.counting(socket):
+        try:
+            await websocket.accept(shown.subprotocol)
+        except (OSError, RuntimeError, WebSocketDisconnect):  # it left meanwhile
+            return
+        number = next(_numbers)
+        log.info("socket %d: %s from %s", number, scope["path"], scope.get("client"))
+        ended: Ended = Left("lost")
+        try:
+            if unreadable is not None:
+                raise unreadable
+            check_target(scope)
+            visit = Visit(
+                context=context,
+                socket=socket,
+                scope=scope,
+                shown=shown,
+                pairs=read_pairs(scope),
+            )
+            ended = await door(visit)
+        except Ended as error:
+            ended = error
+        except GatewayError as error:
+            ended = Goodbye.by(error, socket.away_ms())
+        except Exception:
+            log.exception("a socket failed")
+            ended = Goodbye(CloseCode.SERVER_ERROR, "internal", socket.away_ms())
+        await socket.close(ended)
+        log.info("socket %d: %r", number, ended)
+
+
+def _shown(scope: Scope) -> tuple[Credential, BadRequest | None]:
+    try:
+        return credential(scope), None
+    except BadRequest as error:
+        ours = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
+        return Credential(subprotocol=ours), error
+
+
+@lru_cache(maxsize=16)
+def _origins(texts: tuple[str, ...]) -> Origins:
+    return origins(texts)
+
+
+@lru_cache(maxsize=16)
+def _networks(texts: tuple[str, ...]) -> Networks:
+    return networks(texts)

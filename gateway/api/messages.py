@@ -1,0 +1,57 @@
+"""Messages over REST: something said once to the live connections of a session, a workspace or all.
+
+What is said is kept nowhere: who is not connected does not hear it.
+"""
+
+from typing import Final
+
+from msgspec.json import encode
+from starlette.responses import Response
+
+from gateway.api.operation import AnyOperation, Call, Operation
+from gateway.api.reading import Nothing
+from gateway.api.shapes import MessageBody, given
+from gateway.auth.principals import Scope
+from gateway.core.document import MESSAGE_MAX_BYTES, Message, Recipients
+from gateway.core.errors import Forbidden, Invalid, NotFound, SessionClosed
+from gateway.core.model import check_object
+
+
+async def send_message(call: Call[Nothing, MessageBody]) -> Response:
+    """Say something once."""
+    body, principal = call.body, call.principal
+    session_id, workspace = given(body.to.session), given(body.to.workspace)
+    if session_id is not None and workspace is not None:
+        raise Invalid("A message goes to a session or to a workspace, not to both.")
+    if session_id is not None:
+        session = await call.node.find(session_id)
+        if not principal.visibility().allows(session):
+            raise NotFound
+        workspace_meant = session.workspace
+    else:
+        workspace_meant = workspace
+    if not principal.covers(workspace_meant):
+        raise Forbidden("This token is good for another workspace.")
+    check_object(body.body, "body", nulls=True)
+    if len(encode(body.body)) > MESSAGE_MAX_BYTES:
+        raise Invalid(f"`body` holds at most {MESSAGE_MAX_BYTES} bytes.")
+    to = Recipients(session=session_id, workspace=workspace)
+    sender = principal.account or principal.name
+    await call.node.say(Message(to=to, topic=body.topic, body=body.body, sender=sender))
+    return Response(status_code=204)
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="POST",
+        path="/v1/messages",
+        handler=send_message,
+        query=Nothing,
+        body=MessageBody,
+        returns={204: None},
+        errors=(NotFound, SessionClosed),
+        scope=Scope.WRITE,
+        summary="Say something once to live connections",
+        tag="messages",
+    ),
+)

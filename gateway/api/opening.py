@@ -1,0 +1,148 @@
+"""Opening: ``POST /v1/sessions``, a session without a connection.
+
+With an Idempotency-Key id and secret follow from the key and the caller, so that a repeat finds the
+session it opened and is told the same ``session_token``, although only its hash is kept.
+Not here: opening by a socket (``connect``).
+"""
+
+import hmac
+import secrets
+from base64 import urlsafe_b64encode
+from typing import Any, Final
+
+from msgspec import UNSET, to_builtins
+from msgspec.json import encode
+from msgspec.structs import asdict
+from starlette.responses import Response
+
+from gateway.api.access import OWN_FIELDS, is_own, listed
+from gateway.api.conditions import idempotency_key, identity, operation_of
+from gateway.api.operation import Call, reply
+from gateway.api.reading import Nothing
+from gateway.api.shapes import NewSession, OpenedSession, given
+from gateway.auth.principals import Scope, hash_secret, mint_session_secret
+from gateway.core.errors import Forbidden, IdUnavailable, LimitExceeded, NotFound, SessionClosed
+from gateway.core.model import STREAMS_MAX, Client, Private, Profile, Session, Stream, Watch
+from gateway.core.public import public
+
+AnyCall = Call[Any, Any]
+
+_AS_GIVEN: Final = (
+    *("name", "service", "phase"),
+    *("linger_ms", "grace_ms", "keepalive_ms", "ttl_ms"),
+)
+
+
+async def open_session(call: Call[Nothing, NewSession]) -> Response:
+    """Open a session without a connection."""
+    node, body, principal = call.node, call.body, call.principal
+    may_all = principal.has(Scope.WRITE)
+    if principal.session is not None or not (may_all or principal.has(Scope.CONNECT)):
+        raise Forbidden("The scope connect or write is needed to open a session.")
+    named = frozenset(to_builtins(body))
+    if not may_all and not named <= OWN_FIELDS | {"account", "workspace"}:
+        forbidden = named - OWN_FIELDS - {"account", "workspace"}
+        raise Forbidden(f"The scope write is needed to set {listed(forbidden)}.")
+    account = given(body.account) or principal.account
+    workspace = given(body.workspace) or principal.workspace
+    if not principal.covers(workspace):
+        raise Forbidden("This token is good for another workspace.")
+    if not may_all and (account, workspace) != (principal.account, principal.workspace):
+        raise Forbidden("Account and workspace are those of the token.")
+    op = operation_of(call, None)
+    session_id, secret = _identifiers(call, given(body.id))
+    if session_id not in node.mirror.sessions and (
+        len(node.mirror.sessions) >= call.context.settings.max_sessions
+    ):
+        raise LimitExceeded("There are too many sessions.")
+    wanted = _new_session(body, session_id, account, workspace, hash_secret(secret))
+    try:
+        session = await node.open(wanted, op=op)
+    except IdUnavailable:
+        await _check_repeat(call, session_id)
+        raise
+    opened = asdict(public(session, full=principal.is_full))
+    location = f"{call.scope.get('root_path', '')}/v1/sessions/{session.id}"
+    return reply(
+        OpenedSession(**opened, session_token=f"{session.id}.{secret}"),
+        201,
+        {"ETag": f'"{session.revision}"', "Location": location},
+    )
+
+
+def _identifiers(call: AnyCall, wanted: str | None) -> tuple[str, str]:
+    """Return id and secret of a new session; with an Idempotency-Key the same ones each time."""
+    key = idempotency_key(call)
+    if key is None:
+        return wanted or uuid7(
+            call.node.clock.now_ms(), secrets.randbits(74)
+        ), mint_session_secret()
+
+    def derived(purpose: str) -> bytes:
+        text = encode([purpose, key, wanted, *identity(call.principal)])
+        return hmac.digest(call.node.store.secret, text, "sha256")
+
+    secret = urlsafe_b64encode(derived("session secret")).rstrip(b"=").decode()
+    # Its time is not that of the opening: a repeat must find the same id whenever it comes.
+    return wanted or derived("session id").hex()[:32], secret
+
+
+def uuid7(now_ms: int, random: int) -> str:
+    """Return a UUID of version 7 (RFC 9562 section 5.7) as text.
+
+    Args:
+        random: 74 random bits.
+        now_ms: Milliseconds since the Unix epoch.
+    """
+    high, low = random >> 62, random & ((1 << 62) - 1)
+    number = (now_ms << 80) | (0x7 << 76) | (high << 64) | (0b10 << 62) | low
+    text = f"{number:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+async def _check_repeat(call: AnyCall, session_id: str) -> None:
+    """Say what is wrong with an id that is taken, if it is by the same Idempotency-Key.
+
+    Raises:
+        IdempotencyMismatch: The record remembers the key with another request.
+    """
+    try:
+        found = await call.node.find(session_id)
+    except SessionClosed as error:
+        if not isinstance(error.record, Session):
+            raise
+        found = error.record
+    except NotFound:
+        return
+    if call.principal.visibility().allows(found) or is_own(call.principal, found):
+        operation_of(call, found)
+
+
+def _new_session(
+    body: NewSession, session_id: str, account: str | None, workspace: str | None, token_hash: str
+) -> Session:
+    fields = {name: value for name in _AS_GIVEN if (value := getattr(body, name)) is not UNSET}
+    return Session(
+        id=session_id,
+        number=0,
+        revision=0,
+        created_at=0,
+        account=account,
+        workspace=workspace,
+        labels=body.labels,
+        attributes=body.attributes,
+        profile=Profile(**asdict(body.profile)) if body.profile is not UNSET else None,
+        client=Client(**to_builtins(body.client)) if body.client is not UNSET else None,
+        members=tuple(dict.fromkeys(body.members)),
+        watch=Watch(**to_builtins(body.watch)) if body.watch is not UNSET else None,
+        streams=_streams(body),
+        private=Private(token_hash=token_hash),
+        **fields,
+    )
+
+
+def _streams(body: NewSession) -> tuple[Stream, ...]:
+    streams = {stream.key: Stream(**to_builtins(stream)) for stream in body.streams}
+    if len(streams) > STREAMS_MAX:
+        raise LimitExceeded(f"A session has at most {STREAMS_MAX} streams.")
+    return tuple(streams.values())

@@ -1,0 +1,75 @@
+"""Problems: every error as an RFC 9457 document, in one place.
+
+A client reads ``code``; people read ``detail``; ``request_id`` finds the line in our log. What we
+did not foresee is logged whole and told as ``internal``, without details.
+Not here: which errors there are (``core.errors``), how a WebSocket is refused (``socket``).
+"""
+
+import logging
+import secrets
+from typing import Any
+
+from msgspec import Struct, to_builtins
+from msgspec.json import encode
+from starlette.responses import Response
+
+from gateway.auth.principals import Principal
+from gateway.core.errors import GatewayError, NotFound, SessionClosed, Unauthorized
+from gateway.core.model import Session
+from gateway.core.public import PublicSession, public
+
+MEDIA_TYPE = "application/problem+json"
+
+log = logging.getLogger(__name__)
+
+
+class Problem(Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """An error as it is told (RFC 9457); ``session`` is the final record of a closed one."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    session: PublicSession | None = None
+
+
+def new_request_id() -> str:
+    """Return a name for a request: 64 random bits as text."""
+    return secrets.token_hex(8)
+
+
+def problem(error: GatewayError, request_id: str, principal: Principal | None = None) -> Response:
+    """Return the reply that tells *error* to a caller who is *principal*.
+
+    A closed session that the caller may not see is answered like one that never was.
+    """
+    session: PublicSession | None = None
+    if isinstance(error, SessionClosed) and isinstance(error.record, Session):
+        if principal is None or not principal.visibility().allows(error.record):
+            return problem(NotFound(), request_id)
+        session = public(error.record, full=principal.is_full)
+    document: dict[str, Any] = to_builtins(
+        Problem(
+            type=f"/docs#{error.code}",
+            title=error.title,
+            status=error.status,
+            detail=error.detail,
+            code=error.code,
+            request_id=request_id,
+            session=session,
+        )
+    )
+    headers = {"Cache-Control": "no-store"}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    return Response(encode({**error.extra, **document}), error.status, headers, MEDIA_TYPE)
+
+
+def unforeseen(error: Exception, request_id: str) -> Response:
+    """Log what nobody foresaw; return the reply that tells nothing of it."""
+    log.error("request %s failed", request_id, exc_info=error)
+    return problem(GatewayError(), request_id)

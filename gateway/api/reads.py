@@ -1,0 +1,171 @@
+"""Reads: live streams, counts and nodes.
+
+All of it is cut to what the caller sees, counts too. A page that looked at as many records as it
+may is short and has a ``next``.
+Not here: sessions themselves (``sessions``), what has ended (``history``), news (``events``).
+"""
+
+import asyncio
+from typing import Final
+
+from starlette.responses import Response
+
+from gateway.api.operation import AnyOperation, Call, Operation, reply
+from gateway.api.reading import Nothing
+from gateway.api.sessions import filter_of
+from gateway.api.shapes import (
+    NodeInfo,
+    Nodes,
+    SessionStream,
+    States,
+    Stats,
+    StreamPage,
+    StreamQuery,
+)
+from gateway.auth.principals import Scope
+from gateway.core.errors import BadPosition, Forbidden
+from gateway.core.model import Session, State
+from gateway.core.public import rfc3339
+from gateway.core.query import (
+    LIMIT_MAX,
+    Page,
+    Sort,
+    SortKey,
+    View,
+    cursor,
+    parse_cursor,
+)
+
+SCANNED_MAX: Final = 20_000  # sessions a page of streams looks at: about 20 ms
+COUNTED_AT_ONCE: Final = 2_000  # sessions counted before others get a turn: about 1 ms
+
+
+async def list_streams(call: Call[StreamQuery, Nothing]) -> Response:
+    """List the live streams of the sessions in view, oldest session first."""
+    query, mirror = call.query, call.node.mirror
+    view = call.view(filter_of(query))
+    after: SortKey | None = None
+    skip = 0
+    found: list[tuple[Session, int]] = []  # a session and which of its streams
+    if query.cursor:
+        value, place = parse_cursor(view, Sort.CREATED_AT, query.cursor)
+        session_id, _, done = place.partition("/")
+        skip = int(done) if done.isdecimal() else 0
+        after = (value, session_id)
+        session = mirror.sessions.get(session_id)
+        if session and session.created_at == value and view.matches(session):
+            found.extend((session, number) for number in range(skip, len(session.streams)))
+    scanned = 0
+    while len(found) <= query.limit and scanned < SCANNED_MAX:
+        sessions, more = mirror.page(view, Page(limit=LIMIT_MAX, after=after))
+        scanned += len(sessions)
+        for session in sessions:
+            found.extend((session, number) for number in range(len(session.streams)))
+        after = more
+        if more is None:
+            break
+    place_after = _after(found[: query.limit]) if len(found) > query.limit else after
+    return reply(
+        StreamPage(
+            streams=tuple(_stream(session, number) for session, number in found[: query.limit]),
+            next=cursor(view, Sort.CREATED_AT, place_after) if place_after else None,
+        )
+    )
+
+
+def _after(found: list[tuple[Session, int]]) -> SortKey:
+    session, number = found[-1]
+    return session.created_at, f"{session.id}/{number + 1}"
+
+
+def _stream(session: Session, number: int) -> SessionStream:
+    stream = session.streams[number]
+    return SessionStream(
+        session_id=session.id,
+        key=stream.key,
+        kind=stream.kind,
+        state=stream.state,
+        data=stream.data,
+    )
+
+
+async def get_stats(call: Call[Nothing, Nothing]) -> Response:
+    """Count what the caller sees; the picture is of one moment."""
+    sessions = call.node.mirror.all_in(View(visibility=call.principal.visibility()))
+    states = dict.fromkeys(State, 0)
+    connected = watching = streams = 0
+    for start in range(0, len(sessions), COUNTED_AT_ONCE):
+        if start:
+            await asyncio.sleep(0)
+        for session in sessions[start : start + COUNTED_AT_ONCE]:
+            states[session.state] += 1
+            connected += session.is_connected
+            watching += session.is_watching
+            streams += len(session.streams)
+    return reply(
+        Stats(
+            sessions=len(sessions),
+            connected=connected,
+            watching=watching,
+            streams=streams,
+            states=States(
+                idle=states[State.IDLE],
+                connected=states[State.CONNECTED],
+                away=states[State.AWAY],
+                closing=states[State.CLOSING],
+            ),
+        )
+    )
+
+
+async def list_nodes(call: Call[Nothing, Nothing]) -> Response:
+    """List the nodes and their leases."""
+    node = call.node
+    nodes = [
+        NodeInfo(
+            id=node_id,
+            name=node_id.partition(":")[0],
+            is_alive=node_id in node.lease.live,
+            is_this=node_id == node.id,
+            connections=max(node.mirror.nodes[node_id], 0),
+            renewed_at=rfc3339(renewed_at),
+        )
+        for node_id, (renewed_at, _) in sorted(node.lease.nodes.items())
+    ]
+    return reply(Nodes(nodes=tuple(nodes)))
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="GET",
+        path="/v1/streams",
+        handler=list_streams,
+        query=StreamQuery,
+        body=Nothing,
+        returns={200: StreamPage},
+        errors=(BadPosition, Forbidden),
+        summary="List live streams",
+        tag="lists",
+    ),
+    Operation(
+        method="GET",
+        path="/v1/stats",
+        handler=get_stats,
+        query=Nothing,
+        body=Nothing,
+        returns={200: Stats},
+        summary="Count what you see",
+        tag="lists",
+    ),
+    Operation(
+        method="GET",
+        path="/v1/nodes",
+        handler=list_nodes,
+        query=Nothing,
+        body=Nothing,
+        returns={200: Nodes},
+        scope=Scope.ADMIN,
+        summary="List nodes",
+        tag="operations",
+    ),
+)

@@ -1,0 +1,41 @@
+"""The native API's addresses, all in one list: operations, sockets and the documents of both."""
+
+from typing import Final
+
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from gateway.api import (
+    asyncapi,
+    connect,
+    events,
+    history,
+    messages,
+    operation,
+    ops,
+    parts,
+    reads,
+    sessions,
+)
+from gateway.api.openapi import described
+from gateway.api.operation import AnyOperation
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    *sessions.OPERATIONS,
+    *parts.OPERATIONS,
+    *reads.OPERATIONS,
+    *history.OPERATIONS,
+    *messages.OPERATIONS,
+    *events.OPERATIONS,
+    *connect.OPERATIONS,
+    *ops.OPERATIONS,
+    *asyncapi.OPERATIONS,
+)
+
+
+def routes() -> list[BaseRoute]:
+    """Return what serves the native API."""
+    return [
+        *operation.routes(described(OPERATIONS)),
+        WebSocketRoute("/v1/connect", connect.connect),
+        WebSocketRoute("/v1/events", events.observe),
+    ]

@@ -1,0 +1,185 @@
+"""Sessions over REST: open, list, look at, change, close.
+
+Every write answers with the session after it.
+Not here: opening (``opening``), what belongs to one session (``parts``), events (``events``).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from msgspec import to_builtins
+from msgspec.json import encode
+from starlette.responses import Response
+
+from gateway.api.access import closable, do, shown, visible, writable
+from gateway.api.conditions import check_revision, expected_revision, matches_tag
+from gateway.api.opening import open_session
+from gateway.api.operation import AnyOperation, Call, Operation, raw_reply
+from gateway.api.reading import Nothing
+from gateway.api.shapes import (
+    CloseQuery,
+    NewSession,
+    OpenedSession,
+    SessionPage,
+    SessionPatch,
+    SessionQuery,
+)
+from gateway.core.command import Close, RequestClose, Update
+from gateway.core.errors import (
+    BadPosition,
+    Conflict,
+    Forbidden,
+    IdempotencyMismatch,
+    IdUnavailable,
+    LimitExceeded,
+    NotFound,
+    RevisionMismatch,
+    SessionClosed,
+)
+from gateway.core.model import Session
+from gateway.core.public import PublicSession, public
+from gateway.core.query import Filter, Page, cursor, parse_cursor
+
+
+async def list_sessions(call: Call[SessionQuery, Nothing]) -> Response:
+    """List open sessions."""
+    query, mirror = call.query, call.node.mirror
+    view = call.view(filter_of(query))
+    after = parse_cursor(view, query.sort, query.cursor) if query.cursor else None
+    found, last = mirror.page(view, Page(sort=query.sort, limit=query.limit, after=after))
+    if query.fields is None:
+        rendered = [mirror.rendered(session, full=view.full) for session in found]
+    else:
+        names = tuple(dict.fromkeys(query.fields.split(",")))
+        rendered = [_picked(session, names, full=view.full) for session in found]
+    ending = b"]"
+    if last is not None:
+        ending = b'],"next":%b' % encode(cursor(view, query.sort, last))
+    rows = b",".join(rendered)
+    tag = f'W/"{hashlib.blake2b(rows + ending, digest_size=12).hexdigest()}"'
+    if matches_tag(call, tag):
+        return Response(status_code=304, headers={"ETag": tag})
+    position = encode(str(mirror.position(view.hash32)))
+    body = b'{"sessions":[%b%b,"position":%b}' % (rows, ending, position)
+    return raw_reply(body, headers={"ETag": tag})
+
+
+def filter_of(query: Filter) -> Filter:
+    """Return the filter in a query that asks for more: only equal filters make equal views."""
+    return Filter(**{name: getattr(query, name) for name in Filter.__struct_fields__})
+
+
+def _picked(session: Session, names: tuple[str, ...], *, full: bool) -> bytes:
+    whole: Mapping[str, Any] = to_builtins(public(session, full=full))
+    return encode({name: whole[name] for name in names if name in whole})
+
+
+async def get_session(call: Call[Nothing, Nothing]) -> Response:
+    """Look at a session."""
+    session = await visible(call)
+    tag = f'"{session.revision}"'
+    if matches_tag(call, tag):
+        return Response(status_code=304, headers={"ETag": tag})
+    return shown(call, session)
+
+
+async def patch_session(call: Call[Nothing, SessionPatch]) -> Response:
+    """Change a session by a merge patch."""
+    patch: dict[str, Any] = to_builtins(call.body)
+    session = await writable(call, frozenset(patch))
+    wanted = Update(patch=patch, revision=expected_revision(call))
+    return shown(call, await do(call, session, wanted))
+
+
+async def close_session(call: Call[CloseQuery, Nothing]) -> Response:
+    """Close a session, now or after a warning."""
+    session = await closable(call)
+    check_revision(call, session)
+    query, by = call.query, call.principal.name
+    if query.close_after == 0:
+        return shown(call, await do(call, session, Close(reason=query.reason, by=by)))
+    at = call.node.clock.now_ms() + round(query.close_after * 1000)
+    return shown(
+        call, await do(call, session, RequestClose(at=at, reason=query.reason, by=by)), 202
+    )
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="POST",
+        path="/v1/sessions",
+        handler=open_session,
+        query=Nothing,
+        body=NewSession,
+        returns={201: OpenedSession},
+        errors=(Forbidden, IdUnavailable, LimitExceeded, Conflict, IdempotencyMismatch),
+        summary="Open a session without a connection",
+        tag="sessions",
+        headers=("Idempotency-Key",),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions",
+        handler=list_sessions,
+        query=SessionQuery,
+        body=Nothing,
+        returns={200: SessionPage, 304: None},
+        errors=(BadPosition, Forbidden),
+        summary="List open sessions",
+        tag="sessions",
+        headers=("If-None-Match",),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions/{id}",
+        handler=get_session,
+        query=Nothing,
+        body=Nothing,
+        returns={200: PublicSession, 304: None},
+        errors=(NotFound, SessionClosed),
+        summary="Look at a session",
+        tag="sessions",
+        headers=("If-None-Match",),
+    ),
+    Operation(
+        method="PATCH",
+        path="/v1/sessions/{id}",
+        handler=patch_session,
+        query=Nothing,
+        body=SessionPatch,
+        returns={200: PublicSession},
+        errors=(
+            Forbidden,
+            NotFound,
+            SessionClosed,
+            RevisionMismatch,
+            LimitExceeded,
+            Conflict,
+            IdempotencyMismatch,
+        ),
+        summary="Change a session by a merge patch (RFC 7396)",
+        tag="sessions",
+        consumes=("application/json", "application/merge-patch+json"),
+        headers=("If-Match", "Idempotency-Key"),
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/sessions/{id}",
+        handler=close_session,
+        query=CloseQuery,
+        body=Nothing,
+        returns={200: PublicSession, 202: PublicSession},
+        errors=(
+            Forbidden,
+            NotFound,
+            SessionClosed,
+            RevisionMismatch,
+            Conflict,
+            IdempotencyMismatch,
+        ),
+        summary="Close a session, now or after a warning",
+        tag="sessions",
+        headers=("If-Match", "Idempotency-Key"),
+    ),
+)

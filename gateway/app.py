@@ -1,0 +1,178 @@
+"""App: builds everything, in order, and ends it in the reverse; the one owner of a clock.
+
+Nothing imports this but the command line and tests. Start: embedded Valkey (if no ``redis_url``),
+store, node, doors. Stop: not ready, sockets told to come back elsewhere, sessions away, lease
+given up, tasks, connections, Valkey. A task that dies takes the process down.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+
+from gateway.api.operation import not_found
+from gateway.api.router import routes
+from gateway.auth.principals import Authenticator
+from gateway.auth.users import Users
+from gateway.context import Context
+from gateway.core.errors import Unavailable
+from gateway.core.protocol import MESSAGE_MAX_BYTES
+from gateway.lines import Sockets
+from gateway.node import Node
+from gateway.settings import Settings
+from gateway.store.clock import RedisClock
+from gateway.store.embedded import EmbeddedValkey
+from gateway.store.store import Store
+
+START_S: Final = 5.0  # the store has to answer within this time of the start
+RETRY_S: Final = 0.1  # between two tries of that
+SHED_AFTER_MS: Final = 45_000  # without the store sockets are kept this long, then sent elsewhere
+SHED_EVERY_S: Final = 1.0
+DRAIN_MIN_S: Final = 0.2  # for the last close frames to leave
+DRAIN_MAX_S: Final = 20.0  # however many sockets there are
+DRAIN_PER_S: Final = 450  # sockets closed a second, so that their return does not come all at once
+GRACEFUL_S: Final = 3  # for requests on their way when the server stops
+
+log = logging.getLogger(__name__)
+
+
+def monotonic_ms() -> float:
+    """Return a monotonic clock's milliseconds."""
+    return time.monotonic() * 1000
+
+
+def wall_ms() -> int:
+    """Return milliseconds since the Unix epoch by this machine's clock."""
+    return time.time_ns() // 1_000_000
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Context]:
+    """Run a node and what it needs; it is ready to serve inside, and gone without a trace after.
+
+    Raises:
+        GatewayError: The store cannot be reached or used.
+        ExceptionGroup: A task died.
+    """
+    async with AsyncExitStack() as stack:
+        url = settings.redis_url
+        embedded = None
+        if url is None:
+            embedded = await stack.enter_async_context(EmbeddedValkey(settings.data_dir))
+            url = embedded.url
+        clock = RedisClock(monotonic_ms)
+        store = Store(url, clock, prefix=settings.key_prefix, partitions=settings.partitions)
+        stack.push_async_callback(store.close)
+        await _open(store)
+        name, boot = settings.node_name, secrets.token_hex(4)
+        node = Node(store, clock, name=name, boot=boot, token=_token)
+        authenticator = Authenticator(settings)
+        await authenticator.start(wall_ms())
+        users = Users(settings.users_path, admin_key=settings.admin_key)
+        stack.callback(users.close)
+        sockets = Sockets(settings.max_connections, random.random)
+        await node.start()
+        context = Context(node, authenticator, sockets, settings, users, wall_ms)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(node.run()), group.create_task(_shed(context))]
+            if embedded:
+                tasks.append(group.create_task(embedded.watch()))
+            try:
+                await node.feed.caught_up()
+                yield context
+                await node.leave()
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+
+async def _open(store: Store) -> None:
+    """Open the store; one that is just starting gets some time."""
+    until_ms = monotonic_ms() + START_S * 1000
+    while True:
+        try:
+            return await store.open(_token)
+        except Unavailable:
+            if monotonic_ms() > until_ms:
+                raise
+        await asyncio.sleep(RETRY_S)
+
+
+def _token() -> str:
+    return secrets.token_hex(16)
+
+
+async def _shed(context: Context) -> None:
+    """Send sockets elsewhere when this node has lost its store for good."""
+    while True:
+        await asyncio.sleep(SHED_EVERY_S)
+        if context.node.feed.silent_ms() > SHED_AFTER_MS:
+            await context.sockets.shed()
+
+
+def create_app(context: Context) -> Starlette:
+    """Return the ASGI application over a running node."""
+    app = Starlette(routes=routes())
+    app.router.default = not_found
+    app.router.redirect_slashes = False  # the redirect would be built from the Host header
+    app.state.context = context
+    return app
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, but a signal first sends the sockets elsewhere."""
+
+    def __init__(self, config: uvicorn.Config, context: Context) -> None:
+        super().__init__(config)
+        self._context = context
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
+        """Drain at the first signal, stop at once at the second."""
+        if self._draining is None and not self.should_exit:
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+        else:
+            self.should_exit = self.force_exit = True
+
+    async def _drain(self) -> None:
+        context = self._context
+        context.node.is_draining = True
+        over_s = min(max(context.sockets.count / DRAIN_PER_S, DRAIN_MIN_S), DRAIN_MAX_S)
+        log.info("draining %d sockets over %.1f s", context.sockets.count, over_s)
+        try:
+            await context.sockets.drain(over_s)
+        finally:
+            self.should_exit = True
+
+
+def server(context: Context) -> uvicorn.Server:
+    """Return the HTTP and WebSocket server of a running node."""
+    settings = context.settings
+    config = uvicorn.Config(
+        create_app(context),
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=MESSAGE_MAX_BYTES,
+        ws_per_message_deflate=False,
+        ws_ping_interval=settings.heartbeat_s,
+        ws_ping_timeout=settings.pong_s,
+        timeout_graceful_shutdown=GRACEFUL_S,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+    return _Server(config, context)

@@ -1,0 +1,1 @@
+"""Who may come in: tokens, keys, people, and what a request shows of itself."""

@@ -1,0 +1,257 @@
+"""Credentials: what a request shows to prove who sends it, and where it really comes from.
+
+Reads an ASGI scope and decides nothing about rights. A token stands in exactly one place:
+``Authorization: Bearer``, a WebSocket subprotocol ``bearer.<token>`` (browsers cannot set headers),
+``?token=`` (sockets and SSE only), or the cookie of the dashboard login, which a browser sends by
+itself and which therefore needs proof that our own page asked. ``X-Forwarded-*`` counts only from
+trusted proxies.
+Not here: whether the token is good (``auth``).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import parse_qsl, unquote
+
+from msgspec import Struct
+
+from gateway.core.errors import BadRequest, Forbidden
+from gateway.settings import parse_origin
+
+Scope = Mapping[str, Any]  # of ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html
+Networks = tuple[IPv4Network | IPv6Network, ...]
+Origins = frozenset[tuple[str, str, int | None]]
+
+SUBPROTOCOL: Final = "gateway.v1"
+COOKIE: Final = "gateway_token"
+SUBPROTOCOLS_MAX: Final = 16  # offers in one handshake; we know three
+PARAMETERS_MAX: Final = 256  # in one query; the native API knows about forty labels and names
+HOPS_MAX: Final = 32  # proxies in a row; more is somebody playing
+
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_TLS_SCHEMES: Final = frozenset({"https", "wss"})
+_COOKIE_VALUE: Final = re.compile(r"[!#-+\--:<-\[\]-~]+")  # RFC 6265 section 4.1.1
+
+Source = Literal["none", "header", "subprotocol", "query", "cookie"]
+
+
+class Credential(Struct, frozen=True, kw_only=True):
+    """What was shown.
+
+    Args:
+        token: The token, unchecked; ``None`` if there was none.
+        source: Where it stood.
+        session_token: The session token of a ``session.<token>`` subprotocol.
+        subprotocol: What the handshake must answer; never holds a token.
+    """
+
+    token: str | None = None
+    source: Source = "none"
+    session_token: str | None = None
+    subprotocol: str | None = None
+
+
+class Peer(NamedTuple):
+    """Who is at the other end: the client, not a proxy we trust. Unknown parts are ``None``."""
+
+    address: str | None
+    port: int | None
+    tls: bool
+
+
+def networks(texts: Iterable[str]) -> Networks:
+    """Return the networks of ``trusted_proxies``."""
+    return tuple(map(ip_network, texts))
+
+
+def origins(texts: Iterable[str]) -> Origins:
+    """Return the origins of ``allowed_origins``."""
+    return frozenset(found for text in texts if (found := parse_origin(text)))
+
+
+def credential(scope: Scope, *, in_query: bool = False) -> Credential:
+    """Return what a request or handshake shows.
+
+    Args:
+        scope: The ASGI scope.
+        in_query: Whether this path takes ``?token=`` by plain HTTP, as SSE does.
+
+    Raises:
+        BadRequest: Tokens stand in two places (RFC 6750 section 2), or in a query that takes none.
+    """
+    is_socket = scope["type"] == "websocket"
+    shown: list[tuple[Source, str]] = []
+    header = one_header(scope, b"authorization")
+    if header is not None:
+        kind, _, token = header.partition(" ")
+        # Another scheme is a credential we cannot read: no token, and no cookie in its place.
+        shown.append(("header", token.strip() if kind.lower() == "bearer" else ""))
+    offered: list[str] = list(scope.get("subprotocols", ())) if is_socket else []
+    if len(offered) > SUBPROTOCOLS_MAX:
+        raise BadRequest("Too many subprotocols are offered.")
+    shown.extend(("subprotocol", token) for token in _offers(offered, "bearer."))
+    queried = _queried(scope)
+    if queried and not (is_socket or in_query):
+        raise BadRequest("A token must not stand in the address; send it as Authorization: Bearer.")
+    shown.extend(("query", token) for token in queried)
+    sessions = _offers(offered, "session.")
+    if len(shown) > 1 or len(sessions) > 1:
+        raise BadRequest("More than one token is shown.")
+    if not shown and (cookie := _cookie(scope)):
+        shown.append(("cookie", cookie))
+    return Credential(
+        token=shown[0][1] if shown else None,
+        source=shown[0][0] if shown else "none",
+        session_token=sessions[0] if sessions else None,
+        subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None,
+    )
+
+
+def _offers(offered: Iterable[str], start: str) -> list[str]:
+    """Return the tokens behind *start*; percent-encoded where a subprotocol takes less signs."""
+    return [unquote(text.removeprefix(start)) for text in offered if text.startswith(start)]
+
+
+def _queried(scope: Scope) -> list[str]:
+    query: bytes = scope.get("query_string", b"")
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"), keep_blank_values=True, max_num_fields=PARAMETERS_MAX
+        )
+    except ValueError as error:
+        raise BadRequest("The query of the address cannot be read.") from error
+    return [value for name, value in pairs if name == "token"]
+
+
+def _cookie(scope: Scope) -> str | None:
+    for header in headers(scope, b"cookie"):
+        for pair in header.split(";"):
+            name, _, value = pair.strip().partition("=")
+            if name == COOKIE and _COOKIE_VALUE.fullmatch(value):
+                return value
+    return None
+
+
+def headers(scope: Scope, name: bytes) -> list[str]:
+    """Return the values of a header, in order; *name* in lower case."""
+    return [value.decode("latin-1") for known, value in scope["headers"] if known == name]
+
+
+def one_header(scope: Scope, name: bytes) -> str | None:
+    """Return the value of a header that may come once.
+
+    Raises:
+        BadRequest: It came more than once.
+    """
+    values = headers(scope, name)
+    if len(values) > 1:
+        raise BadRequest(f"The header {name.decode()} comes more than once.")
+    return values[0] if values else None
+
+
+def client_address(scope: Scope, trusted: Networks) -> Peer:
+    """Return where a request comes from.
+
+    From a trusted proxy the right-most address of ``X-Forwarded-For`` that is not trusted counts:
+    what stands left of it was written by somebody we do not know.
+    """
+    peer: tuple[str, int] | None = scope.get("client")
+    address, port = peer or (None, None)
+    tls = scope.get("scheme") in _TLS_SCHEMES
+    if address is None or not _trusts(_ip(address), trusted):
+        return Peer(_tidy(address), port, tls)
+    tls = _first(scope, b"x-forwarded-proto", "https" if tls else "http").lower() in _TLS_SCHEMES
+    hops = ",".join(headers(scope, b"x-forwarded-for")).split(",")[-HOPS_MAX:]
+    for hop in reversed(hops):
+        found, found_port = _split_port(hop.strip())
+        if (known := _ip(found)) is None:
+            break  # nonsense: the last good one is all we know
+        address, port = str(known), found_port
+        if not _trusts(known, trusted):
+            break
+    return Peer(_tidy(address), port, tls)
+
+
+def _tidy(address: str | None) -> str | None:
+    known = _ip(address)
+    return address if known is None else str(known)
+
+
+def _ip(text: str | None) -> IPv4Address | IPv6Address | None:
+    try:
+        found = ip_address(text or "")
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or found
+
+
+def _trusts(address: IPv4Address | IPv6Address | None, trusted: Networks) -> bool:
+    return address is not None and any(address in network for network in trusted)
+
+
+def _split_port(text: str) -> tuple[str, int | None]:
+    match = re.fullmatch(r"\[([^\]]*)\](?::(\d{1,5}))?|([^:]*):(\d{1,5})", text, re.ASCII)
+    if match is None:
+        return text, None
+    port = match[2] or match[4]
+    return match[1] or match[3] or "", int(port) if port else None
+
+
+def _first(scope: Scope, name: bytes, default: str) -> str:
+    values = headers(scope, name)
+    return values[0].partition(",")[0].strip() if values else default
+
+
+def _is_own(origin: tuple[str, str, int | None], scope: Scope, trusted: Networks) -> bool:
+    """Whether our own pages have this origin for whoever sent the request."""
+    peer: tuple[str, int] | None = scope.get("client")
+    host = one_header(scope, b"host") or ""
+    if peer and _trusts(_ip(peer[0]), trusted):
+        host = _first(scope, b"x-forwarded-host", host)
+    scheme = "https" if client_address(scope, trusted).tls else "http"
+    return origin == parse_origin(f"{scheme}://{host}")
+
+
+def check_origin(scope: Scope, shown: Credential, allowed: Origins, trusted: Networks) -> None:
+    """Do nothing if the page that opens this WebSocket may; programs, which name none, may too.
+
+    A browser lets any page open a socket to us and adds our cookie, so the server has to look
+    (RFC 6455 section 10.2).
+
+    Raises:
+        Forbidden: The origin is neither ours nor allowed, or there is none but a cookie.
+    """
+    text = one_header(scope, b"origin")
+    if text is None:
+        if shown.source == "cookie":
+            raise Forbidden("A cookie needs an Origin.")
+        return
+    origin = parse_origin(text)
+    if origin is None or (origin not in allowed and not _is_own(origin, scope, trusted)):
+        raise Forbidden("Pages of this origin may not connect.")
+
+
+def check_same_site(scope: Scope, shown: Credential, trusted: Networks) -> None:
+    """Do nothing if a request changes nothing, carries a token of its own, or is our own page's.
+
+    Raises:
+        Forbidden: A cookie came with a write that our own page did not ask for.
+    """
+    if shown.source != "cookie" or scope["method"] in _SAFE_METHODS:
+        return
+    site = one_header(scope, b"sec-fetch-site")
+    origin = parse_origin(one_header(scope, b"origin") or "")
+    if site is not None:
+        ours = site == "same-origin"
+    else:
+        ours = origin is not None and _is_own(origin, scope, trusted)
+    if not ours:
+        raise Forbidden("A cookie is good for requests of our own pages only.")
+
+
+def cors_origin(scope: Scope, allowed: Origins) -> str | None:
+    """Return what ``Access-Control-Allow-Origin`` must say, or ``None``: no such header."""
+    text = one_header(scope, b"origin")
+    return text if text is not None and parse_origin(text) in allowed else None

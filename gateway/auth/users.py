@@ -1,0 +1,260 @@
+"""Users: people who log in with a name and a password, kept in one file.
+
+The file is JSON: names to argon2 hashes, scopes and maybe a workspace and an account. It is
+replaced as a whole, so a reader sees the old one or the new one, and read again when it changes.
+Hashing runs in two threads, away from the event loop; an unknown user costs as much of it as a
+wrong password. A verified password is remembered for a minute under a keyed hash, because some
+clients send theirs with every request.
+Not here: tokens (``auth``).
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import logging
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hmac import compare_digest
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error, InvalidHashError
+from msgspec import Meta, Struct
+
+from gateway.auth.principals import ADMIN, Principal, Scope, admin, write_private
+from gateway.core.errors import Invalid, NotFound, Overloaded, Unauthorized
+from gateway.core.model import Name
+from gateway.metrics import OVERFLOWS
+from gateway.settings import SettingsError
+
+THREADS: Final = 2  # argon2 takes 64 MiB and a core each time
+WAITING_MAX: Final = 64  # logins at a time; at 30 to 130 ms each the last waits for 1 to 4 s
+REMEMBERED_MS: Final = 60_000  # also how long a password that was good stays good in memory
+REMEMBERED_MAX: Final = 1024  # passwords remembered; the oldest goes first
+PASSWORD_MAX: Final = 1024  # characters; hashing more would be work for nothing
+
+Password = Annotated[str, Meta(min_length=1, max_length=PASSWORD_MAX)]
+
+log = logging.getLogger(__name__)
+
+
+class User(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One person. Without an ``account`` the name is it."""
+
+    hash: Annotated[str, Meta(pattern=r"^\$argon2")]
+    scopes: tuple[Scope, ...] = ()
+    workspace: Name | None = None
+    account: Name | None = None
+
+    def principal(self, name: str) -> Principal:
+        """Return who logged in."""
+        return Principal(
+            name=name,
+            scopes=frozenset(self.scopes),
+            workspace=self.workspace,
+            account=self.account or name,
+        )
+
+
+_File = dict[Name, User]
+
+
+class Users:
+    """The people of one file.
+
+    Args:
+        path: The file; without one there are no people.
+        admin_key: If set, the password of the user ``admin``.
+        hasher: How passwords are hashed.
+
+    Raises:
+        SettingsError: The file is there and cannot be read.
+    """
+
+    def __init__(
+        self, path: Path, *, admin_key: str | None = None, hasher: PasswordHasher | None = None
+    ) -> None:
+        self._path = path
+        self._admin_key = admin_key
+        self._hasher = hasher or PasswordHasher()
+        self._known: Mapping[str, User] = {}
+        self._version: tuple[int, ...] | None = None
+        self._seed = secrets.token_bytes(32)
+        self._remembered_until_ms: dict[bytes, int] = {}
+        self._waiting = 0
+        self._slots = asyncio.Semaphore(THREADS)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="argon2")
+        self._decoy: str | None = None
+        version = self._stat()
+        self._known, self._version = _read(path), version
+
+    def close(self) -> None:
+        """Stop the threads; what they are at is finished."""
+        self._threads.shutdown()
+
+    async def verify(self, name: str, password: str, now_ms: int) -> Principal:
+        """Return who logs in.
+
+        Args:
+            name: As it was given.
+            password: As it was given.
+            now_ms: Milliseconds since the Unix epoch.
+
+        Raises:
+            Unauthorized: There is no such user, or the password is wrong; they look the same.
+            Overloaded: Too many log in at once.
+        """
+        if not 0 < len(password) <= PASSWORD_MAX:
+            raise Unauthorized("The name or the password is wrong.")
+        given = password.encode(errors="surrogatepass")
+        if name == ADMIN and self._admin_key and compare_digest(self._admin_key.encode(), given):
+            return admin()
+        self._reload()
+        user = self._known.get(name)
+        kept = user.hash if user else ""
+        memory = hashlib.blake2b(f"{kept}\0".encode(), key=self._seed)  # no hash holds NUL
+        memory.update(given)
+        if not await self._matches(kept, given, memory.digest(), now_ms) or user is None:
+            raise Unauthorized("The name or the password is wrong.")
+        return user.principal(name)
+
+    async def _matches(self, kept: str, given: bytes, memory: bytes, now_ms: int) -> bool:
+        if self._remembers(memory, now_ms):
+            return True
+        if self._waiting >= WAITING_MAX:
+            OVERFLOWS.labels("logins").inc()
+            raise Overloaded
+        self._waiting += 1
+        try:
+            async with self._slots:
+                if self._remembers(memory, now_ms):  # the same client, a moment earlier
+                    return True
+                loop = asyncio.get_running_loop()
+                good = await loop.run_in_executor(self._threads, self._hash_matches, kept, given)
+        finally:
+            self._waiting -= 1
+        if good:
+            self._remembered_until_ms[memory] = now_ms + REMEMBERED_MS
+            while len(self._remembered_until_ms) > REMEMBERED_MAX:
+                del self._remembered_until_ms[next(iter(self._remembered_until_ms))]
+        return good
+
+    def _remembers(self, memory: bytes, now_ms: int) -> bool:
+        until_ms = self._remembered_until_ms.get(memory)
+        if until_ms is not None and now_ms >= until_ms:
+            del self._remembered_until_ms[memory]
+        return until_ms is not None and now_ms < until_ms
+
+    def _hash_matches(self, kept: str, given: bytes) -> bool:
+        """Run argon2; in a thread."""
+        if not kept:
+            if self._decoy is None:
+                self._decoy = self._hasher.hash(secrets.token_bytes(16))
+            kept = self._decoy
+        try:
+            return self._hasher.verify(kept, given)
+        except (Argon2Error, InvalidHashError):
+            return False
+
+    def _stat(self) -> tuple[int, ...] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _reload(self) -> None:
+        version = self._stat()
+        if version == self._version:
+            return
+        self._version = version
+        try:
+            self._known = _read(self._path)
+        except SettingsError as error:
+            log.error("the users of before stay: %s", error)  # noqa: TRY400 - it says it all
+
+    def list(self) -> dict[str, User]:
+        """Return everybody, by name.
+
+        Raises:
+            SettingsError: The file cannot be read.
+        """
+        return dict(sorted(_read(self._path).items()))
+
+    def add(
+        self,
+        name: str,
+        password: str,
+        *,
+        scopes: Iterable[Scope] = (),
+        workspace: str | None = None,
+        account: str | None = None,
+    ) -> None:
+        """Add somebody, or replace who has the name.
+
+        Raises:
+            Invalid: The name, the password or another value is not acceptable.
+            SettingsError: The file cannot be read.
+            OSError: It cannot be written.
+        """
+        try:
+            msgspec.convert(password, Password)
+            user = msgspec.convert(
+                {
+                    "hash": self._hasher.hash(password),
+                    "scopes": sorted(set(scopes)),
+                    **({"workspace": workspace} if workspace is not None else {}),
+                    **({"account": account} if account is not None else {}),
+                },
+                User,
+            )
+            msgspec.convert(name, Name)
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
+            raise Invalid(str(error)) from error
+        with self._changing() as known:
+            known[name] = user
+
+    def remove(self, name: str) -> None:
+        """Remove somebody; what they are doing goes on, logging in does not.
+
+        Raises:
+            NotFound: There is nobody of this name.
+            SettingsError: The file cannot be read.
+            OSError: It cannot be written.
+        """
+        with self._changing() as known:
+            if known.pop(name, None) is None:
+                raise NotFound("There is no user of this name.")
+
+    @contextmanager
+    def _changing(self) -> Iterator[_File]:
+        """Lend the users for a change and write them; two commands at once take turns."""
+        folder = self._path.parent
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known = _read(self._path)
+            yield known
+            data = msgspec.json.format(msgspec.json.encode(known, order="sorted"))
+            beside = write_private(self._path, data + b"\n")
+            if os.geteuid() == 0 and self._path.exists():
+                before = self._path.stat()  # root's command must not take the server's file away
+                os.chown(beside, before.st_uid, before.st_gid)
+            beside.replace(self._path)
+        finally:
+            os.close(lock)
+
+
+def _read(path: Path) -> _File:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_File)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise SettingsError([f"users_file: cannot read {path}: {error}"]) from None

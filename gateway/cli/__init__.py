@@ -1,0 +1,120 @@
+"""The ``gateway`` command: run a gateway, look at one, order it about, and check what it promises.
+
+Everything but ``serve``, ``config``, ``token``, ``user`` and the Redis half of ``audit`` goes
+through the public API, by ``gateway.client``. A command's module is imported when it runs, so that
+``--help`` is quick.
+
+Output is for people on a terminal and for programs elsewhere: tables become lines with tabs, times
+become RFC 3339; ``--json`` is JSON, one line a thing. What clients chose (names, titles, reasons)
+is shown escaped: it cannot steer a terminal.
+Not here: what a gateway does (``app``), how one is talked to (``client``).
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from cyclopts import App, CycloptsError
+from rich.text import Text
+
+from gateway import __version__
+from gateway.core.errors import GatewayError, NotFound, SessionClosed, Unauthorized
+from gateway.settings import SettingsError
+
+__all__ = ["main"]
+
+FAILED: Final = 1
+USAGE: Final = 2
+NO_SESSION: Final = 3
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells say it
+NOBODY_READS: Final = 141  # 128 + SIGPIPE
+
+_EXIT_CODES: Final = """\
+Exit codes: 0 done; 1 failed or refused, stderr has the error's code; 2 wrong usage or settings; \
+3 there is no such session, or not any more; 130 interrupted; 141 nobody reads the output."""
+
+_COMMANDS: Final = (
+    ("serve", "serving:serve", "Run a gateway until SIGINT or SIGTERM."),
+    ("sessions", "sessions:list_sessions", "List open sessions."),
+    ("show", "sessions:show", "Show one session, also for a while after it was closed."),
+    ("watch", "watching:watch", "Follow what happens, one line an event."),
+    ("close", "sessions:close", "Close a session, now or after a warning."),
+    ("cancel", "sessions:cancel", "Cancel the pending close of a session."),
+    ("kick", "sessions:kick", "End the connection of a session; the session stays."),
+    ("config", "config:config", "Show the effective settings, and where each came from."),
+    ("audit", "audit:audit", "Check a running gateway's promises by watching it."),
+)
+_TOKEN: Final = (
+    ("create", "tokens:create", "Make a token (JWT), or an API key."),
+    ("verify", "tokens:verify", "Say what a token is good for under these settings."),
+)
+_USER: Final = (
+    ("add", "users:add", "Add somebody, or replace who has the name."),
+    ("list", "users:list_users", "List everybody."),
+    ("remove", "users:remove", "Remove somebody."),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command that *arguments* (or ``sys.argv``) ask for, and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # no locale makes a name a crash
+    try:
+        code = _app()(arguments)
+        sys.stdout.flush()
+    except SettingsError as error:
+        code = _complain(error.problems, USAGE)
+    except GatewayError as error:
+        code = _refused(error)
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain (docs: signal, "Note on SIGPIPE").
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = NOBODY_READS
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _app() -> App:
+    app = _group("gateway", "Session Gateway: who is connected right now.", _COMMANDS)
+    app.command(_group("token", "Make and check tokens, with the settings at hand.", _TOKEN))
+    app.command(_group("user", "Keep the file of people who log in with a password.", _USER))
+    return app
+
+
+def _group(name: str, said: str, commands: tuple[tuple[str, str, str], ...]) -> App:
+    group = App(
+        name=name,
+        help=said,
+        help_epilogue=_EXIT_CODES,
+        help_format="plaintext",
+        help_formatter=None if sys.stdout.isatty() else "plain",
+        version=__version__,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+        error_formatter=_misused,
+    )
+    for command, place, said_of_it in commands:
+        group.command(f"gateway.cli.{place}", name=command, help=said_of_it)
+    return group
+
+
+def _misused(error: CycloptsError) -> Text:
+    return Text(f"gateway: {error}\nSee gateway --help, or --help of the command.")
+
+
+def _refused(error: GatewayError) -> int:
+    lines = [f"{error.code}: {error.detail}"]
+    if isinstance(error, Unauthorized):
+        lines.append("Give a token with --token or GATEWAY_TOKEN.")
+    gone = type(error) is NotFound or isinstance(error, SessionClosed)
+    return _complain(lines, NO_SESSION if gone else FAILED)
+
+
+def _complain(lines: Sequence[str], code: int) -> int:
+    from gateway.cli.output import complain  # noqa: PLC0415 - --help does not need it
+
+    complain(*lines)
+    return code

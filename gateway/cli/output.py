@@ -1,0 +1,154 @@
+"""Output: tables for people, lines with tabs for programs, JSON for both.
+
+A terminal gets aligned columns and relative times; everything else gets one line a row, cells
+separated by tabs, no header, no colour. Text that clients chose is escaped in both.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Final
+
+from msgspec.json import encode
+from msgspec.json import format as indent
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+TABLE_ROWS_MAX: Final = 1_000  # a table's columns fit its rows, so it is made when all are there
+
+_MINUTE_MS: Final = 60_000
+_UNITS: Final = (("d", 1440 * _MINUTE_MS), ("h", 60 * _MINUTE_MS), ("m", _MINUTE_MS), ("s", 1000))
+
+
+def now_ms() -> int:
+    """Return milliseconds since the Unix epoch by this machine's clock."""
+    return time.time_ns() // 1_000_000
+
+
+def for_people() -> bool:
+    """Whether somebody reads this on a terminal."""
+    return sys.stdout.isatty()
+
+
+def escaped(value: object) -> str:
+    """Return *value* as text on one line, in which nothing steers a terminal; ``None`` is empty."""
+    if value is None:
+        return ""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def complain(*lines: str) -> None:
+    """Say on stderr what is wrong."""
+    for line in lines:
+        print(f"gateway: {escaped(line)}", file=sys.stderr)  # noqa: T201 - a command line
+
+
+def note(line: str) -> None:
+    """Say something on stderr that is not part of the result."""
+    print(escaped(line), file=sys.stderr)  # noqa: T201 - a command line
+
+
+def put(line: str) -> None:
+    """Write one line at once: who reads it may be waiting for it."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def put_json(value: object) -> None:
+    """Write *value* as one line of JSON."""
+    put(encode(value).decode())
+
+
+def put_document(value: object) -> None:
+    """Write one JSON document, indented on a terminal."""
+    data = encode(value)
+    put((indent(data) if for_people() else data).decode())
+
+
+def put_cells(cells: Iterable[object]) -> None:
+    """Write one row for programs."""
+    put("\t".join(map(escaped, cells)))
+
+
+def put_table(
+    headers: Sequence[str], rows: Iterable[Sequence[object]], *, cut: bool = False
+) -> None:
+    """Write rows: a table on a terminal, otherwise lines with tabs, each as soon as it is there.
+
+    A table has no empty columns. It ends after ``TABLE_ROWS_MAX`` rows and says so.
+
+    Args:
+        headers: Of the columns.
+        rows: A cell for each header; ``None`` is empty.
+        cut: Whether a row is one line, whatever must be left out; never of the first column.
+    """
+    if not for_people():
+        for row in rows:
+            put_cells(row)
+        return
+    shown = [list(map(escaped, row)) for row in islice(rows, TABLE_ROWS_MAX + 1)]
+    more = len(shown) > TABLE_ROWS_MAX
+    shown = shown[:TABLE_ROWS_MAX]
+    filled = [n for n in range(len(headers)) if any(row[n] for row in shown)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number in filled:
+        table.add_column(headers[number], no_wrap=number == 0, overflow="fold")
+    for row in shown:
+        table.add_row(*(_cell(row[number], cut=cut and number > 0) for number in filled))
+    if shown:
+        Console(highlight=False).print(table)
+    if more:
+        note(f"The first {TABLE_ROWS_MAX} are shown; use a filter, --json or a pipe for the rest.")
+
+
+def _cell(text: str, *, cut: bool) -> Text:
+    # Not of the column: a table makes those narrow first that may wrap.
+    return Text(text, no_wrap=True, overflow="ellipsis") if cut else Text(text)
+
+
+def moment_ms(text: str) -> int:
+    """Return a time of the API (RFC 3339) in milliseconds since the Unix epoch."""
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def shown_time(text: str | None, now: int) -> str:
+    """Return a time of the API: how far away it is on a terminal, as it is elsewhere.
+
+    Args:
+        text: RFC 3339, or ``None`` for none.
+        now: Milliseconds since the Unix epoch.
+    """
+    if text is None or not for_people():
+        return text or ""
+    away_ms = moment_ms(text) - now
+    return f"in {span(away_ms)}" if away_ms > 0 else f"{span(-away_ms)} ago"
+
+
+def span(length_ms: int) -> str:
+    """Return a length of time roughly: its largest unit, and minutes with their seconds."""
+    for unit, unit_ms in _UNITS:
+        if length_ms >= unit_ms:
+            whole, rest_ms = divmod(length_ms, unit_ms)
+            seconds = f" {rest_ms // 1000}s" if unit == "m" and rest_ms >= 1000 else ""  # noqa: PLR2004
+            return f"{whole}{unit}{seconds}"
+    return "0s"
+
+
+def flattened(value: object, name: str = "") -> Iterable[tuple[str, str]]:
+    """Yield the leaves of a JSON value with their paths, such as ``connection.address``."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from flattened(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list) and value:
+        for number, inner in enumerate(value):
+            yield from flattened(inner, f"{name}.{number}")
+    else:
+        yield name, value if isinstance(value, str) else encode(value).decode()

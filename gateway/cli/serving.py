@@ -1,0 +1,163 @@
+"""``gateway serve``: run a gateway until it is told to stop, and say plainly why it cannot.
+
+The address is taken before anything else is begun and listened on when the node is ready: who
+connects is served, a port in use is told at once.
+"""
+
+import asyncio
+import errno
+import logging
+import shlex
+import signal
+import socket
+import ssl
+from contextlib import ExitStack, suppress
+from types import FrameType
+from typing import Final
+
+import uvicorn
+import uvloop
+from msgspec.structs import replace
+
+from gateway import __version__
+from gateway.app import running, server
+from gateway.auth.principals import kept_admin_key
+from gateway.cli import logs
+from gateway.cli.options import DEFAULT_URL, SettingFlags, data_dir, read_settings
+from gateway.cli.output import complain, put
+from gateway.core.errors import GatewayError
+from gateway.settings import TABLE, Settings
+from gateway.store.store import StoreRefused
+
+LOOK_EVERY_S: Final = 0.01  # whether the server listens
+_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
+_NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+log = logging.getLogger(__name__)
+
+
+def serve(
+    *,
+    flags: SettingFlags | None = None,
+) -> int:
+    """Run a gateway until SIGINT or SIGTERM; a second one stops at once.
+
+    Every setting is a flag, a variable (--redis-url is GATEWAY_REDIS_URL) and a key of the TOML
+    file (redis_url); the first of them wins. Lists have commas between their values. Flags are seen
+    by other users of the machine: give secrets as variables or in the file.
+    """
+    settings, _ = read_settings(flags)
+    logs.configure(settings.log_format, settings.log_level)
+    # The server handles signals while it serves; before and after, both are a Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        uvloop.run(_serve(settings))
+    except KeyboardInterrupt:
+        return 0
+    except (GatewayError, StoreRefused) as error:
+        complain(f"cannot start: {error}{_where(settings)}")
+        return 1
+    except OSError as error:
+        complain(f"cannot start: {_reason(error)}")
+        return 1
+    except BaseExceptionGroup:
+        log.critical("the gateway has failed", exc_info=True)
+        return 1
+    return 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def _where(settings: Settings) -> str:
+    return f" ({TABLE['redis_url'].show(settings.redis_url)})" if settings.redis_url else ""
+
+
+def _reason(error: OSError) -> str:
+    text = error.strerror or str(error)
+    return f"{error.filename}: {text}" if error.filename else text
+
+
+async def _serve(settings: Settings) -> None:
+    with ExitStack() as stack:
+        if settings.tls_cert:  # tried now: later it would look like a gateway that failed
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                settings.tls_cert, settings.tls_key
+            )
+        sockets = bind(settings.host, settings.port)
+        for one in sockets:
+            stack.enter_context(one)
+        has_auth = settings.has_auth
+        if not has_auth:
+            settings = replace(settings, admin_key=kept_admin_key(settings.data_dir))
+        port: int = sockets[0].getsockname()[1]
+        async with running(settings) as context:
+            web = server(context)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_announce(web, replace(settings, port=port), has_auth=has_auth))
+                await web.serve(sockets)
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Return sockets of every address of *host*, on one port; they do not listen yet.
+
+    Raises:
+        OSError: An address is in use, or none can be used.
+    """
+    bound: list[socket.socket] = []
+    with ExitStack() as stack:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {host}: {error.strerror}") from error
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            at = (address[0], bound[0].getsockname()[1] if bound else port, *address[2:])
+            try:
+                one = stack.enter_context(socket.socket(family, kind, protocol))
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                one.bind(at)
+            except OSError as error:
+                if error.errno in _NOT_HERE and len(found) > 1:
+                    continue  # "localhost" names an IPv6 address also where there is no IPv6
+                raise OSError(
+                    error.errno, f"cannot listen on {host} port {at[1]}: {error.strerror}"
+                ) from error
+            bound.append(one)
+        if not bound:
+            raise OSError(errno.EADDRNOTAVAIL, f"cannot listen on {host}: no address of it is here")
+        stack.pop_all()
+    return bound
+
+
+async def _announce(web: uvicorn.Server, settings: Settings, *, has_auth: bool) -> None:
+    """Say where the gateway is as soon as it listens."""
+    while not web.started:
+        if web.should_exit:
+            return
+        await asyncio.sleep(LOOK_EVERY_S)
+    with suppress(BrokenPipeError):  # who started us may read the first line only
+        for line in greeting(settings, has_auth=has_auth):
+            put(line)
+
+
+def greeting(settings: Settings, *, has_auth: bool) -> list[str]:
+    """Return what a gateway says when it is ready."""
+    host = _WILDCARDS.get(settings.host, settings.host)
+    where = f"[{host}]" if ":" in host else host
+    url = f"{'https' if settings.tls_cert else 'http'}://{where}:{settings.port}"
+    everywhere = " (on all addresses)" if settings.host in _WILDCARDS else ""
+    lines = [f"Session Gateway {__version__} is ready at {url}{everywhere}"]
+    if has_auth:
+        return lines
+    key = settings.data_dir.absolute() / "admin_key"
+    example = ["gateway watch"]
+    if url != DEFAULT_URL:
+        example.append(f"--url {url}")
+    if key.parent != data_dir().absolute() or settings.host not in ("127.0.0.1", "localhost"):
+        example.append(f'--token "$(cat {shlex.quote(str(key))})"')
+    lines.append("No auth is configured: it listens on the loopback only.")
+    lines.append(f"The admin key is in {key}. To watch: {' '.join(example)}")
+    return lines

@@ -1,0 +1,164 @@
+"""``gateway sessions``, ``show``, ``close``, ``cancel``, ``kick``: each a request or a few."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Final, Literal
+
+from cyclopts import Parameter
+
+from gateway.cli.options import Duration, Filters, Json, Reach, SessionId
+from gateway.cli.output import (
+    TABLE_ROWS_MAX,
+    escaped,
+    flattened,
+    for_people,
+    now_ms,
+    put,
+    put_cells,
+    put_document,
+    put_json,
+    put_table,
+    shown_time,
+)
+from gateway.client import Gateway, Session, Sort
+from gateway.core.errors import SessionClosed
+
+PAGE: Final = 500  # sessions a request; about half a megabyte
+
+_HEADERS: Final = ("ID", "STATE", "NAME", "ACCOUNT", "WORKSPACE", "WATCHING", "SINCE", "CLOSES")
+
+
+async def list_sessions(
+    *,
+    filters: Filters = Filters(),  # noqa: B008 - immutable
+    sort: Annotated[
+        Literal["created_at", "-created_at", "number", "-number", "closes_at", "-closes_at"],
+        Parameter(help="The order; a leading minus reverses it.", allow_leading_hyphen=True),
+    ] = "created_at",
+    limit: Annotated[int | None, Parameter(help="At most this many.")] = None,
+    json: Json = False,
+    reach: Reach = Reach(),  # noqa: B008 - immutable
+) -> None:
+    """List open sessions.
+
+    Columns: id, state, name, account, workspace, what is watched, since when it is connected, away
+    or there, and when it closes.
+    """
+    if limit is not None and limit < 1:
+        return
+    async with Gateway(reach.url, token=reach.shown_token()) as gateway:
+        page = PAGE if limit is None else min(limit, PAGE)
+        found = _first(gateway.list_sessions(filters.filter(), sort=Sort(sort), limit=page), limit)
+        if json:
+            async for session in found:
+                put_json(session)
+        elif for_people():
+            rows = [session async for session in _first(found, TABLE_ROWS_MAX + 1)]
+            put_table(_HEADERS, _rows(rows), cut=True)
+        else:
+            async for session in found:
+                put_cells(_row(session, 0))
+
+
+async def _first(sessions: AsyncIterator[Session], limit: int | None) -> AsyncIterator[Session]:
+    count = 0
+    async for session in sessions:
+        yield session
+        count += 1
+        if count == limit:
+            return
+
+
+def _rows(sessions: list[Session]) -> Iterator[list[str | None]]:
+    now = now_ms()
+    return (_row(session, now) for session in sessions)
+
+
+def _row(session: Session, now: int) -> list[str | None]:
+    since = {"connected": "connected_at", "away": "disconnected_at"}.get(session["state"], "")
+    watch = session.get("watch", {})
+    return [
+        session["id"],
+        session["state"],
+        *(session.get(name) for name in ("name", "account", "workspace")),
+        watch.get("title") or watch.get("key"),
+        shown_time(session.get(since) or session["created_at"], now),
+        shown_time(session.get("closes_at"), now),
+    ]
+
+
+async def show(
+    session_id: SessionId,
+    /,
+    *,
+    json: Json = False,
+    reach: Reach = Reach(),  # noqa: B008 - immutable
+) -> None:
+    """Show one session."""
+    async with Gateway(reach.url, token=reach.shown_token()) as gateway:
+        try:
+            session = await gateway.get(session_id)
+        except SessionClosed as error:
+            if "session" not in error.extra:
+                raise
+            session = error.extra["session"]
+    if json:
+        put_document(session)
+    else:
+        put_table(("FIELD", "VALUE"), list(flattened(session)))
+
+
+async def close(
+    session_id: SessionId,
+    /,
+    *,
+    after: Annotated[
+        Duration,
+        Parameter(help="How long its client has to save: 30s, 2m, 1h; without it is now."),
+    ] = 0.0,
+    reason: Annotated[
+        str | None, Parameter(help="What its client and its watchers are told.")
+    ] = None,
+    extend_max: Annotated[
+        Duration | None, Parameter(help="How much more its client may ask for.")
+    ] = None,
+    json: Json = False,
+    reach: Reach = Reach(),  # noqa: B008 - immutable
+) -> None:
+    """Close a session; a pending close is moved."""
+    async with Gateway(reach.url, token=reach.shown_token()) as gateway:
+        done = await gateway.close(
+            session_id, after_s=after or None, reason=reason, extend_max_s=extend_max
+        )
+    at = done.get("closes_at")
+    _tell(done, f"{session_id} closes at {at}" if at else f"{session_id} is closed", json=json)
+
+
+async def cancel(
+    session_id: SessionId,
+    /,
+    *,
+    json: Json = False,
+    reach: Reach = Reach(),  # noqa: B008 - immutable
+) -> None:
+    """Cancel the pending close of a session."""
+    async with Gateway(reach.url, token=reach.shown_token()) as gateway:
+        _tell(await gateway.cancel(session_id), f"{session_id} stays open", json=json)
+
+
+async def kick(
+    session_id: SessionId,
+    /,
+    *,
+    json: Json = False,
+    reach: Reach = Reach(),  # noqa: B008 - immutable
+) -> None:
+    """End the connection of a session."""
+    async with Gateway(reach.url, token=reach.shown_token()) as gateway:
+        _tell(await gateway.kick(session_id), f"{session_id} is disconnected", json=json)
+
+
+def _tell(session: Session, line: str, *, json: bool) -> None:
+    if json:
+        put_document(session)
+    else:
+        put(escaped(line))

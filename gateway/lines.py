@@ -1,0 +1,329 @@
+"""Lines: connections on which the gateway speaks whenever it has something to say, and all of them.
+
+A :class:`Line` sends with a deadline, beats when it was silent, ends when its token expires, and
+can be ended from outside. How it ends is one of two exceptions, :class:`Left` and :class:`Goodbye`;
+they are raised anywhere and caught in one place, so that every end goes the same way.
+
+:class:`Sockets` knows all lines of this process, whatever door they came through, bounds them, and
+sends them elsewhere in waves, so that those who come back do not come all at once.
+
+Not here: what kind of connection it is, what is said (``api``, ``dialects``).
+"""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, NoReturn, TypeVar
+
+from gateway.core.errors import CloseCode, Draining, GatewayError, Overloaded
+from gateway.core.model import Cause
+from gateway.core.protocol import Bye
+
+SEND_WITHIN_S: Final = 10.0  # a client that took nothing for so long is too slow (4002)
+CLOSE_WITHIN_S: Final = 1.0  # for the last message and the close frame to leave
+BEAT_JITTER: Final = 0.1  # of the heartbeat's interval, so that lines do not beat together
+EXPIRY_LOOK_S: Final = 3600.0  # the wall clock may step; look at least so often
+AWAY_MIN_MS: Final = 250  # a client that is sent away comes back after this at the earliest
+AWAY_SPREAD_MS: Final = 2_000  # and so much later at the latest
+DRAIN_STEP_S: Final = 0.05  # between two batches of goodbyes
+GONE_WITHIN_S: Final = 2.0  # for the last of them to be gone
+SHED_WAVE: Final = 0.1  # of all sockets end in one wave, when the store is gone for good
+SHED_MIN: Final = 50  # but at least so many
+SHED_SPREAD_MS: Final = 10_000  # clients come back so far apart: the other nodes get them all
+GREETED_WITHIN_S: Final = 1.0  # a displaced socket waits so long for its successor's hello
+ELSEWHERE_S: Final = 0.1  # or so long if that is on another node, whose hello is on its way
+
+_OURS: Final = frozenset(
+    {CloseCode.DRAINING, CloseCode.TOO_SLOW, CloseCode.STORE_UNAVAILABLE, CloseCode.SERVER_ERROR}
+)
+
+E = TypeVar("E", bound=Exception)
+
+log = logging.getLogger(__name__)
+
+
+class Ended(Exception):
+    """A line is over; ``cause`` is what the record shall say."""
+
+    cause: Cause = "lost"
+
+
+class Left(Ended):
+    """The client ended it."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class Goodbye(Ended):
+    """The gateway ends it.
+
+    Args:
+        code: The close code.
+        reason: For programs: an error's code, or the reason of a close.
+        retry_after_ms: When the client should come back, if it should.
+    """
+
+    def __init__(self, code: int, reason: str, retry_after_ms: int | None = None) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+        self.retry_after_ms = retry_after_ms
+        self.cause = "server" if code in _OURS else "lost"
+
+    @classmethod
+    def by(cls, error: GatewayError, away_ms: int) -> "Goodbye":
+        """Return the end that *error* means; *away_ms* keeps those apart whom it sends away."""
+        comes_back = error.close_code.reconnect
+        retry_after_ms = (error.retry_after_s or 0) * 1000 + away_ms if comes_back else None
+        return cls(error.close_code, error.code, retry_after_ms)
+
+    @property
+    def message(self) -> Bye:
+        """What is told before the close."""
+        known = self.code in CloseCode.__members__.values()
+        return Bye(
+            code=int(self.code),
+            reason=self.reason,
+            reconnect=known and CloseCode(self.code).reconnect,
+            retry_after_ms=self.retry_after_ms,
+        )
+
+
+class Line(ABC):
+    """A connection on which the gateway speaks.
+
+    Args:
+        chance: Returns a number of at least 0 and below 1, evenly spread.
+        heartbeat_s: Seconds of silence after which it beats, give or take ``BEAT_JITTER``.
+    """
+
+    def __init__(self, chance: Callable[[], float], heartbeat_s: float) -> None:
+        jitter = 1 - BEAT_JITTER + 2 * BEAT_JITTER * chance()
+        self._chance = chance
+        self.heartbeat_ms = int(heartbeat_s * 1000)
+        self._loop = asyncio.get_running_loop()
+        self._beat_s = heartbeat_s * jitter
+        self._sent_at_s = self._loop.time()
+        self._group: asyncio.TaskGroup | None = None
+        self._ended: Ended | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    @abstractmethod
+    async def _write(self, data: bytes) -> None:
+        """Hand *data* to the server; returns when it may have more.
+
+        Raises:
+            Left: The connection is gone.
+        """
+
+    @abstractmethod
+    async def _listen(self) -> NoReturn:
+        """Hear the client until it leaves.
+
+        Raises:
+            Ended: It did, or it may not stay.
+        """
+
+    async def send(self, data: bytes) -> None:
+        """Send *data*.
+
+        Raises:
+            Ended: The connection is gone, or the client took nothing for ``SEND_WITHIN_S``.
+        """
+        try:
+            async with asyncio.timeout(SEND_WITHIN_S):
+                await self._write(data)
+        except TimeoutError:
+            raise Goodbye(CloseCode.TOO_SLOW, "too_slow", self.away_ms()) from None
+        self._sent_at_s = self._loop.time()
+
+    def away_ms(self, spread_ms: int = AWAY_SPREAD_MS) -> int:
+        """Return after how long this client should come back, by chance."""
+        return AWAY_MIN_MS + int(spread_ms * self._chance())
+
+    def end(self, ended: Ended) -> None:
+        """End this line as soon as it can; the first one to say so decides how."""
+        if self._ended is None:
+            self._ended = ended
+            if self._group is not None:
+                self.spawn(_raise(ended))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Do *work* as long as the line lives; nothing new begins on one that is ending."""
+        try:
+            if self._group is not None:
+                return self._group.create_task(work)
+        except RuntimeError:  # the group is shutting down
+            pass
+        work.close()
+        return None
+
+    async def run(self, beat: Callable[[], bytes], *companions: Coroutine[Any, Any, None]) -> Ended:
+        """Live until somebody ends this line; return how.
+
+        Args:
+            beat: Asked regularly for the heartbeat, which is sent if nothing else was; what it
+                raises ends the line.
+            companions: Run beside; one that returns is done, one that raises ends the line.
+        """
+        ended: Ended | None = None
+        self._beats = self._loop.call_later(self._beat_s, self._time_to_beat, beat)
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                for companion in companions:
+                    self._group.create_task(companion)
+                if self._ended is not None:
+                    raise self._ended
+                await self._listen()
+        except* Ended as group:
+            ended = _first(group, Ended)
+        except* GatewayError as group:
+            refused = Goodbye.by(_first(group, GatewayError), self.away_ms())
+            ended = refused if ended is None else ended
+        except* Exception:
+            log.exception("a line failed")
+            ended = Goodbye(CloseCode.SERVER_ERROR, "internal", self.away_ms())
+        finally:
+            self._group = None
+            self._beats.cancel()
+            if self._expiry is not None:
+                self._expiry.cancel()
+        if self._ended is not None:
+            return self._ended
+        return Left("lost") if ended is None else ended
+
+    def expire_at(self, at_ms: int | None, wall_ms: Callable[[], int]) -> None:
+        """End with 4005 at *at_ms* of the clock *wall_ms*; replaces what was said before."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if at_ms is None:
+            return
+        left_s = (at_ms - wall_ms()) / 1000
+        if left_s <= 0:
+            self.end(Goodbye(CloseCode.TOKEN_EXPIRED, "token_expired", 0))
+        else:
+            wait_s = min(left_s, EXPIRY_LOOK_S)
+            self._expiry = self._loop.call_later(wait_s, self.expire_at, at_ms, wall_ms)
+
+    def _time_to_beat(self, beat: Callable[[], bytes]) -> None:
+        silent_s = self._loop.time() - self._sent_at_s
+        is_due = silent_s >= self._beat_s
+        wait_s = self._beat_s - (0 if is_due else silent_s)
+        self._beats = self._loop.call_later(wait_s, self._time_to_beat, beat)
+        self.spawn(self._beat(beat, is_due=is_due))
+
+    async def _beat(self, beat: Callable[[], bytes], *, is_due: bool) -> None:
+        data = beat()
+        if is_due:
+            await self.send(data)
+
+
+async def _raise(ended: Ended) -> None:
+    raise ended
+
+
+def _first(group: BaseExceptionGroup[E], kind: type[E]) -> E:
+    return next(error for error in group.exceptions if isinstance(error, kind))
+
+
+class Sockets:
+    """All lines of this process.
+
+    Args:
+        maximum: One more is refused.
+        chance: Returns a number of at least 0 and below 1, evenly spread.
+    """
+
+    def __init__(self, maximum: int, chance: Callable[[], float]) -> None:
+        self.chance = chance
+        self.is_draining = False
+        self._maximum = maximum
+        self._lines: dict[int, Line] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._greetings: dict[str, asyncio.Event] = {}
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._lines)
+
+    def check(self) -> None:
+        """Do nothing if there is room for one more.
+
+        Raises:
+            Draining: This process is going.
+            Overloaded: There are as many as may be.
+        """
+        if self.is_draining:
+            raise Draining
+        if self.count >= self._maximum:
+            raise Overloaded("There are too many connections.")
+
+    @contextmanager
+    def counting(self, line: Line) -> Iterator[None]:
+        """Count *line*; it can be ended from outside meanwhile."""
+        self._lines[id(line)] = line
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            del self._lines[id(line)]
+            if not self._lines:
+                self._empty.set()
+
+    # --- waves
+
+    async def drain(self, over_s: float) -> None:
+        """Send all clients elsewhere (4001), evenly over *over_s* seconds; no new ones come in."""
+        self.is_draining = True
+        lines = self._shuffled()
+        steps = max(1, round(over_s / DRAIN_STEP_S))
+        for step in range(steps):
+            part = slice(len(lines) * step // steps, len(lines) * (step + 1) // steps)
+            for line in lines[part]:
+                line.end(Goodbye(CloseCode.DRAINING, "draining", line.away_ms()))
+            await asyncio.sleep(over_s / steps)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GONE_WITHIN_S):
+                await self._empty.wait()
+
+    async def shed(self) -> None:
+        """Send one wave of clients elsewhere (4008); called each second while the store is gone."""
+        wave = self._shuffled()[: max(SHED_MIN, int(self.count * SHED_WAVE))]
+        for line in wave:
+            retry_after_ms = line.away_ms(SHED_SPREAD_MS)
+            line.end(Goodbye(CloseCode.STORE_UNAVAILABLE, "store_unavailable", retry_after_ms))
+        await asyncio.sleep(0)
+
+    def _shuffled(self) -> list[Line]:
+        return sorted(self._lines.values(), key=lambda _: self.chance())
+
+    # --- successors
+
+    @contextmanager
+    def greeting(self, connection_id: str) -> Iterator[asyncio.Event]:
+        """Announce that a connection of this process will get its hello; set the event then."""
+        event = self._greetings[connection_id] = asyncio.Event()
+        try:
+            yield event
+        finally:
+            event.set()
+            del self._greetings[connection_id]
+
+    async def greeted(self, connection_id: str, *, is_here: bool) -> None:
+        """Wait until a connection, of this process or another, has got its hello; bounded."""
+        event = self._greetings.get(connection_id)
+        if event is None:
+            await asyncio.sleep(0 if is_here else ELSEWHERE_S)
+            return
+        try:
+            async with asyncio.timeout(GREETED_WITHIN_S):
+                await event.wait()
+        except TimeoutError:
+            log.warning("connection %s has no hello yet", connection_id)

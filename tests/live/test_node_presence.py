@@ -1,0 +1,208 @@
+"""Node: connections end in the record, whatever happened to their socket, node or store."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from functools import partial
+
+import pytest
+import pytest_asyncio
+from msgspec.json import decode
+
+import gateway.node as node_module
+from gateway.core import command as c
+from gateway.core.model import State, Watch
+from gateway.core.query import View, Visibility
+from gateway.live import lease as lease_module
+from gateway.live import writer as writer_module
+from gateway.live.channel import Subscription, Tick
+from gateway.node import Node
+from gateway.store.embedded import EmbeddedValkey
+from tests.nodes import blank, connection, running_node
+from tests.support import MS, Proxy, S, eventually
+
+ALL = View(visibility=Visibility(by="all"))
+
+
+@pytest_asyncio.fixture
+async def node(valkey: EmbeddedValkey, prefix: str) -> AsyncIterator[Node]:
+    """One running node."""
+    async with running_node(valkey.url, prefix) as node:
+        yield node
+
+
+async def told(subscription: Subscription) -> list[str]:
+    """Return the types of the events that can be read right now."""
+    found = []
+    while subscription.is_behind:
+        delivery = await subscription.next()
+        if isinstance(delivery, Tick):
+            found += [event["type"] for event in decode(delivery.frame)["events"]]
+    return found
+
+
+async def connected(node: Node, session_id: str, **facts: object) -> None:
+    """Open a session with a socket on *node*."""
+    await node.open(blank(session_id, connection=connection(node, f"c-{session_id}"), **facts))
+
+
+def knows(node: Node, other: Node) -> bool:
+    """Return whether a node has seen the other's lease."""
+    return other.id in node.lease.live
+
+
+async def test_disconnect_during_an_outage_is_done_after(
+    valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket that ends while the store is away is not forgotten."""
+    monkeypatch.setattr(writer_module, "OUTCOME_S", 200 * MS)
+    async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
+        await connected(node, "s")
+        async with proxy.cut():
+            with node.holding("s", "c-s"):
+                pass
+            await node.disconnect("s", "c-s", "clean")
+            assert node.mirror.sessions["s"].is_connected
+        await eventually(lambda: not node.mirror.sessions["s"].is_connected, within=4 * S)
+
+        assert not node._goodbyes  # noqa: SLF001
+
+
+async def test_goodbye_to_what_is_gone_is_over(node: Node) -> None:
+    """The end of a connection that is closed, displaced or unknown changes nothing."""
+    await connected(node, "s")
+    await node.apply("s", c.Connect(connection=connection(node, "c2")))
+    for session_id, connection_id in (("s", "c-s"), ("nobody", "c9")):
+        await node.disconnect(session_id, connection_id, "lost")
+    assert node.mirror.sessions["s"].is_connected
+    await node.apply("s", c.Close())
+    await node.disconnect("s", "c2", "lost")
+
+    assert not node._goodbyes  # noqa: SLF001
+
+
+async def test_orphaned_connection_is_ended(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that the record gives to this node and no socket here holds is lost."""
+    monkeypatch.setattr(node_module, "ORPHAN_MS", -1_000)
+    await connected(node, "held")
+    await connected(node, "orphan")
+    with node.holding("held", "c-held"):
+        await node._upkeep()  # noqa: SLF001
+
+        assert node.mirror.sessions["orphan"].state == State.AWAY
+        assert node.mirror.sessions["held"].state == State.CONNECTED
+
+
+async def test_young_connection_is_no_orphan(node: Node) -> None:
+    """Between commit and socket there may be a moment."""
+    await connected(node, "young")
+    await node._upkeep()  # noqa: SLF001
+
+    assert node.mirror.sessions["young"].is_connected
+
+
+def quick_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make leases thirty times as quick."""
+    monkeypatch.setattr(lease_module, "RENEW_S", 100 * MS)
+    monkeypatch.setattr(lease_module, "WATCH_S", 20 * MS)
+    monkeypatch.setattr(lease_module, "OVERDUE_MS", 200 * S)
+    monkeypatch.setattr(lease_module, "DEAD_AFTER_MS", 400 * S)
+    monkeypatch.setattr(lease_module, "OUTAGE_MS", 2_000 * S)
+
+
+async def test_sessions_of_a_dead_node_are_away_soon(
+    valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others end, once, what a dead node held, in its name, and nothing else."""
+    quick_leases(monkeypatch)
+    async with AsyncExitStack() as alive:
+        one, two = [
+            await alive.enter_async_context(running_node(valkey.url, prefix, name))
+            for name in ("a", "b")
+        ]
+        await connected(one, "mine")
+        async with running_node(valkey.url, prefix, "dying") as dying:
+            for number in range(300):
+                await connected(dying, f"s{number}", linger_ms=15_000)
+            await one.reached(dying.mirror.position())
+            with one.subscribe(ALL) as watcher:
+                await told(watcher)
+                await eventually(lambda: one.lease.may_judge and two.lease.may_judge)
+                assert one.mirror.nodes == {dying.id: 300, one.id: 1}
+                assert await told(watcher) == []
+        died_s = time.monotonic()
+        with one.subscribe(ALL) as watcher:
+            await told(watcher)
+            await eventually(lambda: one.mirror.nodes == {one.id: 1}, within=4 * S)
+            took_s = time.monotonic() - died_s
+            await one.apply("mine", c.Update(name="x"))
+
+            assert await told(watcher) == ["session.disconnected"] * 300 + ["session.updated"]
+        assert took_s > 200 * MS
+        session = one.mirror.sessions["s7"]
+        assert session.state == State.AWAY
+        assert session.disconnected_at is not None
+        assert session.linger_at == session.disconnected_at + 60_000
+
+
+async def test_new_node_is_not_taken_for_dead(
+    valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions of a node that came after the last look at the leases are left alone."""
+    quick_leases(monkeypatch)
+    async with running_node(valkey.url, prefix, "a") as old:
+        await eventually(lambda: old.lease.may_judge)
+        ended = []
+        end = old._end_connections  # noqa: SLF001
+
+        async def watched(nodes: set[str]) -> None:
+            ended.append(nodes)
+            await end(nodes)
+
+        monkeypatch.setattr(old, "_end_connections", watched)
+        monkeypatch.setattr(lease_module, "RENEW_S", 10 * MS)
+        for number in range(8):
+            async with running_node(valkey.url, prefix, f"b{number}") as new:
+                await connected(new, f"s{number}")
+                await old.reached(new.mirror.position())
+                await eventually(partial(knows, old, new))
+                await new.leave()
+
+        assert ended == []
+
+
+async def test_leaving_node_says_goodbye(valkey: EmbeddedValkey, prefix: str, node: Node) -> None:
+    """A node that goes politely writes what it held back, leaves sessions away and no lease."""
+    async with running_node(valkey.url, prefix, "b") as leaver:
+        for number in range(20):
+            await connected(leaver, f"s{number}", watch=Watch(key="m"))
+        await leaver.open(blank("posted", watch=Watch(key="m")))
+        for position_ms in (1, 2):
+            await leaver.report("posted", c.Progress(position_ms=position_ms))
+            await leaver.report("s0", c.Progress(position_ms=position_ms))
+        with leaver.holding("s1", "c-s1"):
+            await leaver.leave()
+        await node.reached(leaver.mirror.position())
+        await node.lease.renew()
+
+        assert leaver.id not in node.lease.nodes
+        assert not node.mirror.nodes
+        for session_id in ("s0", "posted"):
+            watch = node.mirror.sessions[session_id].watch
+            assert watch is not None
+            assert watch.position_ms == 2
+
+
+async def test_leaving_without_a_store_is_quick(
+    valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that hangs does not keep a process from stopping."""
+    monkeypatch.setattr(node_module, "LEAVE_S", 200 * MS)
+    async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
+        for number in range(30):
+            await connected(node, f"s{number}")
+        async with proxy.stalled():
+            started_s = time.monotonic()
+            await node.leave()
+
+            assert time.monotonic() - started_s < 1 * S

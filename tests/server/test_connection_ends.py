@@ -1,0 +1,139 @@
+"""How the connection of a session ends, and what the record says of it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from msgspec.structs import replace
+
+from gateway.core.command import Disconnect
+from gateway.core.model import Session
+from gateway.settings import Settings
+from tests.server.conftest import Gateway, serving
+from tests.server.talk import Talk, dial
+from tests.support import eventually
+
+
+@pytest.fixture
+async def other(settings: Settings) -> AsyncIterator[Gateway]:
+    """A second node on the same data."""
+    async with serving(replace(settings, node_name="node-b")) as found:
+        yield found
+
+
+def record(gateway: Gateway, session_id: str) -> Session:
+    """Return what a node knows of a session."""
+    return gateway.node.mirror.sessions[session_id]
+
+
+async def ended(gateway: Gateway, session_id: str, cause: str) -> Session:
+    """Return the session once it is away, for this *cause*."""
+    await eventually(lambda: record(gateway, session_id).state == "away")
+    entries = await gateway.node.store.entries(0, 0, 1000)
+    assert f'"cause":"{cause}"'.encode() in entries[-1][1]
+    return record(gateway, session_id)
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1005])
+async def test_clean_close_leaves_the_session_away(gateway: Gateway, code: int) -> None:
+    """A page that goes away, a close and a close without a code are clean: linger runs."""
+    async with await dial(gateway, session="one") as ann:
+        await ann.hear("hello")
+        if code == 1005:
+            ann.socket.transport.write(b"\x88\x80\x00\x00\x00\x00")
+            await ann.socket.wait_closed()
+        else:
+            await ann.socket.close(code)
+        session = await ended(gateway, "one", "clean")
+        assert session.linger_at is not None
+
+
+@pytest.mark.parametrize("how", ["reset", "eof", "protocol error", "other code"])
+async def test_any_other_end_is_lost(gateway: Gateway, how: str) -> None:
+    """A connection that breaks, or is broken off, is lost: away, and linger runs."""
+    async with await dial(gateway, session="one") as ann:
+        await ann.hear("hello")
+        match how:
+            case "reset":
+                ann.drop()
+            case "eof":
+                ann.socket.transport.write_eof()
+            case "protocol error":
+                ann.socket.transport.write(b"\xf1\x80\x00\x00\x00\x00")
+            case _:
+                await ann.socket.close(3000)
+        session = await ended(gateway, "one", "lost")
+        assert session.linger_at is not None
+
+
+async def test_leave_closes_at_once(gateway: Gateway) -> None:
+    """A client that leaves is answered, closed 4500, and gone for good."""
+    async with await dial(gateway, session="one") as ann, gateway.http() as http:
+        await ann.hear("hello")
+        assert (await ann.ask("leave"))["type"] == "ack"
+        bye = await ann.bye()
+
+        assert (bye["code"], bye["reason"]) == (4500, "left")
+        reply = await http.get("/v1/sessions/one")
+        assert reply.status_code == 410
+        assert reply.json()["session"]["closed"]["outcome"] == "left"
+
+
+async def test_kick_ends_the_socket_and_keeps_the_session(gateway: Gateway) -> None:
+    """A kicked client gets 4501; its session is away."""
+    async with await dial(gateway, session="one") as ann, gateway.http() as http:
+        await ann.hear("hello")
+        assert (await http.delete("/v1/sessions/one/connection")).status_code == 200
+
+        assert (await ann.bye())["code"] == 4501
+        assert record(gateway, "one").state == "away"
+
+
+async def test_drain_sends_clients_elsewhere(gateway: Gateway, other: Gateway) -> None:
+    """A draining node says when to come back, records ``server``, and takes nobody new in."""
+    async with await dial(gateway, session="one") as ann:
+        hello = await ann.hear("hello")
+        gateway.node.is_draining = True
+        await gateway.context.sockets.drain(0.05)
+        bye = await ann.bye()
+
+        assert bye["code"] == 4001
+        assert bye["retry_after_ms"] >= 250
+        session = await ended(other, "one", "server")
+        assert session.linger_at is not None
+        assert session.disconnected_at is not None
+        assert session.linger_at - session.disconnected_at >= 60_000
+        async with await dial(other, token=None, session_token=hello["session_token"]) as back:
+            assert (await back.hear("hello"))["session"]["id"] == "one"
+
+
+async def test_shed_sends_clients_elsewhere(gateway: Gateway) -> None:
+    """A node that lost its store for good says 4008."""
+    async with await dial(gateway, session="one") as ann:
+        await ann.hear("hello")
+        await gateway.context.sockets.shed()
+
+        assert (await ann.bye())["code"] == 4008
+
+
+async def test_wrongly_ended_connection_attaches_again(gateway: Gateway, other: Gateway) -> None:
+    """A client that another node took for dead stays connected, and does not notice."""
+    async with await dial(gateway, session="one") as ann:
+        connection = (await ann.hear("hello"))["session"]["connection"]["id"]
+        await other.node.apply("one", Disconnect(connection=connection, cause="server"))
+        await eventually(lambda: record(gateway, "one").is_connected)
+
+        assert (await ann.ask("watch", key="m"))["type"] == "ack"
+
+
+async def test_goodbye_waits_for_the_store(gateway: Gateway) -> None:
+    """An end while nothing holds it any more leaves no ghost on this node."""
+    talks: list[Talk] = [await dial(gateway) for _ in range(5)]
+    for talk in talks:
+        await talk.hear("hello")
+        talk.drop()
+    await eventually(lambda: gateway.context.sockets.count == 0)
+    await eventually(
+        lambda: all(not one.is_connected for one in gateway.node.mirror.sessions.values())
+    )
+    for talk in talks:
+        await talk.socket.close()

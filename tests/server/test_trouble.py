@@ -1,0 +1,137 @@
+"""Sockets in trouble: clients that do not read or are dead, a store that does not answer."""
+
+import asyncio
+import contextlib
+import socket as sockets
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import pytest
+from msgspec.structs import replace
+
+from gateway import lines
+from gateway.core.command import Update
+from gateway.core.model import Session
+from gateway.settings import Settings
+from gateway.store.embedded import EmbeddedValkey
+from tests.server.conftest import Gateway
+from tests.server.talk import dial
+from tests.server.test_handshake import upgrade
+from tests.support import Proxy, S, eventually
+
+
+async def test_reader_that_stopped_is_given_up(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watcher that takes nothing is given up; those beside it miss nothing."""
+    monkeypatch.setattr(lines, "SEND_WITHIN_S", 0.2)
+    await gateway.node.open(Session(id="a", number=0, revision=0, created_at=0))
+    place = urlsplit(gateway.url)
+    with sockets.socket() as stuck:
+        stuck.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+        stuck.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(stuck, (place.hostname, place.port))
+        request = upgrade("/v1/events") + "\n"
+        await loop.sock_sendall(stuck, request.replace("\n", "\r\n").encode())
+        async with await dial(gateway, "/v1/events") as watcher:
+            await watcher.find("snapshot")
+            await eventually(lambda: gateway.context.sockets.count == 2)
+            revision = 1
+            while gateway.context.sockets.count == 2:
+                revision += 1
+                text = {"text": f"{revision} {'x' * 4000}"}
+                await gateway.node.apply("a", Update(attributes=text))
+                assert [event["revision"] for event in await watcher.events()] == [revision]
+            assert revision > 100  # it took the kernel's buffers and ours to fill
+
+
+class TestDeadClient:
+    """A gateway that pings often."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        """Quick pings."""
+        return replace(settings, heartbeat_s=0.2, pong_s=0.2)
+
+    async def test_client_without_pong_is_lost(self, gateway: Gateway) -> None:
+        """A client that answers no ping is taken for lost; the session is away."""
+        async with await dial(gateway, session="one") as ann:
+            await ann.hear("hello")
+            ann.socket.transport.pause_reading()
+            await eventually(lambda: gateway.node.mirror.sessions["one"].state == "away")
+            ann.drop()
+
+
+class TestStore:
+    """A gateway whose store can be made to stall."""
+
+    @pytest.fixture
+    async def proxy(self, valkey: EmbeddedValkey) -> AsyncIterator[Proxy]:
+        """The way to the store."""
+        async with Proxy(valkey.url) as proxy:
+            yield proxy
+
+    @pytest.fixture
+    def settings(self, settings: Settings, proxy: Proxy) -> Settings:
+        """The store behind it."""
+        return replace(settings, redis_url=proxy.url)
+
+    @pytest.mark.timeout(30)
+    async def test_stalled_store_is_told_and_ends_nothing(
+        self, gateway: Gateway, proxy: Proxy
+    ) -> None:
+        """Sockets stay; what they ask is an error, a new one gets 4008; then all goes on."""
+        async with await dial(gateway, session="one") as ann:
+            await ann.hear("hello")
+            async with proxy.stalled():
+                late = asyncio.create_task(dial(gateway, session="two"))
+                answer = asyncio.create_task(ann.ask("watch", key="m"))
+                async with asyncio.timeout(8 * S):
+                    code = (await answer)["code"]
+                    assert code in {"store_unavailable", "outcome_unknown"}
+                    async with await late as two:
+                        assert (await two.bye())["code"] == 4008
+
+            async def is_back() -> bool:
+                return bool((await ann.ask("watch", key="n"))["type"] == "ack")
+
+            await eventually(is_back, within=5 * S)
+            watch = gateway.node.mirror.sessions["one"].watch
+            assert watch is not None
+            assert watch.key == "n"
+
+    @pytest.mark.timeout(30)
+    async def test_client_that_left_meanwhile_is_away_afterwards(
+        self, gateway: Gateway, proxy: Proxy
+    ) -> None:
+        """A goodbye that could not be written is written when the store is back."""
+        async with await dial(gateway, session="one") as ann:
+            await ann.hear("hello")
+            async with proxy.stalled():
+                await ann.socket.close()
+                await asyncio.sleep(0)
+            await eventually(
+                lambda: gateway.node.mirror.sessions["one"].state == "away", within=8 * S
+            )
+
+
+async def test_clients_that_come_and_go_leave_nothing(gateway: Gateway) -> None:
+    """However handshakes end, no socket, mailbox or held connection is left behind."""
+    place = urlsplit(gateway.url)
+
+    async def vanish(after: int) -> None:
+        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        writer.write((upgrade() + "\n").replace("\n", "\r\n").encode())
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readexactly(after)
+        writer.transport.abort()
+
+    await asyncio.gather(*(vanish(after) for after in (0, 1, 20, 129, 200, 300) for _ in range(5)))
+    node = gateway.node
+    await eventually(lambda: gateway.context.sockets.count == 0)
+    await eventually(
+        lambda: not any(one.is_connected for one in node.mirror.sessions.values()), within=5 * S
+    )
+    assert not node._held  # noqa: SLF001 - there is no other way to see a leak
+    assert not node.hub._mailboxes  # noqa: SLF001
