@@ -8,15 +8,15 @@ Not here: who may do what (``api``), when the process starts and ends (``app``).
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 from msgspec.json import encode
 from msgspec.structs import replace
 
-from gateway.core.command import AnyCommand, Disconnect, Expire, Open, Progress, UpdateStream
+from gateway.core.command import AnyCommand, Expire, Open, Progress, UpdateStream
 from gateway.core.document import Document, Message
 from gateway.core.errors import (
     BadPosition,
@@ -31,10 +31,10 @@ from gateway.core.errors import (
     Unavailable,
     UnknownStream,
 )
-from gateway.core.event import ActiveEntry, encode_entry
 from gateway.core.model import Cause, Session
 from gateway.core.position import Position
 from gateway.core.query import View
+from gateway.live.attached import Attached, each
 from gateway.live.channel import Subscription
 from gateway.live.closer import Closer, Due
 from gateway.live.coalescer import Coalescer
@@ -45,16 +45,13 @@ from gateway.live.lease import RENEW_S, Lease, rank
 from gateway.live.mirror import Mirror
 from gateway.live.writer import SEEN_S, TooEarly, Writer
 from gateway.store.clock import RedisClock
-from gateway.store.commit import Commit
 from gateway.store.store import Store
 
 TURN_S: Final = 5.0  # a command waits this long for those of its session before it
-WORKERS: Final = 256  # writes of upkeep on their way at once; one pipeline full
 LEAVE_S: Final = 3.0  # to say goodbye; a store that is away must not keep the process
 UPKEEP_S: Final = 1.0  # between two looks at held-back updates and lost goodbyes
 ACTIVE_S: Final = 10.0  # between two reports of who was active
 TRIM_S: Final = 60.0  # between two looks for what is past its time
-ORPHAN_MS: Final = 10_000  # a connection of this node that no socket holds is ended after this
 UNREADY_MS: Final = 3_000  # a node that did not hear from its store for this long is not ready
 
 T = TypeVar("T")
@@ -90,9 +87,7 @@ class Node:
         self.documents = Documents(self._writer, self.mirror)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._coalescer = Coalescer()
-        self._held: dict[str, str] = {}  # connection id to session id
-        self._goodbyes: dict[str, tuple[str, Cause]] = {}
-        self._active: dict[str, int] = {}
+        self._attached = Attached(store, self.mirror, self.id, self.apply)
 
     # --- life
 
@@ -114,7 +109,7 @@ class Node:
                 group.create_task(self.feed.follow(partition))
             group.create_task(self._keep_lease())
             group.create_task(self._every(UPKEEP_S, self._upkeep))
-            group.create_task(self._every(ACTIVE_S, self._report_active))
+            group.create_task(self._every(ACTIVE_S, self._attached.report_active))
             group.create_task(self._every(TRIM_S, self._trim))
             await self.feed.caught_up()
             group.create_task(self.closer.run())
@@ -124,12 +119,8 @@ class Node:
         self.is_draining = True
         try:
             async with asyncio.timeout(LEAVE_S):
-                await self._each(self._coalescer.sessions(), self._flush)
-                await self._each(
-                    list(self._held.items()),
-                    lambda held: self.disconnect(held[1], held[0], "server"),
-                )
-                await self._end_connections({self.id})
+                await each(self._coalescer.sessions(), self._flush)
+                await self._attached.end_all()
                 await self.lease.release()
         except (Unavailable, TimeoutError):
             log.warning("the store is away: others will end the sessions of this node")
@@ -300,35 +291,17 @@ class Node:
 
     # --- connections
 
-    @contextmanager
-    def holding(self, session_id: str, connection_id: str) -> Iterator[None]:
+    def holding(self, session_id: str, connection_id: str) -> AbstractContextManager[None]:
         """Say that a socket here holds this connection."""
-        self._held[connection_id] = session_id
-        try:
-            yield
-        finally:
-            del self._held[connection_id]
+        return self._attached.holding(session_id, connection_id)
 
     async def disconnect(self, session_id: str, connection_id: str, cause: Cause) -> None:
         """End a connection; if the store is away it is done as soon as it is back."""
-        self._goodbyes[connection_id] = (session_id, cause)
-        await self._say_goodbye(connection_id)
-
-    async def _say_goodbye(self, connection_id: str) -> None:
-        if connection_id not in self._goodbyes:
-            return
-        session_id, cause = self._goodbyes[connection_id]
-        try:
-            await self.apply(session_id, Disconnect(connection=connection_id, cause=cause))
-        except GatewayError as error:
-            if error.retry:
-                return
-        self._goodbyes.pop(connection_id, None)
+        await self._attached.disconnect(session_id, connection_id, cause)
 
     def touch(self, session_id: str) -> None:
         """Note that the client spoke; told to the others every 10 s."""
-        if session_id in self.mirror.sessions:
-            self._active[session_id] = self.mirror.active[session_id] = self.clock.now_ms()
+        self._attached.touch(session_id)
 
     # --- upkeep
 
@@ -344,22 +317,8 @@ class Node:
         now_ms = self.clock.now_ms()
         for session_id in (due := self._coalescer.due(now_ms)):
             self._coalescer.written(session_id, now_ms)
-        await self._each(due, self._flush)
-        await self._each(list(self._goodbyes), self._say_goodbye)
-        if self.mirror.nodes[self.id] > len(self._held):
-            await self._end_orphans(now_ms)
-
-    async def _each(self, items: list[T], work: Callable[[T], Awaitable[None]]) -> None:
-        """Do *work* on all, ``WORKERS`` at once, so that they share pipelines."""
-        queue = iter(items)
-
-        async def worker() -> None:
-            for item in queue:
-                await work(item)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(WORKERS, len(items))):
-                group.create_task(worker())
+        await each(due, self._flush)
+        await self._attached.tidy(now_ms)
 
     async def _flush(self, session_id: str) -> None:
         try:
@@ -367,29 +326,6 @@ class Node:
         except GatewayError as error:
             if not isinstance(error, NotFound):
                 log.warning("held-back updates of a session are not written yet: %s", error.code)
-
-    async def _end_orphans(self, now_ms: int) -> None:
-        for session in list(self.mirror.sessions.values()):
-            connection = session.connection
-            if (
-                connection
-                and session.is_connected
-                and connection.node == self.id
-                and connection.id not in self._held
-                and connection.connected_at < now_ms - ORPHAN_MS
-            ):
-                await self.disconnect(session.id, connection.id, "lost")
-
-    async def _report_active(self) -> None:
-        if not self._active:
-            return
-        active, self._active = self._active, {}
-        entry = ActiveEntry(at=self.clock.now_ms(), active=active)
-        try:
-            await self.store.commit(0, Commit(entry=encode_entry(entry)))
-        except Unavailable:
-            self._active = active | self._active
-            raise
 
     async def _trim(self) -> None:
         now_ms = self.clock.now_ms()
@@ -416,17 +352,8 @@ class Node:
                     wait_s = RENEW_S / 6
                 dead = known - self.lease.live
                 if dead and self.lease.may_judge and (ending is None or ending.done()):
-                    ending = group.create_task(self._end_connections(dead))
+                    ending = group.create_task(self._attached.end_of(dead))
                 await asyncio.sleep(wait_s)
-
-    async def _end_connections(self, nodes: set[str]) -> None:
-        """End the connections of nodes that died."""
-        ends = [
-            (session.id, session.connection.id)
-            for session in self.mirror.sessions.values()
-            if session.connection and session.is_connected and session.connection.node in nodes
-        ]
-        await self._each(ends, lambda end: self.disconnect(*end, "server"))
 
     async def _expire(self, due: Due) -> int | None:
         try:

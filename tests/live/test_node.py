@@ -312,8 +312,8 @@ async def test_activity_reaches_other_nodes(
         await node.open(blank("s"))
         node.touch("s")
         node.touch("closed meanwhile")
-        await node._report_active()  # noqa: SLF001
-        await node._report_active()  # noqa: SLF001
+        await node._attached.report_active()  # noqa: SLF001
+        await node._attached.report_active()  # noqa: SLF001
         await eventually(lambda: other.mirror.active == {"s": node.mirror.active["s"]})
 
         assert node.mirror.sessions["s"].revision == 1

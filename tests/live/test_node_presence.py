@@ -13,6 +13,7 @@ import gateway.node as node_module
 from gateway.core import command as c
 from gateway.core.model import State, Watch
 from gateway.core.query import View, Visibility
+from gateway.live import attached
 from gateway.live import lease as lease_module
 from gateway.live import writer as writer_module
 from gateway.live.channel import Subscription, Tick
@@ -65,7 +66,7 @@ async def test_disconnect_during_an_outage_is_done_after(
             assert node.mirror.sessions["s"].is_connected
         await eventually(lambda: not node.mirror.sessions["s"].is_connected, within=4 * S)
 
-        assert not node._goodbyes  # noqa: SLF001
+        assert not node._attached._goodbyes  # noqa: SLF001
 
 
 async def test_goodbye_to_what_is_gone_is_over(node: Node) -> None:
@@ -78,12 +79,12 @@ async def test_goodbye_to_what_is_gone_is_over(node: Node) -> None:
     await node.apply("s", c.Close())
     await node.disconnect("s", "c2", "lost")
 
-    assert not node._goodbyes  # noqa: SLF001
+    assert not node._attached._goodbyes  # noqa: SLF001
 
 
 async def test_orphaned_connection_is_ended(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that the record gives to this node and no socket here holds is lost."""
-    monkeypatch.setattr(node_module, "ORPHAN_MS", -1_000)
+    monkeypatch.setattr(attached, "ORPHAN_MS", -1_000)
     await connected(node, "held")
     await connected(node, "orphan")
     with node.holding("held", "c-held"):
@@ -153,13 +154,14 @@ async def test_new_node_is_not_taken_for_dead(
     async with running_node(valkey.url, prefix, "a") as old:
         await eventually(lambda: old.lease.may_judge)
         ended = []
-        end = old._end_connections  # noqa: SLF001
+        holder = old._attached  # noqa: SLF001
+        end = holder.end_of
 
         async def watched(nodes: set[str]) -> None:
             ended.append(nodes)
             await end(nodes)
 
-        monkeypatch.setattr(old, "_end_connections", watched)
+        monkeypatch.setattr(holder, "end_of", watched)
         monkeypatch.setattr(lease_module, "RENEW_S", 10 * MS)
         for number in range(8):
             async with running_node(valkey.url, prefix, f"b{number}") as new:

@@ -133,5 +133,5 @@ async def test_clients_that_come_and_go_leave_nothing(gateway: Gateway) -> None:
     await eventually(
         lambda: not any(one.is_connected for one in node.mirror.sessions.values()), within=5 * S
     )
-    assert not node._held  # noqa: SLF001 - there is no other way to see a leak
+    assert not node._attached._held  # noqa: SLF001 - there is no other way to see a leak
     assert not node.hub._mailboxes  # noqa: SLF001
