@@ -1,0 +1,89 @@
+"""Players in Gameye's way: they are a session's members, and each is in it once.
+
+Gameye's documents leave open what ``players`` of an answer holds. Its client counts them to know
+how many are in, so a join tells all who are there now; a leave tells who left.
+"""
+
+from typing import Final
+
+from msgspec import UNSET
+from starlette.responses import Response
+
+from gateway.core.command import Join, Leave
+from gateway.core.errors import Forbidden, NotFound, SessionClosed, UnknownMember
+from gateway.core.model import Session
+from gateway.core.query import Filter, View
+from gateway.dialects.gameye.errors import wrong
+from gateway.dialects.gameye.operation import Call, reply
+from gateway.dialects.gameye.reading import JoinBody, LeaveBody
+from gateway.dialects.gameye.sessions import AnyCall, visible
+from gateway.dialects.gameye.shapes import Roster
+
+LEAVE_MAX: Final = 256  # sessions that one request leaves; each is a write
+
+
+async def join(call: Call[JoinBody]) -> Response:
+    """Let players in; those who are there already stay."""
+    session = await _open(call, call.body.session)
+    try:
+        after = await call.node.apply(session.id, Join(members=call.body.players))
+    except SessionClosed:
+        raise NotFound(_ENDED) from None
+    return reply(Roster(count=len(after.members), players=after.members))
+
+
+async def leave(call: Call[LeaveBody]) -> Response:
+    """Let players go, from one session or from every one they are in."""
+    players = tuple(dict.fromkeys(call.body.players))
+    if call.body.session is UNSET:
+        sessions = _with(call, players)
+    else:
+        sessions = [await _open(call, call.body.session)]
+    gone: set[str] = set()
+    left = 0
+    for session in sessions:
+        here = tuple(player for player in players if player in session.members)
+        try:
+            after = await call.node.apply(session.id, Leave(members=here))
+        except (NotFound, SessionClosed):  # UnknownMember too: somebody else was faster
+            continue
+        gone.update(here)
+        left += len(after.members)
+    if not gone:
+        raise UnknownMember("None of these players is in a session.")
+    removed = tuple(player for player in players if player in gone)
+    return reply(Roster(count=left, players=removed))
+
+
+async def _open(call: AnyCall, session_id: str) -> Session:
+    """Return the session of this id if it is open and the caller may change it.
+
+    Raises:
+        NotFound: There is none, it ended, or the caller does not see it.
+        Forbidden: The token is good for another workspace.
+    """
+    session = await visible(call, session_id)
+    if session.closed:
+        raise NotFound(_ENDED)
+    if not call.principal.covers(session.workspace):
+        raise Forbidden("This token is good for another workspace.")
+    return session
+
+
+def _with(call: AnyCall, players: tuple[str, ...]) -> list[Session]:
+    """Return every session that has one of *players* and that the caller may change."""
+    visibility = call.principal.visibility()
+    found: dict[str, Session] = {}
+    for player in players:
+        view = View(filter=Filter(member=player), visibility=visibility)
+        found |= {
+            session.id: session
+            for session in call.node.mirror.all_in(view)
+            if call.principal.covers(session.workspace)
+        }
+        if len(found) > LEAVE_MAX:
+            raise wrong("session", f"is required: they are in more than {LEAVE_MAX} sessions")
+    return list(found.values())
+
+
+_ENDED: Final = "This session has ended."

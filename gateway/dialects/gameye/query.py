@@ -1,0 +1,219 @@
+"""The query of Gameye's list: what is asked for, and whether a session is that.
+
+Gameye writes maps and comparisons with brackets: ``filter[mode]=duel``, ``playerCount[lt]=8``. A
+parameter that it does not know is ignored, as there; one that it knows in a form that it does not
+know is refused, so that a slip never lists everything.
+Not here: how a query is split into pairs (``reading``).
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from msgspec import Struct
+
+from gateway.core.query import Filter
+from gateway.dialects.gameye.errors import violated
+from gateway.dialects.gameye.shapes import FIELDS, Shown, Violation
+
+Pairs = list[tuple[str, str]]
+
+_TRUE: Final = frozenset({"1", "true"})
+_FALSE: Final = frozenset({"", "0", "false"})
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_BRACKETS: Final = re.compile(r"([A-Za-z]+)\[([^\[\]]*)\]")
+_PLACE: Final = re.compile(r"[0-9]*", re.ASCII)  # of filter[]=key and filter[0]=key
+
+
+class Wanted(NamedTuple):
+    """One pair of ``filter`` or ``filterNot``; without a value the label need only be there."""
+
+    key: str
+    value: str | None
+
+    def holds(self, seen: Shown) -> bool:
+        """Whether it is true of a session: of its label, else of its field of that name."""
+        label = seen.session.labels.get(self.key)
+        if self.value is None:
+            return label is not None
+        return (seen.field(self.key) if label is None else label) == self.value
+
+
+class ListQuery(Struct, frozen=True, kw_only=True):
+    """What a list shows.
+
+    Args:
+        all: Whether those that ended are shown too.
+        location: The region, exactly.
+        image: The image, exactly.
+        tag: The build, exactly.
+        host: The machine, exactly.
+        fewer_than: Sessions with fewer players.
+        more_than: Sessions with more players.
+        having: What must all be true.
+        lacking: What must all be false.
+        as_text: Whether ``port`` and ``labels`` are strings.
+    """
+
+    all: bool = False
+    location: str | None = None
+    image: str | None = None
+    tag: str | None = None
+    host: str | None = None
+    fewer_than: int | None = None
+    more_than: int | None = None
+    having: tuple[Wanted, ...] = ()
+    lacking: tuple[Wanted, ...] = ()
+    as_text: bool = False
+
+    def matches(self, seen: Shown) -> bool:
+        """Whether a session is asked for."""
+        players = len(seen.session.members)
+        return (
+            (self.all or not seen.is_ended)
+            and (self.location is None or seen.location == self.location)
+            and (self.image is None or seen.image == self.image)
+            and (self.tag is None or seen.tag == self.tag)
+            and (self.host is None or seen.host == self.host)
+            and (self.fewer_than is None or players < self.fewer_than)
+            and (self.more_than is None or players > self.more_than)
+            and all(wanted.holds(seen) for wanted in self.having)
+            and not any(wanted.holds(seen) for wanted in self.lacking)
+        )
+
+    @property
+    def index(self) -> Filter:
+        """A filter of ours that lets through at least what matches, and is fast."""
+        return Filter(
+            labels={
+                wanted.key: wanted.value
+                for wanted in self.having
+                if wanted.value is not None and wanted.key not in FIELDS
+            }
+        )
+
+
+class _Reader:
+    """Takes parameters out of pairs, and collects what is wrong with them."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        self._pairs = list(pairs)
+        self.violations: list[Violation] = []
+
+    def blame(self, field: str, description: str) -> None:
+        self.violations.append(Violation(field=field, description=description))
+
+    def text(self, name: str) -> str | None:
+        values = [text for known, text in self._pairs if known == name]
+        if len(values) > 1:
+            self.blame(name, "must not be given more than once")
+        return values[0] if values else None
+
+    def read(self, name: str, parse: Callable[[str], int | None], what: str) -> int | None:
+        text = self.text(name)
+        value = None if text is None else parse(text)
+        if text is not None and value is None:
+            self.blame(name, f"must be {what}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        return bool(self.read(name, _flag, "true or false"))
+
+    def encoding(self) -> bool:
+        return bool(self.read("encoding", {"object": 0, "string": 1}.get, "object or string"))
+
+    def brackets(self, name: str, operators: frozenset[str] | None = None) -> Pairs:
+        """Return what stands in the brackets after *name*, and the value."""
+        found = []
+        for known, text in self._pairs:
+            match = _BRACKETS.fullmatch(known)
+            if match and match[1] == name and (operators is None or match[2] in operators):
+                found.append((match[2], text))
+            elif known == name or known.startswith(f"{name}["):
+                wanted = "|".join(sorted(operators)) if operators else "<key>"
+                self.blame(known[:64], f"must be {name}[{wanted}]=<value>")
+        return found
+
+    def wanted(self, name: str) -> tuple[Wanted, ...]:
+        return tuple(
+            Wanted(text, None) if _PLACE.fullmatch(key) else Wanted(key, text)
+            for key, text in self.brackets(name)
+        )
+
+    def finish(self) -> None:
+        if self.violations:
+            raise violated(*self.violations)
+
+
+def read_list(pairs: Iterable[tuple[str, str]]) -> ListQuery:
+    """Return what a list is asked for.
+
+    Raises:
+        Invalid: Parameters cannot be understood; it says which.
+    """
+    reader = _Reader(pairs)
+    reader.brackets("playerCount", frozenset({"lt", "gt"}))
+    query = ListQuery(
+        all=reader.flag("all"),
+        location=reader.text("location"),
+        image=reader.text("image"),
+        tag=reader.text("tag"),
+        host=reader.text("host"),
+        fewer_than=reader.read("playerCount[lt]", _integer, "an integer"),
+        more_than=reader.read("playerCount[gt]", _integer, "an integer"),
+        having=reader.wanted("filter"),
+        lacking=reader.wanted("filterNot"),
+        as_text=reader.encoding(),
+    )
+    reader.finish()
+    return query
+
+
+def read_encoding(pairs: Iterable[tuple[str, str]]) -> bool:
+    """Return whether ``port`` and ``labels`` are to be strings.
+
+    Raises:
+        Invalid: ``encoding`` is neither object nor string.
+    """
+    reader = _Reader(pairs)
+    as_text = reader.encoding()
+    reader.finish()
+    return as_text
+
+
+def read_texts(pairs: Iterable[tuple[str, str]], *names: str) -> list[str]:
+    """Return parameters that must be there.
+
+    Raises:
+        Invalid: One is missing, empty or repeated.
+    """
+    reader = _Reader(pairs)
+    texts = []
+    for name in names:
+        text = reader.text(name)
+        if not text:
+            reader.blame(name, "is required")
+        texts.append(text or "")
+    reader.finish()
+    return texts
+
+
+def read_follow(pairs: Iterable[tuple[str, str]]) -> bool:
+    """Return whether a log is to be followed.
+
+    Raises:
+        Invalid: ``follow`` is neither true nor false.
+    """
+    reader = _Reader(pairs)
+    follow = reader.flag("follow")
+    reader.finish()
+    return follow
+
+
+def _flag(text: str) -> int | None:
+    text = text.lower()  # Python's clients say True
+    return 1 if text in _TRUE else 0 if text in _FALSE else None
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if _INTEGER.fullmatch(text) else None

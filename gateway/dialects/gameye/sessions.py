@@ -1,0 +1,203 @@
+"""Sessions in Gameye's way: list, describe, start, stop.
+
+A start opens a session without a connection. A stop is a delayed close, so that a connected client
+is warned and may save; one that would change nothing any more is a conflict. What ended is listed
+only with ``all``, the newest ``ENDED_MAX`` of it, and looked at alone until its tombstone expires.
+Not here: players (``players``), how a session is shown (``shapes``).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Final
+from uuid import uuid4
+
+from msgspec import UNSET, ValidationError, convert, to_builtins
+from msgspec.json import encode
+from starlette.responses import Response, StreamingResponse
+
+from gateway.core.command import RequestClose
+from gateway.core.errors import Conflict, Forbidden, NotFound, Overloaded, SessionClosed
+from gateway.core.model import Private, Session, SessionId
+from gateway.core.query import View, Visibility
+from gateway.dialects.gameye.operation import JSON, Call, reply
+from gateway.dialects.gameye.query import ListQuery, read_encoding, read_list
+from gateway.dialects.gameye.reading import StartBody, ttl_ms
+from gateway.dialects.gameye.shapes import (
+    ATTRIBUTE,
+    TAG,
+    Facts,
+    Shown,
+    description,
+    entry,
+    shown,
+    started,
+    timestamp,
+)
+from gateway.live.mirror import Tombstone
+
+ENDED_MAX: Final = 1_000  # ended sessions in one list; each costs a question to the store
+AT_ONCE: Final = 500  # sessions that are looked at or written before others get their turn
+STOPPED: Final = "stopped"  # why a session closes that was stopped here
+
+AnyCall = Call[Any]
+
+
+async def list_sessions(call: Call[None]) -> Response:
+    """List what runs, or everything."""
+    query = read_list(call.pairs)
+    mirror, visibility = call.node.mirror, call.principal.visibility()
+    sessions = mirror.all_in(View(filter=query.index, visibility=visibility))
+    if query.all:
+        gone = list(mirror.gone.values())  # of the same moment: nothing twice, nothing left out
+        sessions.extend(await _ended(call, gone))
+        sessions.sort(key=lambda session: (session.created_at, session.id))
+    rows = await matching(call, query, sessions)
+    pieces = _written(rows, as_text=query.as_text)
+    if len(rows) > AT_ONCE:
+        return StreamingResponse(pieces, media_type=JSON)
+    return Response(b"".join([piece async for piece in pieces]), media_type=JSON)
+
+
+async def matching(call: AnyCall, query: ListQuery, sessions: Iterable[Session]) -> list[Shown]:
+    """Return those *sessions* that *query* asks for, in Gameye's words."""
+    now_ms, home = call.node.clock.now_ms(), call.home
+    found = []
+    for number, session in enumerate(sessions, 1):
+        seen = shown(session, home, now_ms)
+        if query.matches(seen):
+            found.append(seen)
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return found
+
+
+async def _written(rows: list[Shown], *, as_text: bool) -> AsyncIterator[bytes]:
+    yield b'{"sessions":['
+    for start in range(0, len(rows), AT_ONCE):
+        some = rows[start : start + AT_ONCE]
+        text = b",".join(encode(entry(seen, as_text=as_text)) for seen in some)
+        yield b"," + text if start else text
+        await asyncio.sleep(0)
+    yield b"]}"
+
+
+async def _ended(call: AnyCall, gone: list[Tombstone]) -> list[Session]:
+    """Return the final records of the newest ended sessions that the caller may see."""
+    visibility = call.principal.visibility()
+    wanted: list[str] = []
+    for number, tombstone in enumerate(reversed(gone), 1):
+        if _allows(visibility, tombstone):
+            wanted.append(tombstone.id)
+            if len(wanted) == ENDED_MAX:
+                break
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
+    records = []
+    for session_id in wanted:
+        try:
+            await call.node.find(session_id)
+        except SessionClosed as error:
+            if isinstance(error.record, Session):
+                records.append(error.record)
+        except NotFound:  # its tombstone expired meanwhile
+            pass
+    return records
+
+
+def _allows(visibility: Visibility, tombstone: Tombstone) -> bool:
+    return visibility.allows(
+        Session(
+            id=tombstone.id,
+            number=tombstone.number,
+            revision=tombstone.revision,
+            created_at=0,
+            account=tombstone.account,
+            workspace=tombstone.workspace,
+        )
+    )
+
+
+async def describe_session(call: Call[None]) -> Response:
+    """Look at one session, also one that ended."""
+    as_text = read_encoding(call.pairs)
+    session = await visible(call, call.path["id"])
+    seen = shown(session, call.home, call.node.clock.now_ms())
+    return reply(description(seen, as_text=as_text))
+
+
+async def start_session(call: Call[StartBody]) -> Response:
+    """Open a session without a connection."""
+    body, mirror = call.body, call.node.mirror
+    session_id = str(uuid4()) if body.id is UNSET else body.id
+    is_new = session_id not in mirror.sessions
+    if is_new and len(mirror.sessions) >= call.context.settings.max_sessions:
+        raise Overloaded("There are too many sessions.")
+    session = await call.node.open(_new_session(call, session_id))
+    seen = shown(session, call.home, call.node.clock.now_ms())
+    return reply(started(seen), 201, {"Location": f"{call.root}/session/{session.id}"})
+
+
+def _new_session(call: Call[StartBody], session_id: str) -> Session:
+    body, principal = call.body, call.principal
+    facts = Facts(
+        image=body.image,
+        tag=TAG if body.version is UNSET else body.version,
+        location=body.location,
+        args=() if body.args is UNSET else body.args,
+        restart=body.restart is True,
+        external_id=None if body.external_id is UNSET else body.external_id,
+    )
+    return Session(
+        id=session_id,
+        number=0,
+        revision=0,
+        created_at=0,
+        name=body.image,
+        account=principal.account,
+        workspace=principal.workspace,
+        service=body.image,
+        labels={} if body.labels is UNSET else body.labels,
+        attributes={ATTRIBUTE: to_builtins(facts)},
+        ttl_ms=None if body.ttl is UNSET else ttl_ms(body.ttl),
+        private=Private(environment=None if body.env is UNSET else body.env),
+    )
+
+
+async def stop_session(call: Call[None]) -> Response:
+    """Close a session after the time that stops take."""
+    session = await visible(call, call.path["id"])
+    if session.closed:
+        raise Conflict(f"It ended at {timestamp(session.closed.at)}.")
+    if not call.principal.covers(session.workspace):
+        raise Forbidden("This token is good for another workspace.")
+    now_ms = call.node.clock.now_ms()
+    at = now_ms + round(call.context.settings.gameye_stop_after_s * 1000)
+    if session.closing and session.closing.at <= at:
+        raise Conflict(f"It is stopping, and ends at {timestamp(session.closing.at)}.")
+    wanted = RequestClose(at=at, reason=STOPPED, by=call.principal.name)
+    await call.node.apply(session.id, wanted)
+    return Response(status_code=204)
+
+
+async def visible(call: AnyCall, session_id: str) -> Session:
+    """Return the session of this id, open or ended.
+
+    Raises:
+        NotFound: There is none, or the caller does not see it.
+        GatewayError: The store did not answer.
+    """
+    try:
+        convert(session_id, SessionId)  # nothing else may be asked of the store
+        session = await call.node.find(session_id)
+    except (ValidationError, NotFound):
+        raise NotFound(_UNKNOWN) from None
+    except SessionClosed as error:
+        if not isinstance(error.record, Session):
+            raise
+        session = error.record
+    if not call.principal.visibility().allows(session):
+        raise NotFound(_UNKNOWN)
+    return session
+
+
+_UNKNOWN: Final = "There is no such session."

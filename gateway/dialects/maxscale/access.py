@@ -1,0 +1,185 @@
+"""Access: who asks, in MaxScale's way: a cookie, a bearer token, or a name and a password.
+
+Accounts of MaxScale are ``admin`` or ``basic`` (may only read). Ours have scopes: whoever lacks the
+one that a request needs is told what MaxScale tells a ``basic`` user. All tokens of the gateway are
+good here. Tokens that are issued here are good at all doors if the gateway has a key to sign with,
+else only here, signed with a key that all nodes of the same store have.
+"""
+
+import hashlib
+import hmac
+from base64 import b64decode
+from contextlib import suppress
+from functools import lru_cache
+from typing import Final
+
+from msgspec.structs import replace
+from starlette.types import Scope as AsgiScope
+
+from gateway.auth.credentials import (
+    Credential,
+    Networks,
+    Origins,
+    check_same_site,
+    cors_origin,
+    headers,
+    networks,
+    one_header,
+    origins,
+)
+from gateway.auth.principals import TOKEN_MAX, Principal, Scope
+from gateway.auth.tokens import LEEWAY_MS, Claims, Verifier, configured_key, create_token
+from gateway.context import Context
+from gateway.core.errors import Unauthorized
+from gateway.settings import Settings
+
+COOKIE: Final = "token_sig"
+LIFE_S: Final = 28_800  # of a token, unless max-age asks for another
+LIFE_MAX_S: Final = 86_400  # MaxScale's default of admin_jwt_max_age
+PAIR_MAX: Final = 4096  # characters of a name and a password in base64
+
+_PURPOSE: Final = b"maxscale tokens"
+
+
+class Access:
+    """Who may come in through this door.
+
+    Args:
+        context: Users, tokens, and the store's secret.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._signing = context.settings
+        self._verifier: Verifier | None = None
+        if not _can_sign(context.settings):
+            self._signing = _own(context.settings, context.node.store.secret)
+            self._verifier = Verifier(self._signing)
+
+    async def caller(self, scope: AsgiScope) -> Principal:
+        """Return who sends a request; a cookie counts before a header.
+
+        Raises:
+            Unauthorized: Nobody we know.
+            Forbidden: The page of somebody else asks, with what the browser adds by itself.
+            Overloaded: Too many log in at once.
+        """
+        if (cookie := _cookie(scope)) is not None:
+            try:
+                principal = await self._bearer(cookie)
+            except Unauthorized:
+                pass  # an old cookie does not shut out who logs in anew
+            else:
+                self._check_site(scope, cookie)
+                return principal
+        kind, text = _authorization(scope)
+        if kind == "bearer":
+            return await self._bearer(text)
+        return await self.login(scope)
+
+    async def login(self, scope: AsgiScope) -> Principal:
+        """Return who shows a name and a password.
+
+        Raises:
+            GatewayError: As :meth:`caller`.
+        """
+        kind, text = _authorization(scope)
+        name, colon, password = _pair(text).partition(":") if kind == "basic" else ("", "", "")
+        if not colon:
+            raise Unauthorized
+        principal = await self._context.users.verify(name, password, self._context.wall_ms())
+        if headers(scope, b"sec-fetch-site"):
+            self._check_site(scope, text)  # browsers remember passwords and send them unasked
+        return principal
+
+    def issue(self, principal: Principal, life_s: int | None) -> str:
+        """Return a new token that stands for *principal*.
+
+        Args:
+            principal: Who logged in.
+            life_s: Seconds it is good for, as asked; a day at most.
+        """
+        now_ms = self._context.wall_ms()
+        claims = Claims(
+            account=principal.account or principal.name,
+            workspace=principal.workspace,
+            scopes=frozenset(principal.scopes),
+            expires_at=now_ms + min(life_s or LIFE_S, LIFE_MAX_S) * 1000,
+        )
+        return create_token(self._signing, claims, now_ms)
+
+    async def _bearer(self, token: str) -> Principal:
+        if self._verifier is not None and len(token) <= TOKEN_MAX and token.isascii():
+            with suppress(Unauthorized):
+                return _principal(await self._verifier.verify(token, self._context.wall_ms()))
+        return await self._context.principal_of(Credential(token=token, source="header"))
+
+    def _check_site(self, scope: AsgiScope, token: str) -> None:
+        settings = self._context.settings
+        if cors_origin(scope, known_origins(settings.allowed_origins)) is None:
+            shown = Credential(token=token, source="cookie")
+            check_same_site(scope, shown, known_networks(settings.trusted_proxies))
+
+
+def _principal(claims: Claims) -> Principal:
+    return Principal(
+        name=claims.account or "token",
+        scopes=frozenset(scope for scope in Scope if scope in claims.scopes),
+        account=claims.account,
+        workspace=claims.workspace,
+        expires_at=claims.expires_at and claims.expires_at + LEEWAY_MS,
+    )
+
+
+@lru_cache(maxsize=16)
+def known_networks(texts: tuple[str, ...]) -> Networks:
+    """Return the proxies that are believed."""
+    return networks(texts)
+
+
+@lru_cache(maxsize=16)
+def known_origins(texts: tuple[str, ...]) -> Origins:
+    """Return the origins whose pages may call."""
+    return origins(texts)
+
+
+def _can_sign(settings: Settings) -> bool:
+    """Whether the gateway can sign tokens that it would take itself."""
+    if not settings.jwt_key or settings.jwks:
+        return False
+    return bool(configured_key(settings).key.is_private)
+
+
+def _own(settings: Settings, secret: bytes) -> Settings:
+    """Return settings under which tokens are signed with a key made of the store's *secret*."""
+    return replace(
+        settings,
+        jwt_key=hmac.digest(secret, _PURPOSE, hashlib.sha256).hex(),
+        jwt_algorithm="HS256",
+        jwks=None,
+        jwt_issuer="maxscale",
+        jwt_audience=None,
+    )
+
+
+def _authorization(scope: AsgiScope) -> tuple[str, str]:
+    kind, _, text = (one_header(scope, b"authorization") or "").partition(" ")
+    return kind.lower(), text.strip()
+
+
+def _pair(text: str) -> str:
+    if len(text) > PAIR_MAX:
+        raise Unauthorized
+    try:
+        return b64decode(text, validate=True).decode()
+    except ValueError as error:  # binascii.Error and UnicodeDecodeError are ValueErrors
+        raise Unauthorized from error
+
+
+def _cookie(scope: AsgiScope) -> str | None:
+    for header in headers(scope, b"cookie"):
+        for pair in header.split(";"):
+            name, _, value = pair.strip().partition("=")
+            if name == COOKIE and value:
+                return value
+    return None

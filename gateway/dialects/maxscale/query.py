@@ -1,0 +1,219 @@
+"""Query: what MaxScale's common parameters ask for: form, fields, filters and pages.
+
+MaxScale ignores what it does not know, and so do we: its clients count on it. Names are read
+whatever their case, and of one that is repeated the first counts; what stands in brackets keeps its
+case. Pure. Facts: MaxScale REST API, *Common Parameters*; JSON:API 1.1, *Fetching Data*.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, urlencode
+
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway.core.errors import BadRequest
+from gateway.dialects.maxscale.documents import PageLinks
+from gateway.dialects.maxscale.filters import (
+    FILTERS_MAX,
+    STEPS_MAX,
+    Compare,
+    Filter,
+    by_path,
+    by_pointer,
+)
+from gateway.dialects.maxscale.shapes import NO_SERVICE
+
+PARAMETERS_MAX: Final = 256  # in one query
+FIELDS_MAX: Final = 256  # paths in one fields[TYPE]
+PAGE_MAX: Final = 2**31 - 1  # rows a page, and pages
+DIGITS_MAX: Final = 18  # of a number that are read; more is as good as endless
+
+_OFF: Final = frozenset({"false", "off", "no", "0"})
+_ON: Final = frozenset({"true", "on", "yes", "1"})
+_COUNT: Final = re.compile(r"[0-9]+")
+_SERVICE: Final = (("relationships",), ("services",), ("data",), ("0",), ("id",))
+
+Json = Any
+Tree = dict[str, "Tree"]  # what is kept, by name; an empty one keeps all below
+
+
+class PageOf(Struct, frozen=True):
+    """``size`` rows, after ``number`` pages of as many."""
+
+    size: int
+    number: int
+
+
+class Query(Struct, frozen=True):
+    """The parameters of a request, each with the first value it came with.
+
+    Args:
+        values: By name; the part in front of a bracket in lower case.
+    """
+
+    values: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, text: bytes) -> "Query":
+        """Return the parameters of a query string.
+
+        Raises:
+            BadRequest: It cannot be read, or has too many.
+        """
+        try:
+            pairs = parse_qsl(
+                text.decode("ascii"),
+                keep_blank_values=True,
+                max_num_fields=PARAMETERS_MAX,
+                errors="strict",
+            )
+        except ValueError as error:
+            raise BadRequest("The query of the address cannot be read.") from error
+        values: dict[str, str] = {}
+        for name, value in pairs:
+            family, bracket, rest = name.partition("[")
+            values.setdefault(family.lower() + bracket + rest, value)
+        return cls(values)
+
+    def is_pretty(self, *, default: bool) -> bool:
+        """Whether the reply is to be indented; ``pretty`` may stand bare."""
+        value = self.values.get("pretty")
+        return default if value is None else value.lower() not in _OFF
+
+    def is_on(self, name: str) -> bool:
+        """Whether a switch is on."""
+        return self.values.get(name, "").lower() in _ON
+
+    def seconds(self, name: str) -> int | None:
+        """Return a whole number of seconds; ``None``: there is none, or something else."""
+        value = self.values.get(name, "")
+        return int(value[:DIGITS_MAX]) if _COUNT.fullmatch(value) else None
+
+    def filters(self) -> tuple[Filter, ...]:
+        """Return the filters, all of which a resource must match.
+
+        Raises:
+            BadRequest: One cannot be read, or there are too many.
+        """
+        found = [by_pointer(self.values.get("filter", ""))]
+        found.extend(by_path(path, value) for path, value in self._family("filter"))
+        wanted = tuple(filter(None, found))
+        if len(wanted) > FILTERS_MAX:
+            raise BadRequest(f"A request has at most {FILTERS_MAX} filters.")
+        return wanted
+
+    def fields(self, kind: str) -> Tree | None:
+        """Return what is kept of a resource of *kind*, ``None`` if everything is.
+
+        Raises:
+            BadRequest: There are too many paths, or one is too long.
+        """
+        text = dict(self._family("fields")).get(kind)
+        if text is None:
+            return None
+        paths = [tuple(filter(None, path.split("/"))) for path in text.split(",")]
+        if len(paths) > FIELDS_MAX or any(len(path) > STEPS_MAX for path in paths):
+            raise BadRequest("There are too many fields, or too long ones.")
+        tree: Tree = {}
+        # A short path keeps what a longer one would choose from, so that it has to come last.
+        for path in sorted(filter(None, paths), key=len, reverse=True):
+            branch = tree
+            for name in path[:-1]:
+                branch = branch.setdefault(name, {})
+            branch[path[-1]] = {}
+        return tree
+
+    def page(self) -> PageOf | None:
+        """Return the page that is asked for; ``None`` without a positive ``page[size]``."""
+        size, number = (_count(self.values.get(f"page[{name}]", "")) for name in ("size", "number"))
+        return PageOf(size, number) if size else None
+
+    def links(self, collection: str, page: PageOf | None, total: int) -> PageLinks:
+        """Return the links of a collection; each repeats the other parameters (JSON:API).
+
+        Args:
+            collection: Its address.
+            page: The page that is shown.
+            total: Rows on all pages together.
+        """
+        others = [(name, value) for name, value in self.values.items() if name[:5] != "page["]
+
+        def link(number: int | None) -> str:
+            pages = []
+            if page and number is not None:
+                pages = [("page[size]", f"{page.size}"), ("page[number]", f"{number}")]
+            text = urlencode([*others, *pages], quote_via=quote)
+            return f"{collection}?{text}" if text else collection
+
+        if page is None:
+            return PageLinks(self_=link(None))
+        last = max(total - 1, 0) // page.size
+        prev: str | UnsetType = UNSET
+        if 0 < page.number <= last:
+            prev = link(page.number - 1)
+        return PageLinks(
+            self_=link(page.number),
+            first=link(0),
+            prev=prev,
+            next=link(page.number + 1) if page.number < last else UNSET,
+            last=link(last),
+        )
+
+    def _family(self, family: str) -> Iterable[tuple[str, str]]:
+        start = f"{family}["
+        for name, value in self.values.items():
+            if name.startswith(start) and name.endswith("]"):
+                yield name[len(start) : -1], value
+
+
+def service_asked_for(filters: Iterable[Filter]) -> str | None:
+    """Return the one service whose sessions can match, as the vendor's GUI asks; else ``None``."""
+    for wanted in filters:
+        match wanted:
+            case Filter(path, Compare("eq", str(name))) if path == _SERVICE and name != NO_SERVICE:
+                return name
+    return None
+
+
+def pruned(resource: dict[str, Json], kept: Tree) -> dict[str, Json]:
+    """Return a resource with only the *kept* attributes and relationships, if any are left.
+
+    A path that ends at a list, or goes on below one, keeps the whole list.
+    """
+    result = dict(resource)
+    for part in ("attributes", "relationships"):
+        if part in result:
+            left = {
+                name: _pruned(result[part][name], below)
+                for name, below in kept.items()
+                if name in result[part] and _has(result[part][name], below)
+            }
+            if left:
+                result[part] = left
+            else:
+                del result[part]
+    return result
+
+
+def _has(value: Json, kept: Tree) -> bool:
+    """Whether something of *value* is kept."""
+    if not kept or isinstance(value, list | tuple):
+        return True
+    return isinstance(value, dict) and any(
+        name in value and _has(value[name], below) for name, below in kept.items()
+    )
+
+
+def _pruned(value: Json, kept: Tree) -> Json:
+    if not kept or not isinstance(value, dict):
+        return value
+    return {
+        name: _pruned(value[name], below)
+        for name, below in kept.items()
+        if name in value and _has(value[name], below)
+    }
+
+
+def _count(text: str) -> int:
+    return min(int(text[:DIGITS_MAX]), PAGE_MAX) if _COUNT.fullmatch(text) else 0

@@ -1,0 +1,74 @@
+"""Errors as neko answers them: ``{"code": <status>, "message": <sentence>}``, whatever went wrong.
+
+One table says what the gateway's own errors become; a sentence of ours is shown only where neko has
+none. Not here: what a WebSocket is told (``socket``): it knows no errors, only an end.
+"""
+
+from typing import Final
+
+from msgspec.json import encode
+from starlette.responses import Response
+
+from gateway.core.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    GatewayError,
+    Invalid,
+    LimitExceeded,
+    NotFound,
+    PayloadTooLarge,
+    SessionClosed,
+    Unauthorized,
+    Unavailable,
+)
+from gateway.dialects.neko.shapes import ErrorMessage
+
+NO_DATA: Final = "no data provided"
+UNREADABLE: Final = "unable to parse provided data"
+NO_SESSION: Final = "session not found"
+
+_TABLE: Final[tuple[tuple[type[GatewayError], int, str | None], ...]] = (  # the first that fits
+    (Unauthorized, 401, "Unauthorized"),
+    (Forbidden, 403, None),
+    (SessionClosed, 404, NO_SESSION),
+    (NotFound, 404, NO_SESSION),
+    (BadRequest, 400, UNREADABLE),
+    (Invalid, 400, UNREADABLE),
+    (PayloadTooLarge, 400, UNREADABLE),
+    (LimitExceeded, 422, None),
+    (Conflict, 503, None),
+    (Unavailable, 503, None),
+    (GatewayError, 500, "Internal Server Error"),
+)
+
+
+class Refused(Exception):
+    """A request that neko refuses.
+
+    Args:
+        status: The HTTP status.
+        message: What neko says.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
+
+
+def refusal(error: GatewayError) -> Response:
+    """Return the answer that one of the gateway's own errors becomes."""
+    status, message = next(
+        (status, message) for kind, status, message in _TABLE if isinstance(error, kind)
+    )
+    response = failure(status, message or error.detail)
+    if status == 503 and error.retry_after_s is not None:  # noqa: PLR2004
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+def failure(status: int, message: str) -> Response:
+    """Return an error as neko answers it."""
+    body = encode(ErrorMessage(status, message))
+    return Response(body, status, media_type="application/json")

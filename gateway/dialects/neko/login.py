@@ -1,0 +1,122 @@
+"""Login: what a session remembers of who opened it, and whom a token speaks for.
+
+neko's session id is the member's name; the gateway's is never used twice. So the name is a *handle*
+(claimed before the session is opened), and the session remembers it, and how much its member may
+see, where no client can change it: in its private part. The bearer is the session's own token, so
+any node can check it against the record.
+
+Who shows a key or a JWT of the gateway instead is what neko calls the API session: it has rights
+but no session of its own, and nobody sees it.
+
+Not here: passwords (``members``), where in a request a token stands (``caller``).
+"""
+
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.auth.principals import Principal, Scope
+from gateway.core.model import Private, Profile, Session
+from gateway.core.query import View, Visibility
+from gateway.dialects.neko.shapes import VIRTUAL_ID, VIRTUAL_NAME, profile_of
+
+HANDLES: Final = "neko.handle"  # kind of the documents that say which session a name means
+_ID, _SEES = "neko.id", "neko.sees"  # no environment variable's name holds a dot
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """Who asks.
+
+    Args:
+        id: What the caller's session is called here.
+        profile: What it may do.
+        visibility: What it may see.
+        workspace: Its room; ``None`` is the one of everybody without a workspace.
+        session: Its session as it was found; ``None`` for the API session.
+    """
+
+    id: str
+    profile: Profile
+    visibility: Visibility
+    workspace: str | None
+    session: Session | None
+
+    @property
+    def view(self) -> View:
+        """What it sees of sessions."""
+        return View(visibility=self.visibility)
+
+
+def private_of(name: str, visibility: Visibility, token_hash: str) -> Private:
+    """Return what a session keeps of the login that opened it."""
+    return Private(token_hash=token_hash, environment={_ID: name, _SEES: visibility.by})
+
+
+def _kept(session: Session) -> dict[str, str]:
+    """Return what a login kept; no other door opens a session with a token *and* an environment."""
+    private = session.private
+    return private.environment or {} if private.token_hash is not None else {}
+
+
+def shown_id(session: Session) -> str:
+    """Return what *session* is called here: its member's name, or its own id."""
+    return _kept(session).get(_ID, session.id)
+
+
+def is_login(session: Session) -> bool:
+    """Whether *session* was opened by a login here, so that its token speaks for a member."""
+    return _ID in _kept(session)
+
+
+def caller_of(session: Session) -> Caller:
+    """Return the member whose login opened *session*."""
+    match _kept(session).get(_SEES):
+        case "all":
+            visibility = Visibility("all")
+        case "workspace":
+            visibility = Visibility("workspace", session.workspace or "")
+        case "account":
+            visibility = Visibility("account", session.account or "")
+        case _:
+            visibility = Visibility("session", session.id)
+    return Caller(
+        id=shown_id(session),
+        profile=profile_of(session),
+        visibility=visibility,
+        workspace=session.workspace,
+        session=session,
+    )
+
+
+def virtual(principal: Principal) -> Caller:
+    """Return the API session of who shows a key or token of the gateway."""
+    return Caller(
+        id=VIRTUAL_ID,
+        profile=replace(
+            default_profile(VIRTUAL_NAME, principal),
+            can_connect=False,
+            can_share_media=False,
+            sends_inactive_cursor=False,
+            can_see_inactive_cursors=False,
+        ),
+        visibility=principal.visibility(),
+        workspace=principal.workspace,
+        session=None,
+    )
+
+
+def default_profile(name: str, principal: Principal) -> Profile:
+    """Return the profile of somebody of whom nothing else is known: rights follow the scopes."""
+    return Profile(
+        name=name,
+        is_admin=principal.has(Scope.WRITE) and principal.has(Scope.CLOSE),
+        can_login=True,
+        can_connect=True,
+        can_watch=True,
+        can_host=True,
+        can_share_media=True,
+        can_access_clipboard=True,
+        sends_inactive_cursor=True,
+        can_see_inactive_cursors=False,
+    )

@@ -1,0 +1,265 @@
+"""Members: the people who may log in, as neko lists and changes them.
+
+The people of the gateway's users file are members, and so are those whom an admin adds here. The
+latter are documents, with an argon2 hash; of the former a document keeps at most the profile that
+an admin gave them: their names and passwords belong to the file (``gateway user``). A member sees
+what a login grants: the scope ``read`` is what makes others of its room visible.
+
+Not here: what a change of a member means to its session (``people``).
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Final
+
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error, InvalidHashError
+from msgspec import Meta, Struct, ValidationError, convert, to_builtins
+from msgspec.structs import replace
+
+from gateway.auth.principals import ADMIN, Principal, Scope
+from gateway.auth.users import User, Users
+from gateway.core.errors import Overloaded, Unauthorized
+from gateway.core.model import Profile
+from gateway.dialects.neko.errors import Refused
+from gateway.dialects.neko.login import Caller, default_profile
+from gateway.live.documents import Documents
+from gateway.metrics import OVERFLOWS
+from gateway.settings import SettingsError
+
+MEMBERS: Final = "neko.member"  # kind of the documents; the key is the name
+MEMBERS_MAX: Final = 10_000  # members that were added here
+HASHING: Final = 2  # passwords that are hashed at a time: argon2 takes 64 MiB and a core
+WAITING_MAX: Final = 64  # and that wait for it; the last one for about four seconds
+PASSWORD_MAX: Final = 1024  # characters
+
+Username = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
+
+log = logging.getLogger(__name__)
+
+
+class Kept(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is kept of a member; without a hash it is somebody of the users file."""
+
+    profile: Profile | None = None
+    hash: str | None = None
+    scopes: tuple[Scope, ...] = ()
+    workspace: str | None = None
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """Somebody who may log in."""
+
+    name: str
+    profile: Profile
+    principal: Principal
+    is_of_file: bool
+
+
+class Members:
+    """All members.
+
+    Args:
+        documents: Where those are kept who were added here.
+        users: The users file.
+    """
+
+    def __init__(self, documents: Documents, users: Users) -> None:
+        self._documents = documents
+        self._users = users
+        self._hasher = PasswordHasher()
+        self._slots = asyncio.Semaphore(HASHING)
+        self._waiting = 0
+
+    # --- who
+
+    async def verify(self, name: str, password: str, now_ms: int) -> Member:
+        """Return who logs in.
+
+        Raises:
+            Unauthorized: There is no such member, or the password is wrong; they look the same.
+            Overloaded: Too many log in at once.
+        """
+        kept = self._kept(name)
+        if kept is None or kept.hash is None:
+            principal = await self._users.verify(name, password, now_ms)
+            return _member(name, kept, principal, is_of_file=True)
+        if len(password) > PASSWORD_MAX or not await self._matches(kept.hash, password):
+            raise Unauthorized
+        return _member(name, kept, _principal(name, kept), is_of_file=False)
+
+    async def get(self, name: str, caller: Caller) -> Member | None:
+        """Return the member of this *name*, if *caller* may see it."""
+        kept = self._kept(name)
+        if kept is not None and kept.hash is not None:
+            member = _member(name, kept, _principal(name, kept), is_of_file=False)
+        else:
+            user = (await self._people()).get(name)
+            if user is None:
+                return None
+            member = _member(name, kept, user.principal(name), is_of_file=True)
+        return member if _is_seen(member, caller) else None
+
+    async def all(self, caller: Caller) -> list[Member]:
+        """Return the members whom *caller* may see, by name."""
+        people = await self._people()
+        found = {
+            name: _member(name, self._kept(name), user.principal(name), is_of_file=True)
+            for name, user in people.items()
+        }
+        for name, kept in self._all_kept():
+            if kept.hash is not None:
+                found[name] = _member(name, kept, _principal(name, kept), is_of_file=False)
+        return [member for _, member in sorted(found.items()) if _is_seen(member, caller)]
+
+    async def _people(self) -> dict[str, User]:
+        try:
+            return await asyncio.to_thread(self._users.list)
+        except SettingsError:
+            log.exception("the users file cannot be read")
+            return {}
+
+    def _kept(self, name: str) -> Kept | None:
+        body = self._documents.get(MEMBERS, name)
+        return None if body is None else _read(name, body)
+
+    def _all_kept(self) -> Iterator[tuple[str, Kept]]:
+        for name, body in self._documents.all(MEMBERS):
+            if (kept := _read(name, body)) is not None:
+                yield name, kept
+
+    # --- changes
+
+    async def add(self, name: str, password: str, profile: Profile, caller: Caller) -> None:
+        """Add a member who sees what *caller* sees.
+
+        Raises:
+            Refused: The name is taken, there are as many members as may be, or *caller* sees nobody
+                else: whoever it let in would see more.
+            LimitExceeded: The profile is too large.
+        """
+        if caller.visibility.by not in ("all", "workspace"):
+            raise Refused(403, "session sees no other members")
+        if name == ADMIN or name in await self._people() or self._kept(name) is not None:
+            raise Refused(422, "member already exists")
+        if sum(1 for _ in self._documents.all(MEMBERS)) >= MEMBERS_MAX:
+            raise Refused(422, "there are too many members")
+        kept = Kept(
+            profile=profile,
+            hash=await self._hash(password),
+            scopes=(Scope.CONNECT, Scope.READ),
+            workspace=caller.visibility.value or None,
+        )
+
+        def change(body: dict[str, Any]) -> dict[str, Any]:
+            if body:  # somebody was faster
+                raise Refused(422, "member already exists")
+            return _body(kept)
+
+        await self._documents.write(MEMBERS, name, change)
+
+    async def set_profile(self, name: str, profile: Profile) -> None:
+        """Keep a member's *profile*."""
+        await self._change(name, profile=profile)
+
+    async def set_password(self, member: Member, password: str) -> None:
+        """Change a member's password.
+
+        Raises:
+            Refused: It stands in the users file.
+        """
+        _check_is_ours(member)
+        await self._change(member.name, hash=await self._hash(password))
+
+    async def remove(self, member: Member) -> None:
+        """Forget a member.
+
+        Raises:
+            Refused: It stands in the users file.
+        """
+        _check_is_ours(member)
+        await self._documents.write(MEMBERS, member.name, lambda _: {})
+
+    async def _change(self, name: str, **facts: object) -> None:
+        def change(body: dict[str, Any]) -> dict[str, Any]:
+            return _body(replace(_read(name, body) or Kept(), **facts))
+
+        await self._documents.write(MEMBERS, name, change)
+
+    # --- passwords
+
+    async def _hash(self, password: str) -> str:
+        if len(password) > PASSWORD_MAX:
+            raise Refused(400, "password is too long")
+        given = password.encode(errors="surrogatepass")
+        async with self._slot():
+            return await asyncio.to_thread(self._hasher.hash, given)
+
+    async def _matches(self, kept: str, password: str) -> bool:
+        given = password.encode(errors="surrogatepass")
+        async with self._slot():
+            return await asyncio.to_thread(self._verify, kept, given)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._waiting >= WAITING_MAX:
+            OVERFLOWS.labels("logins").inc()
+            raise Overloaded
+        self._waiting += 1
+        try:
+            async with self._slots:
+                yield
+        finally:
+            self._waiting -= 1
+
+    def _verify(self, kept: str, given: bytes) -> bool:
+        try:
+            return self._hasher.verify(kept, given)
+        except (Argon2Error, InvalidHashError):
+            return False
+
+
+def _member(name: str, kept: Kept | None, principal: Principal, *, is_of_file: bool) -> Member:
+    profile = kept.profile if kept else None
+    return Member(
+        name=name,
+        profile=profile or default_profile(name, principal),
+        principal=principal,
+        is_of_file=is_of_file,
+    )
+
+
+def _principal(name: str, kept: Kept) -> Principal:
+    return Principal(
+        name=name, scopes=frozenset(kept.scopes), account=name, workspace=kept.workspace
+    )
+
+
+def _is_seen(member: Member, caller: Caller) -> bool:
+    match caller.visibility.by:
+        case "all":
+            return True
+        case "workspace":
+            return member.principal.workspace == caller.visibility.value
+        case _:
+            return member.name == caller.id
+
+
+def _check_is_ours(member: Member) -> None:
+    if member.is_of_file:
+        raise Refused(403, "member stands in the users file: change it there")
+
+
+def _read(name: str, body: dict[str, Any]) -> Kept | None:
+    try:
+        return convert(body, Kept) if body else None
+    except ValidationError:  # of another version
+        log.warning("member %r cannot be read", name)
+        return None
+
+
+def _body(kept: Kept) -> dict[str, Any]:
+    body: dict[str, Any] = to_builtins(kept)
+    return body

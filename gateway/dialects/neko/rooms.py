@@ -1,0 +1,297 @@
+"""Rooms: what neko keeps beside its sessions (settings, who has control), and what a change means.
+
+There is a room for each workspace, and one for all who have none. A room is one document; what
+follows from it *and* from who is there is derived, so that nothing can drift: a host who is gone
+has no control, and under control protection controls are locked while no admin is there. So the
+news of both belong to the commit that caused them, and come in neko's order, on every node.
+
+All sockets of this node read one channel. Its renderer, :meth:`Rooms.render`, sees every change
+once, in order, and keeps what was announced. Control that was lost stays lost: each time it is
+given the document gets a new ``grant``, and one that ended is not taken up again.
+
+Not here: what a member may ask for (``control``), the sockets (``socket``).
+"""
+
+import logging
+from typing import Any, Final
+
+from msgspec import Struct, ValidationError, convert
+from msgspec.structs import replace
+
+from gateway.core.document import Message
+from gateway.core.event import Disconnected, DocumentEntry, MessageEntry, SessionEntry
+from gateway.core.model import Cause, Session
+from gateway.core.query import View, Visibility
+from gateway.dialects.neko.login import shown_id
+from gateway.dialects.neko.shapes import (
+    VIRTUAL_ID,
+    Broadcast,
+    Identified,
+    Settings,
+    Unicast,
+    control_host,
+    event,
+    is_there,
+    profile_of,
+    settings_by,
+    told,
+)
+from gateway.live.change import Change, Item
+from gateway.node import Node
+
+DIALECT: Final = "neko"
+ROOMS: Final = "neko.room"  # kind of the documents; the key is the workspace, "" for none
+VIEW: Final = View(visibility=Visibility("all"), dialect=DIALECT)  # of this node's one channel
+ROOMS_KEPT: Final = 10_000  # from here on rooms that nobody changed are forgotten when left
+ASKS_FOR_CONTROL: Final = "neko:control/request"  # topic; what clients send may not begin so
+
+log = logging.getLogger(__name__)
+
+
+class Fence(Struct, frozen=True, gc=False):
+    """What a session's own socket must know of it: the record now, and how its connection ended."""
+
+    record: Session
+    cause: Cause | None = None
+
+
+class News(Item, frozen=True, gc=False):
+    """One message, and who hears it; what is unset does not restrict.
+
+    Args:
+        about: Only those who may see this session.
+        blind: What those hear instead who may not.
+        room: Only sockets of this room.
+        sees_room: Only sockets that see everybody in their room, or only those that do not.
+        workspace: Only sockets of this workspace.
+        only: Only the sockets of this session.
+        but: Not the sockets of this session.
+        fence: For sockets of the session that it is about; nothing is sent.
+    """
+
+    about: Session | None = None
+    blind: bytes | None = None
+    room: str | None = None
+    sees_room: bool | None = None
+    workspace: str | None = None
+    only: str | None = None
+    but: str | None = None
+    fence: Fence | None = None
+
+
+class Room:
+    """One room as this node announced it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings  # as the document says
+        self.is_changed = False  # whether there is a document
+        self.grant = ""
+        self.wanted: str | None = None  # the session that the grant names, until it lost control
+        self.host: str | None = None  # the session that has control
+        self.admins: set[str] = set()  # ids of sessions
+        self.locked = settings.locked_controls
+        self.left_at: dict[bool, int] = {}  # when the last admin (true) and user (false) left
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether more is known of it than when its last member left."""
+        return self.is_changed or bool(self.admins)
+
+    @property
+    def shown(self) -> Settings:
+        """The settings as everybody is told."""
+        return replace(self.settings, locked_controls=self.locked)
+
+
+def room_of(session: Session) -> str:
+    """Return the key of the room that *session* is in."""
+    return session.workspace or ""
+
+
+class Rooms:
+    """All rooms, on one node.
+
+    Args:
+        node: The node; its documents hold the rooms.
+        defaults: The settings of a room that nobody changed.
+    """
+
+    def __init__(self, node: Node, defaults: Settings) -> None:
+        self._ended: list[tuple[str, str]] = []  # rooms and grants whose documents are not told
+        self._node = node
+        self._defaults = defaults
+        self._rooms: dict[str, Room] = {}
+
+    def start(self) -> None:
+        """Take everything from the mirror, which must not change until the channel is there."""
+        self._rooms.clear()
+        for session in self._node.mirror.sessions.values():
+            self._note(session)
+        for key, body in self._node.documents.all(ROOMS):
+            room = self.room(key)
+            room.settings, room.grant = self.settings_in(body), body.get("grant", "")
+            room.is_changed = True
+            room.locked = _is_locked(room)
+            room.wanted = body.get("host")
+            room.host = room.wanted if self._may_host(room) else None
+
+    def room(self, key: str) -> Room:
+        """Return the room of *key*; there is one for whoever asks."""
+        known = self._rooms.get(key)
+        if known is None:
+            if len(self._rooms) >= ROOMS_KEPT:
+                self._rooms = {one: room for one, room in self._rooms.items() if room.is_kept}
+            known = self._rooms[key] = Room(self._defaults)
+        return known
+
+    def settings_in(self, body: dict[str, Any]) -> Settings:
+        """Return the settings that a room's document holds."""
+        try:
+            return convert(body.get("settings", self._defaults), Settings)
+        except ValidationError:  # of another version
+            log.warning("the settings of a room cannot be read")
+            return self._defaults
+
+    def take_ended(self) -> list[tuple[str, str]]:
+        """Return the keys and grants of rooms that lost their host, since it was last asked."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def left_at(self, key: str | None, *, admin: bool) -> int | None:
+        """Return when the last one left a room, or any room if *key* is ``None``."""
+        rooms = self._rooms.values() if key is None else [self.room(key)]
+        return max((room.left_at[admin] for room in rooms if admin in room.left_at), default=None)
+
+    def _may_host(self, room: Room, changed: Session | None = None) -> bool:
+        """Whether the session that the grant names may have control; *changed* is news of it."""
+        if changed is not None and changed.id == room.wanted:
+            session: Session | None = changed
+        else:
+            session = self._node.mirror.sessions.get(room.wanted or "")
+        if session is None or not is_there(session):
+            return False
+        profile = profile_of(session)
+        held_back = room.locked or room.settings.private_mode
+        return profile.can_host and (profile.is_admin or not held_back)
+
+    def _note(self, session: Session) -> None:
+        """Note whether an admin is there, and when somebody left."""
+        room = self.room(room_of(session))
+        is_admin = profile_of(session).is_admin
+        if is_there(session):
+            if is_admin:
+                room.admins.add(session.id)
+                return
+        elif session.connection:
+            left_at = session.disconnected_at or session.closed_at or 0
+            room.left_at[is_admin] = max(left_at, room.left_at.get(is_admin, 0))
+        room.admins.discard(session.id)
+
+    # --- the renderer
+
+    def render(self, view: View, change: Change) -> list[Item]:
+        """Return what *change* means to the sockets of this node; called once for each."""
+        del view
+        match change.entry:
+            case SessionEntry():
+                return [*self._session_news(change.entry, change.before)]
+            case DocumentEntry() if change.entry.document.kind == ROOMS:
+                return [*self._room_news(change.entry)]
+            case MessageEntry():
+                return [*self._message_news(change.entry.message)]
+        return []
+
+    def _session_news(self, entry: SessionEntry, before: Session | None) -> list[News]:
+        record = entry.record
+        shown = shown_id(record)
+        first, last = told(shown, before, record)
+        self._note(record)
+        key = room_of(record)
+        consequences = self._consequences(key, shown, record)
+        causes = [known.cause for known in entry.events if isinstance(known, Disconnected)]
+        news = [News("session", data, about=record) for data in first]
+        news.append(News("fence", b"", only=record.id, fence=Fence(record, *causes[-1:])))
+        news.extend(consequences)
+        news.extend(News("session", data, about=record) for data in last)
+        if record.closed:
+            news[-1] = replace(news[-1], but=record.id)
+        return news
+
+    def _consequences(self, key: str, by: str, changed: Session) -> list[News]:
+        """Return what a change of a session means to its room, by what it is called here."""
+        room = self.room(key)
+        news: list[News] = []
+        was_locked, room.locked = room.locked, _is_locked(room)
+        if self._rehost(key, room, changed):
+            news.extend(_host_news(key, by, changed if room.host else None))
+        if room.locked != was_locked:
+            news.extend(_settings_news(key, by, room))
+        return news
+
+    def _rehost(self, key: str, room: Room, changed: Session | None = None) -> bool:
+        """Say again who has control; return whether that is news."""
+        was = room.host
+        room.host = room.wanted if self._may_host(room, changed) else None
+        if was is not None and was == room.wanted and room.host is None:
+            room.wanted = None
+            self._ended.append((key, room.grant))
+        return room.host != was
+
+    def _room_news(self, entry: DocumentEntry) -> list[News]:
+        key, body = entry.document.key, entry.document.body
+        room = self.room(key)
+        before, was = room.shown, room.host
+        room.settings, room.is_changed = self.settings_in(body), True
+        room.locked = _is_locked(room)
+        if body.get("grant", "") != room.grant:
+            room.grant, room.wanted = body.get("grant", ""), body.get("host")
+        self._rehost(key, room)
+        by = body.get("by", VIRTUAL_ID)
+        news: list[News] = []
+        if room.host != was:
+            news.extend(_host_news(key, by, self._node.mirror.sessions.get(room.host or "")))
+        if room.shown != before:
+            news.extend(_settings_news(key, by, room))
+        return news
+
+    def _message_news(self, message: Message) -> list[News]:
+        sender = self._known(message.sender)
+        to = message.to.session
+        if to is None:
+            said = event("send/broadcast", Broadcast(sender, message.topic, message.body))
+            return [News("send", said, workspace=message.to.workspace, but=message.sender)]
+        if message.topic == ASKS_FOR_CONTROL:
+            return [News("control", event("control/request", Identified(sender)), only=to)]
+        receiver = self._known(to)
+        unicast = event("send/unicast", Unicast(sender, receiver, message.topic, message.body))
+        return [News("send", unicast, only=to)]
+
+    def _known(self, session_id: str | None) -> str:
+        """Return what a session is called here; whoever is not one keeps the name given."""
+        session = self._node.mirror.sessions.get(session_id or "")
+        return shown_id(session) if session else session_id or VIRTUAL_ID
+
+
+def _is_locked(room: Room) -> bool:
+    settings = room.settings
+    return settings.locked_controls or (settings.control_protection and not room.admins)
+
+
+def _host_news(key: str, by: str, host: Session | None) -> list[News]:
+    host_id = shown_id(host) if host else None
+    wide = event("control/host", control_host(by, host_id))
+    own = event("control/host", control_host(host_id or "", host_id))
+    blind = event("control/host", control_host("", "" if host else None))
+    return [
+        News("control", wide, room=key, sees_room=True),
+        News("control", own, room=key, sees_room=False, about=host, blind=blind),
+    ]
+
+
+def _settings_news(key: str, by: str, room: Room) -> list[News]:
+    wide = event("system/settings", settings_by(by, room.shown))
+    blind = event("system/settings", settings_by("", room.shown))
+    return [
+        News("settings", wide, room=key, sees_room=True),
+        News("settings", blind, room=key, sees_room=False),
+    ]
