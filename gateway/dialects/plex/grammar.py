@@ -1,0 +1,150 @@
+"""Grammar: the filters and orders of Plex's history, as its clients put them into a query; pure.
+
+Plex's operators contain the ``=`` of the query pair, so that after decoding an operator is the end
+of the parameter's *name*: ``viewedAt>=5`` comes as ``viewedAt>`` with the value ``5`` and means at
+least 5; ``viewedAt>>=5`` means more than 5. Callers who build queries from dictionaries send the
+name ``viewedAt>=``, people send the value ``>=5``; both mean at least.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import eq, ge, gt, le, lt
+from typing import Final
+
+from msgspec import Struct
+
+from gateway.core.errors import BadRequest
+
+VALUES_MAX: Final = 256  # of one comma list
+CONDITIONS_MAX: Final = 32  # filters in one query
+SORTS_MAX: Final = 8  # fields of one order
+
+INTEGERS: Final[Mapping[str, str]] = {
+    "accountid": "accountID",  # generated clients write accountId
+    "deviceid": "deviceID",
+    "librarysectionid": "librarySectionID",
+    "metadataitemid": "metadataItemID",
+}
+DATES: Final[Mapping[str, str]] = {"viewedat": "viewedAt"}
+SORTABLE: Final = frozenset(
+    {
+        *("viewedAt", "accountID", "deviceID", "librarySectionID", "historyKey"),
+        *("ratingKey", "title", "type"),
+    }
+)
+
+_NAME: Final = re.compile(r"([A-Za-z]+)(>>|<<|>=|<=|>|<|!)?")
+_VALUE: Final = re.compile(r"(>=|<=|>>|<<|>|<)?(.*)", re.DOTALL)
+_INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_RELATIVE: Final = re.compile(r"([-+ ])([0-9]{1,9})(s|m|h|d|w|mon|y)?", re.ASCII)
+_UNITS_S: Final[Mapping[str | None, int]] = {
+    None: 1,
+    "s": 1,
+    "m": 60,
+    "h": 3_600,
+    "d": 86_400,
+    "w": 7 * 86_400,
+    "mon": 30 * 86_400,
+    "y": 365 * 86_400,
+}
+_IN_NAME: Final[Mapping[str | None, str]] = {
+    None: "=",
+    "!": "!=",
+    ">": ">=",
+    ">=": ">=",
+    ">>": ">",
+    "<": "<=",
+    "<=": "<=",
+    "<<": "<",
+}
+_IN_VALUE: Final[Mapping[str, str]] = {
+    ">=": ">=",
+    ">": ">",
+    ">>": ">",
+    "<=": "<=",
+    "<": "<",
+    "<<": "<",
+}
+_COMPARE: Final[Mapping[str, Callable[[int, int], bool]]] = {
+    ">=": ge,
+    ">": gt,
+    "<=": le,
+    "<": lt,
+    "=": eq,
+}
+
+
+class Condition(Struct, frozen=True):
+    """One filter: at least one of a row's numbers compares with at least one value."""
+
+    field: str
+    operator: str
+    values: tuple[int, ...]
+
+    def holds(self, found: Sequence[int]) -> bool:
+        """Whether a row in whose field stand *found* passes; ``!=``: none is any of the values."""
+        if self.operator == "!=":
+            return not any(number in self.values for number in found)
+        compare = _COMPARE[self.operator]
+        return any(compare(number, value) for number in found for value in self.values)
+
+
+class Order(Struct, frozen=True):
+    """One field of an order."""
+
+    field: str
+    descending: bool
+
+
+def conditions(pairs: Iterable[tuple[str, str]], now_s: int) -> list[Condition]:
+    """Return the filters in a query; parameters that are no filters are passed over.
+
+    Args:
+        pairs: Names and values, decoded.
+        now_s: Epoch seconds; what relative dates count from.
+
+    Raises:
+        BadRequest: A value is no number or date, or there are too many.
+    """
+    found: list[Condition] = []
+    for name, text in pairs:
+        match = _NAME.fullmatch(name)
+        known = match and (INTEGERS.get(match[1].lower()) or DATES.get(match[1].lower()))
+        if not match or not known or not text:  # generated clients send empty ones for unset
+            continue
+        operator, listed = _IN_NAME[match[2]], text
+        if match[2] is None and (inner := _VALUE.fullmatch(text)) and inner[1]:
+            operator, listed = _IN_VALUE[inner[1]], inner[2]
+        values = listed.split(",", VALUES_MAX)
+        if len(values) > VALUES_MAX or len(found) >= CONDITIONS_MAX:
+            raise BadRequest(f"There are too many values for {known}.")
+        numbers = tuple(_parse(known, value, now_s) for value in values)
+        found.append(Condition(known, operator, numbers))
+    return found
+
+
+def _parse(name: str, text: str, now_s: int) -> int:
+    is_date = name in DATES.values()
+    if is_date and (match := _RELATIVE.fullmatch(text)):
+        distance_s = int(match[2]) * _UNITS_S[match[3]]
+        return now_s - distance_s if match[1] == "-" else now_s + distance_s
+    if not _INTEGER.fullmatch(text):
+        raise BadRequest(f"{name} must be a {'date' if is_date else 'number'}.")
+    return int(text)
+
+
+def orders(text: str | None) -> list[Order]:
+    """Return the order that ``sort`` asks for; none is the order in which rows were written.
+
+    Raises:
+        BadRequest: It names an unknown field or direction.
+    """
+    found: list[Order] = []
+    for part in text.split(",", SORTS_MAX) if text else ():
+        name, _, direction = part.partition(":")
+        if name not in SORTABLE or direction not in ("", "asc", "desc"):
+            raise BadRequest("sort must be field[:asc|desc] with a field of the rows.")
+        found.append(Order(name, direction == "desc"))
+    if len(found) > SORTS_MAX:
+        raise BadRequest("sort has too many fields.")
+    return found

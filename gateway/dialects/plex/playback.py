@@ -1,0 +1,352 @@
+"""Playback: players of Plex that have no socket and report how they do: ``/:/timeline``.
+
+A playback is one client, or one of several playbacks that a client tells apart
+(``X-Plex-Session-Identifier``), under one account. Its handle leads to the session, which lives on
+reports: without one for ``KEEPALIVE_MS`` it ends. A playback that somebody else ended is told so in
+the answer to each later report, for as long as the session's end is remembered; reports never bring
+it back. A client that names no playback begins a new one with another item, or after it stopped.
+
+Positions are reported often and written at most every 5 s; everything else is written at once.
+"""
+
+import asyncio
+import logging
+import secrets
+from contextlib import suppress
+from hashlib import sha256
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from msgspec import Struct
+from msgspec.structs import replace
+from starlette.responses import Response
+
+from gateway.auth.credentials import client_address, networks
+from gateway.auth.principals import Principal, Scope
+from gateway.context import Context
+from gateway.core.command import Close, Progress, Unwatch, Update
+from gateway.core.command import Watch as WatchCommand
+from gateway.core.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    GatewayError,
+    IdUnavailable,
+    NotFound,
+    NotWatching,
+    Overloaded,
+    SessionClosed,
+)
+from gateway.core.model import Client, Deadline, Private, Session, Watch
+from gateway.dialects.plex.door import Call, container
+from gateway.dialects.plex.shapes import ADDRESS, ITEM_PATH, TERMINATED, extra_of
+from gateway.dialects.plex.state import Plex
+from gateway.dialects.plex.words import TimelineContainer
+from gateway.live.documents import CLAIM_MS
+from gateway.live.lease import rank
+from gateway.node import Node
+
+HANDLE: Final = "plex.playback"  # the kind of the documents that lead to sessions
+KEEPALIVE_MS: Final = 180_000  # after which real servers drop a player that vanished
+JUMP_MS: Final = 5_000  # a position so far from where it should be is a seek
+ATTEMPTS: Final = 5  # to begin a playback that another node begins as well
+CLAIMED_S: Final = 0.1  # between two of them
+SWEEP_S: Final = 600.0  # between two looks for handles that lead nowhere any more
+
+_STATES: Final = ("playing", "paused", "buffering", "stopped")
+
+log = logging.getLogger(__name__)
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """What a player says.
+
+    Args:
+        client: Which player.
+        playback: Which of its playbacks; ``None`` if it tells none apart.
+        state: playing, paused, buffering or stopped.
+        watch: What it plays, how far.
+        continues: Whether another item follows at once.
+    """
+
+    client: str
+    playback: str | None
+    state: str
+    watch: Watch
+    continues: bool
+
+
+def read_report(call: Call) -> Report:
+    """Return the report in a request.
+
+    Raises:
+        BadRequest: Something is missing, or is not what it should be.
+    """
+    client, state = call.plex("Client-Identifier"), call.parameter("state")
+    if client is None:
+        raise BadRequest("X-Plex-Client-Identifier is missing")
+    if state not in _STATES:
+        raise BadRequest(f"state must be one of {', '.join(_STATES)}")
+    item = call.parameter("ratingKey") or (call.parameter("key") or "").removeprefix(ITEM_PATH)
+    if not (item.isascii() and item.isdecimal() and len(item) <= 18):  # noqa: PLR2004 - 63 bits
+        raise BadRequest("ratingKey must be a number")
+    told: dict[str, Any] = {"playQueueItemID": call.integer("playQueueItemID")}
+    return Report(
+        client=client,
+        playback=call.plex("Session-Identifier"),
+        state=state,
+        watch=Watch(
+            key=f"{ITEM_PATH}{item}",
+            title=call.parameter("title"),
+            kind=call.parameter("type"),
+            state=state,
+            position_ms=call.integer("time"),
+            duration_ms=call.integer("duration") or None,
+            bandwidth=call.integer("bandwidth"),
+            item={name: value for name, value in told.items() if value is not None} or None,
+        ),
+        continues=call.parameter("continuing") in ("1", "true"),
+    )
+
+
+class Playbacks:
+    """The playbacks that are reported to this node.
+
+    Args:
+        plex: What this dialect shares.
+    """
+
+    def __init__(self, plex: Plex) -> None:
+        self._node = plex.node
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def report(self, call: Call) -> Response:
+        """Take a player's report; the answer says if its playback was ended."""
+        principal = call.principal
+        may_play = principal.has(Scope.CONNECT) or principal.has(Scope.WRITE)
+        if not may_play or principal.session is not None:  # a session's own token opens nothing
+            raise Forbidden("This token may not play")
+        report = read_report(call)
+        handle = _handle(principal, report)
+        turn = self._turns.setdefault(handle, asyncio.Lock())
+        async with turn:
+            ended = await self._take(call, report, handle)
+        if ended is None:
+            return container(call, TimelineContainer(size=0))
+        return container(
+            call,
+            TimelineContainer(
+                size=0, termination_code=TERMINATED, termination_text=_termination(ended)
+            ),
+        )
+
+    async def _take(self, call: Call, report: Report, handle: str) -> Session | None:
+        """Do what a report says; return the closed session if somebody ended this playback."""
+        for _ in range(ATTEMPTS):
+            try:
+                session = await self._find(handle)
+            except SessionClosed as error:
+                session = error.record if isinstance(error.record, Session) else None
+            try:
+                if session is None or session.closed:
+                    return await self._after(session, call, report, handle)
+                if report.state != "stopped":
+                    await self._go_on(session, report)
+                elif report.continues:
+                    await self._node.apply(session.id, Unwatch())
+                else:
+                    left = Close(outcome="left", by=call.principal.name)
+                    await self._node.apply(session.id, left)
+                    await self._forget(handle, session.id)
+                return None
+            except SessionClosed:  # just now, by somebody else
+                continue
+            except IdUnavailable:  # another node heard of this playback at the same time
+                await asyncio.sleep(CLAIMED_S)
+        raise Conflict
+
+    async def _find(self, handle: str) -> Session | None:
+        known = self._node.documents.get(HANDLE, handle)
+        try:
+            return await self._node.find(known["session"]) if known else None
+        except NotFound:
+            return None
+
+    async def _after(
+        self, closed: Session | None, call: Call, report: Report, handle: str
+    ) -> Session | None:
+        """Begin a playback, unless it is the one that was ended."""
+        ended = closed if closed and _was_ended(closed) and _is_same(closed, report) else None
+        if report.state == "stopped":
+            if closed and report.playback is None:
+                await self._forget(handle, closed.id)
+            return ended
+        if ended is None:
+            await self._begin(call, report, handle)
+        return ended
+
+    async def _begin(self, call: Call, report: Report, handle: str) -> None:
+        node, context, principal = self._node, call.context, call.principal
+        if len(node.mirror.sessions) >= context.settings.max_sessions:
+            raise Overloaded("There are too many sessions.")
+        peer = client_address(call.scope, networks(context.settings.trusted_proxies))
+        extra: dict[str, Any] = {
+            "item": report.watch.key,
+            "secure": peer.tls,
+            "platformVersion": call.plex("Platform-Version"),
+            "vendor": call.plex("Device-Vendor"),
+            "profile": call.plex("Client-Profile-Name"),
+        }
+        product = call.plex("Product")
+        session = Session(
+            id=secrets.token_hex(12),
+            number=0,
+            revision=0,
+            created_at=0,
+            name=call.plex("Device-Name") or product or report.client,
+            account=principal.account,
+            workspace=principal.workspace,
+            client=Client(
+                key=report.client,
+                product=product,
+                version=call.plex("Version"),
+                platform=call.plex("Platform"),
+                device=call.plex("Device"),
+                model=call.plex("Model"),
+            ),
+            attributes={
+                "plex": {name: value for name, value in extra.items() if value is not None}
+            },
+            keepalive_ms=KEEPALIVE_MS,
+            watch=report.watch,
+            private=Private(environment={ADDRESS: peer.address} if peer.address else None),
+        )
+        await node.documents.claim(HANDLE, handle, session.id)
+        try:
+            await node.open(session)
+        except GatewayError:
+            with suppress(GatewayError):
+                await self._forget(handle, session.id)
+            raise
+
+    async def _go_on(self, session: Session, report: Report) -> None:
+        node, before, now = self._node, session.watch, report.watch
+        if before is None or before.key != now.key:
+            if report.playback is None:
+                patch = {"attributes": {"plex": {"item": now.key}}}
+                await node.apply(session.id, Update(patch=patch))
+            await node.apply(session.id, WatchCommand(watch=now))
+            return
+        watch = _merged(before, now)
+        if _is_expected(before, watch, node.clock.now_ms()):
+            progress = Progress(position_ms=watch.position_ms, bandwidth=watch.bandwidth)
+            with suppress(NotWatching):
+                await node.report(session.id, progress)
+        else:
+            await node.apply(session.id, WatchCommand(watch=watch))
+
+    async def _forget(self, handle: str, session_id: str) -> None:
+        await forget(self._node, handle, session_id)
+
+
+def _handle(principal: Principal, report: Report) -> str:
+    """Return the name of a playback; nobody reports for the playback of another account."""
+    owner = (principal.account, principal.workspace, principal.name)
+    if principal.account is not None:
+        owner = (principal.account, principal.workspace, "")
+    parts = (*owner, report.client, report.playback)
+    return sha256(repr(parts).encode()).hexdigest()
+
+
+def _merged(before: Watch, now: Watch) -> Watch:
+    """Return how the same item goes on: what a report leaves out stays."""
+    position = now.position_ms
+    return replace(
+        now,
+        title=now.title or before.title,
+        kind=now.kind or before.kind,
+        position_ms=before.position_ms if position is None else position,
+        position_at=before.position_at if position is None else None,
+        duration_ms=now.duration_ms or before.duration_ms,
+        bandwidth=before.bandwidth if now.bandwidth is None else now.bandwidth,
+        item=now.item or before.item,
+    )
+
+
+def _is_expected(before: Watch, now: Watch, now_ms: int) -> bool:
+    """Whether nothing happened but time."""
+    if before.position_ms is None or before.position_at is None or now.position_ms is None:
+        return False
+    played_ms = now_ms - before.position_at if before.state == "playing" else 0
+    told = replace(now, position_ms=None, position_at=None, bandwidth=None)
+    known = replace(before, position_ms=None, position_at=None, bandwidth=None)
+    jump_ms = abs(now.position_ms - before.position_ms - played_ms)
+    return told == known and jump_ms <= JUMP_MS
+
+
+def _was_ended(closed: Session) -> bool:
+    """Whether somebody ended this session; not its player, and not silence."""
+    end = closed.closed
+    if end is None or end.outcome == "left":
+        return False
+    return not (end.outcome == "expired" and end.reason == Deadline.KEEPALIVE)
+
+
+def _is_same(closed: Session, report: Report) -> bool:
+    """Whether a report is of the playback that was *closed*."""
+    return report.playback is not None or extra_of(closed).get("item") == report.watch.key
+
+
+def _termination(closed: Session) -> str:
+    reason = closed.closed.reason if closed.closed else None
+    if not reason:
+        return "Admin terminated playback."
+    return f"Admin terminated playback with reason: {reason}"
+
+
+# --- upkeep
+
+
+async def forget(node: Node, handle: str, session_id: str) -> None:
+    """Delete a handle if it still leads to *session_id*.
+
+    Raises:
+        GatewayError: As ``Node.apply``.
+    """
+    await node.documents.write(
+        HANDLE, handle, lambda body: {} if body.get("session") == session_id else body
+    )
+
+
+async def sweep(node: Node, now_ms: int) -> int:
+    """Delete handles of sessions that nobody remembers; return how many.
+
+    Args:
+        node: Whose documents.
+        now_ms: Redis time in milliseconds.
+
+    Raises:
+        GatewayError: As ``Node.apply``.
+    """
+    found = [
+        (handle, body["session"])
+        for handle, body in node.documents.all(HANDLE)
+        if body["session"] not in node.mirror.sessions
+        and body["session"] not in node.mirror.gone
+        and body["at"] < now_ms - CLAIM_MS
+    ]
+    for handle, session_id in found:
+        await forget(node, handle, session_id)
+    return len(found)
+
+
+async def run(context: Context) -> None:
+    """Sweep now and then, on one of all nodes."""
+    node = context.node
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        if rank("plex.sweep", node.lease.live) == node.id:
+            try:
+                await sweep(node, node.clock.now_ms())
+            except GatewayError as error:
+                log.warning("sweep: %s", error.code)

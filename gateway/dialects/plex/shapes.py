@@ -1,0 +1,376 @@
+"""Shapes: sessions, streams and finished watches as Plex would tell them; pure.
+
+What Plex has and a session has not gets a neutral value, so that a session of any door can be
+shown: clients of Plex fall over missing players and users. What a client says of its item stands
+in ``watch.item`` under Plex's names; what is not of the expected kind is left out.
+
+Not here: which sessions are shown and to whom (``routes``), their numbers (``numbers``).
+"""
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Any, Final, get_args
+from urllib.parse import quote
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.core.event import HistoryRow
+from gateway.core.model import Session, Stream, Watch
+from gateway.dialects.plex import words
+from gateway.dialects.plex.told import day_of, digits_of, flag_of, integer_of, number_of, text_of
+from gateway.dialects.plex.words import Kind, State
+
+ITEM_PATH: Final = "/library/metadata/"
+TRANSCODE_PATH: Final = "/transcode/sessions/"
+HISTORY_PATH: Final = "/status/sessions/history/"
+TRANSCODE: Final = "transcode"  # the kind of a stream that is a transcode
+TERMINATED: Final = 2006  # what players know as: an administrator ended this playback
+OWNER: Final = 1  # the account of what belongs to nobody in particular
+OWNER_NAME: Final = "owner"
+ADDRESS: Final = "plex.address"  # in a session's private environment: whence a player reports
+SIZE_UNKNOWN: Final = -22  # what real servers say
+
+_KINDS: Final[Mapping[str, Kind]] = {kind: kind for kind in get_args(Kind)}
+_STATES: Final[Mapping[str, State]] = {
+    "playing": "playing",
+    "paused": "paused",
+    "buffering": "buffering",
+}
+_ENDED: Final = frozenset({"complete", "completed", "done"})
+_FAILED: Final = frozenset({"error", "failed"})
+
+
+class Ids(Struct, frozen=True, kw_only=True):
+    """The numbers that Plex knows a session's names by.
+
+    Args:
+        item: Of what is watched.
+        account: Whose it is; :data:`OWNER` if nobody's.
+        section: Of the workspace.
+        device: Of the client.
+    """
+
+    item: int
+    account: int = OWNER
+    section: int | None = None
+    device: int | None = None
+
+
+# --- sessions
+
+
+def metadata(
+    session: Session,
+    watch: Watch,
+    ids: Ids,
+    now_ms: int,
+    *,
+    transcode: words.TranscodeSession | None = None,
+    full: bool = False,
+    media: bool = False,
+) -> words.Metadata:
+    """Return a session as an entry of ``/status/sessions``.
+
+    Args:
+        session: Whose.
+        watch: What it watches.
+        ids: Its numbers.
+        now_ms: Redis time in milliseconds.
+        transcode: Its transcode, if it has one.
+        full: Whether the reader may see addresses.
+        media: Whether to make up the files that are played: XML's readers want some, JSON's
+            readers do not agree on their types.
+    """
+    since_s = (session.watching_since or session.created_at) // 1000
+    section = None if ids.section is None else str(ids.section)
+    return words.Metadata(
+        **_item(watch),
+        type=kind_of(watch),
+        session_key=str(session.number),
+        rating_key=str(ids.item),
+        key=f"{ITEM_PATH}{ids.item}",
+        title=watch.title or watch.key,
+        duration=watch.duration_ms,
+        view_offset=offset_ms(session, watch, now_ms),
+        added_at=since_s,
+        updated_at=since_s if watch.position_at is None else watch.position_at // 1000,
+        live=True if watch.duration_ms is None else None,
+        library_section_id=section,
+        library_section_key=None if section is None else f"/library/sections/{section}",
+        library_section_title=session.workspace,
+        user=words.User(id=str(ids.account), title=session.account or OWNER_NAME, thumb=""),
+        player=_player(session, watch, ids, full=full),
+        session=words.PlaybackSession(
+            id=session.id,
+            bandwidth=watch.bandwidth or 0,
+            location="lan" if is_local(address_of(session)) else "wan",
+        ),
+        transcode_session=transcode,
+        media=(_media(watch, ids, transcode),) if media else (),
+    )
+
+
+def kind_of(watch: Watch) -> Kind:
+    """Return what is watched: as the client says, else a film if it has an end, else a clip."""
+    said = (watch.item or {}).get("type", watch.kind)
+    known = _KINDS.get(said) if isinstance(said, str) else None
+    return known or ("clip" if watch.duration_ms is None else "movie")
+
+
+def state_of(watch: Watch) -> State:
+    """Return how it goes; a state that Plex has not is playing."""
+    return _STATES.get(watch.state or "", "playing")
+
+
+def offset_ms(session: Session, watch: Watch, now_ms: int) -> int:
+    """Return the last reported position; for a stream without one, for how long it is watched."""
+    if watch.position_ms is not None:
+        return watch.position_ms
+    return max(now_ms - (session.watching_since or now_ms), 0)
+
+
+def address_of(session: Session) -> str | None:
+    """Return the address of the player: of its socket, or of its last report."""
+    if session.connection and session.connection.address:
+        return session.connection.address
+    return (session.private.environment or {}).get(ADDRESS)
+
+
+def is_local(address: str | None) -> bool:
+    """Whether a player is on this network; one of which nothing is known is."""
+    try:
+        return not ip_address(address or "").is_global
+    except ValueError:
+        return True
+
+
+def extra_of(session: Session) -> dict[str, Any]:
+    """Return what Plex's door keeps in a session beside what all sessions have."""
+    extra = session.attributes.get("plex")
+    return extra if isinstance(extra, dict) else {}
+
+
+def client_of(session: Session) -> str:
+    """Return what the client calls itself; one that did not say is called by its session."""
+    return (session.client and session.client.key) or session.id
+
+
+def _player(session: Session, watch: Watch, ids: Ids, *, full: bool) -> words.Player:
+    client, extra, address = session.client, extra_of(session), address_of(session)
+    product = (client and client.product) or ""
+    secure = session.connection.tls if session.connection else extra.get("secure")
+    local = is_local(address)
+    return words.Player(
+        machine_identifier=client_of(session),
+        state=state_of(watch),
+        local=local,
+        relayed=False,
+        secure=secure is True,
+        user_id=ids.account,
+        title=session.name or product or session.id,
+        product=product,
+        platform=(client and client.platform) or "",
+        platform_version=text_of(extra.get("platformVersion")) or "",
+        version=(client and client.version) or "",
+        model=(client and client.model) or "",
+        device=(client and client.device) or "",
+        vendor=text_of(extra.get("vendor")) or "",
+        profile=text_of(extra.get("profile")) or "",
+        address=address if full else None,
+        remote_public_address=address if full and not local else None,
+    )
+
+
+def _media(watch: Watch, ids: Ids, transcode: words.TranscodeSession | None) -> words.Media:
+    number = str(ids.item)
+    streams: list[words.MediaStream] = []
+    for stream_type, codec, decision in (
+        (1, transcode and transcode.video_codec, transcode and transcode.video_decision),
+        (2, transcode and transcode.audio_codec, transcode and transcode.audio_decision),
+    ):
+        if codec and decision:
+            streams.append(
+                words.MediaStream(
+                    id=f"{number}{stream_type}",
+                    stream_type=stream_type,
+                    codec=codec,
+                    display_title=codec.upper(),
+                    key=f"/library/streams/{number}{stream_type}",
+                    decision=decision,
+                )
+            )
+    part = words.MediaPart(
+        id=number,
+        key=f"/library/parts/{number}/0/file",
+        decision="transcode" if transcode else "directplay",
+        selected=True,
+        duration=watch.duration_ms,
+        container=transcode.container if transcode else None,
+        streams=tuple(streams),
+    )
+    return words.Media(
+        id=number,
+        selected=True,
+        duration=watch.duration_ms,
+        bitrate=watch.bandwidth,
+        container=part.container,
+        video_codec=transcode.video_codec if transcode else None,
+        audio_codec=transcode.audio_codec if transcode else None,
+        parts=(part,),
+    )
+
+
+# --- items
+
+
+def _item(watch: Watch) -> dict[str, Any]:
+    """Return what the client told of the item, as far as it is what Plex's clients can read."""
+    told = watch.item or {}
+    item: dict[str, Any] = {
+        "guid": text_of(told.get("guid")) or f"gateway://item/{quote(watch.key.lstrip('/'))}"
+    }
+    for name in (
+        *("thumb", "art", "parent_key", "parent_title", "parent_thumb"),
+        *("grandparent_key", "grandparent_title", "grandparent_thumb"),
+    ):
+        item[name] = text_of(told.get(words.spelled(name)))
+    for name in ("index", "parent_index"):
+        item[name] = integer_of(told.get(words.spelled(name)))
+    for name in ("parent_rating_key", "grandparent_rating_key"):
+        item[name] = digits_of(told.get(words.spelled(name)))
+    item["originally_available_at"] = day_of(told.get("originallyAvailableAt"))
+    if kind_of(watch) == "episode":
+        item["grandparent_title"] = item["grandparent_title"] or ""
+        if not (item["parent_key"] or item["parent_rating_key"] or item["parent_thumb"]):
+            item["grandparent_key"] = None  # python-plexapi would ask for its children
+    return item
+
+
+# --- transcodes
+
+
+def is_transcode(stream: Stream) -> bool:
+    """Whether Plex shows this stream."""
+    return stream.kind == TRANSCODE
+
+
+def transcode_session(
+    session: Session, stream: Stream, name: str, now_ms: int
+) -> words.TranscodeSession:
+    """Return a stream as a transcode.
+
+    Args:
+        session: Whose.
+        stream: Which one.
+        name: The key it goes by among all sessions.
+        now_ms: Redis time in milliseconds.
+    """
+    data = stream.data
+    duration = integer_of(data.get("duration"))
+    if duration is None and session.watch:
+        duration = session.watch.duration_ms
+    size = integer_of(data.get("size"))
+    progress = number_of(data.get("progress")) or 0.0
+    return words.TranscodeSession(
+        key=transcode_key(name),
+        throttled=data.get("throttled") is True,
+        complete=data.get("complete") is True or stream.state in _ENDED,
+        progress=float(min(max(progress, 0), 100)),
+        size=SIZE_UNKNOWN if size is None else size,
+        speed=float(number_of(data.get("speed")) or 0),
+        error=data.get("error") is True or stream.state in _FAILED,
+        context=text_of(data.get("context")) or "streaming",
+        video_decision=text_of(data.get("videoDecision")) or TRANSCODE,
+        audio_decision=text_of(data.get("audioDecision")) or TRANSCODE,
+        protocol=text_of(data.get("protocol")) or "http",
+        container=text_of(data.get("container")) or "mkv",
+        duration=duration,
+        remaining=integer_of(data.get("remaining")),
+        subtitle_decision=text_of(data.get("subtitleDecision")),
+        source_video_codec=text_of(data.get("sourceVideoCodec")),
+        source_audio_codec=text_of(data.get("sourceAudioCodec")),
+        video_codec=text_of(data.get("videoCodec")),
+        audio_codec=text_of(data.get("audioCodec")),
+        audio_channels=integer_of(data.get("audioChannels")),
+        width=integer_of(data.get("width")),
+        height=integer_of(data.get("height")),
+        transcode_hw_requested=flag_of(data.get("transcodeHwRequested")),
+        transcode_hw_full_pipeline=flag_of(data.get("transcodeHwFullPipeline")),
+        time_stamp=number_of(data.get("timeStamp")) or now_ms / 1000,
+        min_offset_available=number_of(data.get("minOffsetAvailable")),
+        max_offset_available=number_of(data.get("maxOffsetAvailable")),
+    )
+
+
+def transcode_key(name: str) -> str:
+    """Return the path of a transcode; clients send it back as it is to stop it."""
+    return TRANSCODE_PATH + quote(name, safe="")
+
+
+# --- history
+
+
+def history_item(row: HistoryRow, watch: Watch, ids: Ids) -> words.HistoryItem:
+    """Return a finished watch as a row of the history."""
+    return words.HistoryItem(
+        **_item(watch),
+        history_key=f"{HISTORY_PATH}{row.number}",
+        key=f"{ITEM_PATH}{ids.item}",
+        rating_key=str(ids.item),
+        title=watch.title or watch.key,
+        type=kind_of(watch),
+        viewed_at=row.at // 1000,
+        account_id=ids.account,
+        device_id=ids.device,
+        library_section_id=None if ids.section is None else str(ids.section),
+    )
+
+
+def parents(watch: Watch) -> tuple[str, ...]:
+    """Return the rating keys of an item's parents: a show's filter finds its episodes."""
+    told = watch.item or {}
+    found = (digits_of(told.get(name)) for name in ("parentRatingKey", "grandparentRatingKey"))
+    return tuple(key for key in found if key)
+
+
+# --- what is pushed
+
+
+def notification(
+    session: Session,
+    watch: Watch,
+    state: State,
+    now_ms: int,
+    *,
+    item: int | None,
+    transcode: str | None = None,
+) -> words.Notification:
+    """Return what is pushed when a playback begins, changes or ends.
+
+    Args:
+        session: Whose.
+        watch: What is, or was, watched.
+        state: How it goes now.
+        now_ms: When it was so, in milliseconds of Redis time.
+        item: The number of what is watched; ``None`` if it has none yet, see :func:`numbered`.
+        transcode: The name of its transcode.
+    """
+    said = words.Notification(
+        session_key=str(session.number),
+        client_identifier=client_of(session),
+        guid="",
+        rating_key="",
+        url="",
+        key="",
+        view_offset=offset_ms(session, watch, now_ms),
+        state=state,
+        play_queue_item_id=integer_of((watch.item or {}).get("playQueueItemID")),
+        transcode_session=transcode,
+    )
+    return said if item is None else numbered(said, item)
+
+
+def numbered(said: words.Notification, item: int) -> words.Notification:
+    """Return *said* about the item of this number."""
+    return replace(said, rating_key=str(item), key=f"{ITEM_PATH}{item}")

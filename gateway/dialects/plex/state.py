@@ -1,0 +1,92 @@
+"""State: what the parts of this dialect share on one node."""
+
+import re
+from hashlib import sha1
+from typing import Final
+
+from gateway.context import Context
+from gateway.core.model import Session, Stream
+from gateway.dialects.plex.numbers import Numbers
+from gateway.dialects.plex.shapes import is_transcode, transcode_session
+from gateway.dialects.plex.words import TranscodeSession
+from gateway.live.mirror import Mirror
+
+_LATER: Final = re.compile(r"([0-9]{1,18})-(.+)", re.ASCII | re.DOTALL)
+
+
+class Transcodes:
+    """The transcodes of all sessions by name.
+
+    A stream's key is unique in its session; Plex wants one that is unique altogether. The oldest
+    session with a key has it for itself, in the others the session's number stands before it.
+    """
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+        self._seen: tuple[list[str], list[int]] | None = None
+        self._holders: dict[str, list[Session]] = {}
+
+    def name(self, session: Session, stream: Stream) -> str:
+        """Return the name of a transcode, also of one that has just ended."""
+        for other in self._table().get(stream.key, ()):
+            if other.id != session.id and _age(other) < _age(session):
+                return f"{session.number}-{stream.key}"
+        return stream.key
+
+    def find(self, name: str) -> tuple[Session, Stream] | None:
+        """Return the transcode of this name; one with a number before it is always found."""
+        holders = self._table().get(name)
+        if holders:
+            oldest = min(holders, key=_age)
+            return oldest, next(known for known in _transcodes(oldest) if known.key == name)
+        later = _LATER.fullmatch(name)
+        if later and (session := self._mirror.numbered(int(later[1]))):
+            for stream in _transcodes(session):
+                if stream.key == later[2]:
+                    return session, stream
+        return None
+
+    def first(self, session: Session, now_ms: int) -> tuple[str, TranscodeSession] | None:
+        """Return name and shape of the transcode that belongs to what a session watches."""
+        for stream in _transcodes(session):
+            name = self.name(session, stream)
+            return name, transcode_session(session, stream, name, now_ms)
+        return None
+
+    def _table(self) -> dict[str, list[Session]]:
+        """Return who has which key; looked up once for all questions between two changes."""
+        seen = (list(self._mirror.epochs), list(self._mirror.offsets))
+        if self._seen != seen:
+            self._holders = {}
+            for session in self._mirror.sessions.values():
+                for stream in _transcodes(session):
+                    self._holders.setdefault(stream.key, []).append(session)
+            self._seen = seen
+        return self._holders
+
+
+def _transcodes(session: Session) -> list[Stream]:
+    return [stream for stream in session.streams if is_transcode(stream)]
+
+
+def _age(session: Session) -> tuple[int, int]:
+    return session.created_at, session.number
+
+
+class Plex:
+    """What the parts of this dialect share.
+
+    Args:
+        context: The node and its surroundings.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.node = context.node
+        self.numbers = Numbers(context.node.documents)
+        self.transcodes = Transcodes(context.node.mirror)
+
+    @property
+    def machine(self) -> str:
+        """The server's identifier: the same on all nodes and for as long as the data lives."""
+        return sha1(b"plex machine " + self.node.store.secret, usedforsecurity=False).hexdigest()

@@ -1,0 +1,49 @@
+"""Told: reading what clients tell of items and transcodes, which may be anything at all; pure.
+
+Each returns a value that Plex's clients can read, or ``None``: then it is left out.
+"""
+
+from datetime import date
+from typing import Final
+
+TEXT_MAX: Final = 1024  # characters of one text
+INTEGER_MAX: Final = 2**53 - 1  # what JavaScript can count
+
+
+def text_of(value: object) -> str | None:
+    """Return a text that says something, cut to what is kept of one."""
+    return value[:TEXT_MAX] if isinstance(value, str) and value else None
+
+
+def integer_of(value: object) -> int | None:
+    """Return a whole number that JavaScript can count to."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= INTEGER_MAX:
+        return value
+    return None
+
+
+def number_of(value: object) -> float | None:
+    """Return a number, whole or not."""
+    if isinstance(value, float):
+        return value
+    return integer_of(value)
+
+
+def flag_of(value: object) -> bool | None:
+    """Return true or false."""
+    return value if isinstance(value, bool) else None
+
+
+def digits_of(value: object) -> str | None:
+    """Return a number of at least 0 as text, whichever of both it came as."""
+    text = str(value) if integer_of(value) is not None else text_of(value)
+    return text if text and text.isascii() and text.isdigit() else None
+
+
+def day_of(value: object) -> str | None:
+    """Return a day as ``YYYY-MM-DD``: other texts make zod throw."""
+    text = text_of(value)
+    try:
+        return date.fromisoformat(text).isoformat() if text else None
+    except ValueError:
+        return None

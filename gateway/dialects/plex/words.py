@@ -1,0 +1,292 @@
+"""Words: the Structs of Plex's session API, with its own names; JSON and XML are made from them.
+
+Plex Media Server 1.42, API version 1.1.1 (PMS), as its published clients read it. What is unset is
+left out, never null: zod refuses null. Ids are text where real servers send text and numbers where
+they send numbers: zod takes neither for the other.
+
+Not here: how they are filled (``shapes``), how they are written as XML (``xml``).
+"""
+
+import re
+from typing import Final, Literal
+
+from msgspec import Struct, field
+
+IDENTIFIER_ACCOUNTS: Final = "com.plexapp.system.accounts"
+IDENTIFIER_DEVICES: Final = "com.plexapp.system.devices"
+
+State = Literal["playing", "paused", "buffering", "stopped"]
+Kind = Literal["movie", "episode", "track", "clip", "photo"]
+
+_WORD: Final = re.compile(r"_([a-z])")
+
+
+def spelled(name: str) -> str:
+    """Return Plex's spelling: ``library_section_id`` is ``librarySectionID``, ``id`` stays."""
+    if name.endswith("_id"):
+        name = name.removesuffix("_id") + "ID"
+    return _WORD.sub(lambda found: found[1].upper(), name)
+
+
+class Word(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, rename=spelled):
+    """Base of what Plex is told."""
+
+
+class User(Word, frozen=True, kw_only=True):
+    """Whose playback it is; ``id`` is an ``Account``'s."""
+
+    id: str
+    title: str
+    thumb: str
+
+
+class Player(Word, frozen=True, kw_only=True):
+    """The program that plays; the addresses are for those who may write."""
+
+    machine_identifier: str
+    state: State
+    local: bool
+    relayed: bool
+    secure: bool
+    user_id: int
+    title: str
+    product: str
+    platform: str
+    platform_version: str
+    version: str
+    model: str
+    device: str
+    vendor: str
+    profile: str
+    address: str | None = None
+    remote_public_address: str | None = None
+
+
+class PlaybackSession(Word, frozen=True, kw_only=True):
+    """What ``terminate`` takes, and what the playback is given of the network (kbit/s)."""
+
+    id: str
+    bandwidth: int
+    location: Literal["lan", "wan"]
+
+
+class TranscodeSession(Word, frozen=True, kw_only=True):
+    """One transcode job: ``duration`` in ms, ``remaining`` in s, ``size`` in bytes."""
+
+    key: str
+    throttled: bool
+    complete: bool
+    progress: float
+    size: int
+    speed: float
+    error: bool
+    context: str
+    video_decision: str
+    audio_decision: str
+    protocol: str
+    container: str
+    duration: int | None = None
+    remaining: int | None = None
+    subtitle_decision: str | None = None
+    source_video_codec: str | None = None
+    source_audio_codec: str | None = None
+    video_codec: str | None = None
+    audio_codec: str | None = None
+    audio_channels: int | None = None
+    width: int | None = None
+    height: int | None = None
+    transcode_hw_requested: bool | None = None
+    transcode_hw_full_pipeline: bool | None = None
+    time_stamp: float | None = None
+    min_offset_available: float | None = None
+    max_offset_available: float | None = None
+
+
+class MediaStream(Word, frozen=True, kw_only=True):
+    """One track of a file: 1 video, 2 audio, 3 subtitles."""
+
+    id: str
+    stream_type: int
+    codec: str
+    display_title: str
+    key: str
+    decision: str
+
+
+class MediaPart(Word, frozen=True, kw_only=True):
+    """One file."""
+
+    id: str
+    key: str
+    decision: str
+    selected: bool
+    duration: int | None = None
+    container: str | None = None
+    streams: tuple[MediaStream, ...] = field(default=(), name="Stream")
+
+
+class Media(Word, frozen=True, kw_only=True):
+    """A version of an item; Tautulli wants one with a part."""
+
+    id: str
+    selected: bool
+    duration: int | None = None
+    bitrate: int | None = None
+    container: str | None = None
+    video_codec: str | None = None
+    audio_codec: str | None = None
+    parts: tuple[MediaPart, ...] = field(default=(), name="Part")
+
+
+class Item(Word, frozen=True, kw_only=True):
+    """What a library knows of an item besides its keys, as a client gave it."""
+
+    guid: str | None = None
+    thumb: str | None = None
+    art: str | None = None
+    parent_key: str | None = None
+    parent_rating_key: str | None = None
+    parent_title: str | None = None
+    parent_thumb: str | None = None
+    parent_index: int | None = None
+    grandparent_key: str | None = None
+    grandparent_rating_key: str | None = None
+    grandparent_title: str | None = None
+    grandparent_thumb: str | None = None
+    index: int | None = None
+    originally_available_at: str | None = None
+
+
+class Metadata(Item, frozen=True, kw_only=True):
+    """One playback of ``/status/sessions``; times in ms, ``…At`` in epoch seconds."""
+
+    type: Kind
+    session_key: str
+    rating_key: str
+    key: str
+    title: str
+    view_offset: int
+    added_at: int
+    updated_at: int
+    duration: int | None = None
+    live: bool | None = None
+    library_section_id: str | None = None
+    library_section_key: str | None = None
+    library_section_title: str | None = None
+    media: tuple[Media, ...] = field(default=(), name="Media")
+    user: User = field(name="User")
+    player: Player = field(name="Player")
+    session: PlaybackSession = field(name="Session")
+    transcode_session: TranscodeSession | None = field(default=None, name="TranscodeSession")
+
+
+class HistoryItem(Item, frozen=True, kw_only=True):
+    """One finished playback; ``viewedAt`` in epoch seconds is when it ended."""
+
+    history_key: str
+    key: str
+    rating_key: str
+    title: str
+    type: Kind
+    viewed_at: int
+    account_id: int
+    device_id: int | None = None
+    library_section_id: str | None = None
+
+
+class Account(Word, frozen=True, kw_only=True):
+    """A person; 1 is the server's owner."""
+
+    id: int
+    key: str
+    name: str
+    default_audio_language: str
+    auto_select_audio: bool
+    default_subtitle_language: str
+    subtitle_mode: int
+    thumb: str
+
+
+class Device(Word, frozen=True, kw_only=True):
+    """A player that was seen; ``createdAt`` in epoch seconds."""
+
+    id: int
+    name: str
+    platform: str
+    client_identifier: str
+    created_at: int
+
+
+class Notification(Word, frozen=True, kw_only=True):
+    """What a ``playing`` push says; ``transcodeSession`` is a transcode's bare id."""
+
+    session_key: str
+    client_identifier: str
+    guid: str
+    rating_key: str
+    url: str
+    key: str
+    view_offset: int
+    state: State
+    play_queue_item_id: int | None = None
+    transcode_session: str | None = None
+
+
+class Container(Word, frozen=True, kw_only=True):
+    """A ``MediaContainer`` without its children; offset and total belong to a page."""
+
+    size: int
+    offset: int | None = None
+    total_size: int | None = None
+    identifier: str | None = None
+
+
+class TimelineContainer(Container, frozen=True, kw_only=True):
+    """The answer to a player's report; 2006: an administrator ended this playback."""
+
+    termination_code: int | None = None
+    termination_text: str | None = None
+
+
+class Identity(Container, frozen=True, kw_only=True):
+    """Which server this is."""
+
+    claimed: bool
+    machine_identifier: str
+    version: str
+
+
+class Root(Container, frozen=True, kw_only=True):
+    """What this server can do; ``session_kick`` among the owner's features is terminate."""
+
+    friendly_name: str
+    machine_identifier: str
+    version: str
+    platform: str
+    platform_version: str
+    owner_features: str
+    allow_sharing: bool
+    allow_sync: bool
+    claimed: bool
+    event_stream: bool
+    multiuser: bool
+    my_plex: bool
+    my_plex_subscription: bool
+    transcoder_active_video_sessions: int
+    transcoder_audio: bool
+    transcoder_video: bool
+    updater: bool
+
+
+class ErrorItem(Word, frozen=True, kw_only=True):
+    """One error."""
+
+    code: int
+    message: str
+    status: int
+
+
+class Errors(Word, frozen=True, kw_only=True):
+    """The body of every error, for those who accept JSON."""
+
+    errors: tuple[ErrorItem, ...]
