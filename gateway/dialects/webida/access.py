@@ -1,0 +1,270 @@
+"""Access: who asks, in Webida's way: a bare token in ``Authorization``, and tokens for logging in.
+
+All tokens of the gateway are good here as well. Those of Webida are made here, on any node for
+every node: a login mints the id of the session that will exist once its socket connects, a renewal
+keeps it for as long as that session can live. A renewal asks again whether the person is still
+there with the same password, so a user who is removed is out when the last ACCESS token expires.
+What was made of another token ends with that one, or after a day.
+
+A token restricted to a workspace is one that is good for that workspace only; *unrestricted* is
+good for all that its owner's scopes allow. An ACCESS token that has expired opens nothing and reads
+nothing, but it still says whose session is whose: a client of Socket.IO comes back with the query
+it began with, however long ago that was.
+
+Not here: what a caller may do to a session (``sessions``, ``visit``).
+"""
+
+import asyncio
+import secrets
+from typing import Final
+
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
+
+from gateway.auth.credentials import Credential
+from gateway.auth.principals import ADMIN, TOKEN_MAX, Principal, Scope, admin
+from gateway.context import Context
+from gateway.core.errors import Forbidden, Unauthorized, Unavailable
+from gateway.core.public import rfc3339
+from gateway.dialects.webida.shapes import Token
+from gateway.dialects.webida.tokens import ACCESS_S, MASTER_S, Claims, Kind, Signer
+from gateway.settings import SettingsError
+
+DERIVED_S: Final = 86_400  # what follows from a token that never expires is good for a day
+SCHEMES: Final = ("bearer", "token")  # words before a token that are no part of it
+
+NEED_TOKEN: Final = "need access token"  # noqa: S105 - the product's words
+WRONG_TYPE: Final = "invalid token type"
+INVALID: Final = "invalid token"
+FAILED: Final = "authentication failed"
+
+_ALL_OF_ONE: Final = frozenset({Scope.CONNECT, Scope.READ, Scope.WRITE, Scope.CLOSE})
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """Who asks.
+
+    Args:
+        principal: Rights; its ``session`` is the one that the caller is, or will be.
+        claims: What the token says if it is Webida's.
+        is_expired: Only the session that it names may still be come back to.
+    """
+
+    principal: Principal
+    claims: Claims | None = None
+    is_expired: bool = False
+
+
+class Access:
+    """Who may come in through this door.
+
+    Args:
+        context: Users, tokens, and the store's secret.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._signer = Signer(context.node.store.secret)
+        self._access_s = ACCESS_S[context.settings.webida_generation]
+
+    # --- who is it
+
+    async def caller(self, text: str | None) -> Caller:
+        """Return whose the token is that a request shows.
+
+        Raises:
+            Unauthorized: There is none, it is none of ours, for logging in only, or expired.
+        """
+        caller = await self.visitor(text)
+        if caller.is_expired:
+            raise Unauthorized(INVALID)
+        return caller
+
+    async def visitor(self, text: str | None) -> Caller:
+        """Return whose the token is that a socket shows; it may have expired.
+
+        Raises:
+            Unauthorized: As :meth:`caller`.
+        """
+        token = bare(text)
+        if not token:
+            raise Unauthorized(NEED_TOKEN)
+        claims = self._signer.read(token)
+        if claims is None:
+            if len(token) > TOKEN_MAX:
+                raise Unauthorized(INVALID)
+            try:
+                shown = Credential(token=token, source="header")
+                return Caller(principal=await self._context.principal_of(shown))
+            except Unauthorized:
+                raise Unauthorized(INVALID) from None
+        if claims.type != "A":
+            raise Unauthorized(WRONG_TYPE)
+        is_expired = claims.is_expired(self._context.wall_ms())
+        return Caller(principal=_principal(claims), claims=claims, is_expired=is_expired)
+
+    # --- tokens
+
+    async def login(self, name: str, password: str, master: str | None) -> Token:
+        """Return the ACCESS token of who logs in, with a new session id.
+
+        Args:
+            name: As it was given; means nothing beside a master token.
+            password: As it was given; the same.
+            master: The text of a MASTER token.
+
+        Raises:
+            Unauthorized: Nobody we know.
+            Overloaded: Too many log in at once.
+        """
+        try:
+            if master:
+                claims = self._signer.read(master)
+                if claims is None or claims.type != "M" or claims.is_expired(self._now_ms()):
+                    raise Unauthorized
+                principal = await self._again(claims)
+                return self._issue("A", principal, claims.mark, claims.until)
+            principal = await self._context.users.verify(name, password, self._now_ms())
+            marks = [mark for mark, known in await self._known(name) if known == principal]
+        except Unauthorized:
+            raise Unauthorized(FAILED) from None
+        return self._issue("A", principal, marks[0] if marks else "", None)
+
+    async def renew(self, caller: Caller, kind: Kind, workspace: str | None) -> Token:
+        """Return another token of *caller*.
+
+        Args:
+            caller: Who shows a good ACCESS token.
+            kind: What it shall be good for.
+            workspace: The only workspace it shall be good for; ``None`` leaves that as it is.
+
+        Raises:
+            Unauthorized: The person is not there any more, or has another password.
+            Forbidden: The caller may not see that workspace.
+        """
+        claims, principal = caller.claims, caller.principal
+        until: int | None
+        if claims is None:
+            ends_at = principal.expires_at or self._now_ms() + DERIVED_S * 1000
+            mark, until = "", ends_at // 1000
+        else:
+            mark, until = claims.mark, claims.until
+            principal = await self._again(claims)
+        if workspace is not None:
+            if not may_enter(principal, workspace):
+                raise Forbidden("This token is not good for that workspace.")
+            principal = restricted(principal, workspace)
+        session = caller.principal.session
+        if session is not None and session in self._context.node.mirror.gone:
+            session = None  # an id is never used again, so keeping it would help nobody
+        return self._issue(kind, principal, mark, until, session)
+
+    def _issue(
+        self,
+        kind: Kind,
+        principal: Principal,
+        mark: str,
+        until_s: int | None,
+        session: str | None = None,
+    ) -> Token:
+        now_s = self._now_ms() // 1000
+        expires_s = now_s + (MASTER_S if kind == "M" else self._access_s)
+        if until_s is not None:
+            expires_s = min(expires_s, until_s)
+        claims = Claims(
+            type=kind,
+            jti=secrets.token_hex(8),
+            iat=now_s,
+            exp=expires_s,
+            sub=principal.name,
+            scopes=tuple(sorted(principal.scopes)),
+            account=principal.account,
+            workspace_id=principal.workspace,
+            session_id=(session or new_id()) if kind == "A" else None,
+            mark=mark,
+            until=until_s,
+        )
+        return Token(
+            text=self._signer.sign(claims),
+            token_type="ACCESS" if kind == "A" else "MASTER",
+            expires_at=rfc3339(expires_s * 1000),
+            issued_at=rfc3339(now_s * 1000),
+            session_id=claims.session_id or UNSET,
+            workspace_id=claims.workspace_id or UNSET,
+        )
+
+    # --- is the person still there
+
+    async def _again(self, claims: Claims) -> Principal:
+        """Return who a token's bearer is today.
+
+        Raises:
+            Unauthorized: Not there any more, or not with that password.
+        """
+        if not claims.mark:
+            if claims.until is None or self._now_ms() >= claims.until * 1000:
+                raise Unauthorized(INVALID)
+            return _principal(claims)
+        workspace = claims.workspace_id
+        for mark, principal in await self._known(claims.sub):
+            if mark != claims.mark:
+                continue
+            if workspace is None:
+                return principal
+            if principal.workspace in (None, workspace):
+                return restricted(principal, workspace)
+        raise Unauthorized(INVALID)
+
+    async def _known(self, name: str) -> list[tuple[str, Principal]]:
+        """Return everybody of this name, with the mark of the password that is kept."""
+        found: list[tuple[str, Principal]] = []
+        key = self._context.settings.admin_key
+        if name == ADMIN and key is not None:
+            found.append((self._signer.mark(key), admin()))
+        try:
+            people = await asyncio.to_thread(self._context.users.list)
+        except SettingsError as error:
+            raise Unavailable("Nobody can log in right now.") from error
+        if (person := people.get(name)) is not None:
+            found.append((self._signer.mark(person.hash), person.principal(name)))
+        return found
+
+    def _now_ms(self) -> int:
+        return self._context.wall_ms()
+
+
+def new_id() -> str:
+    """Return an id for a session: 96 random bits, never ``*``, which means all."""
+    return secrets.token_hex(12)
+
+
+def bare(text: str | None) -> str:
+    """Return the token in a header; some clients put a scheme before it."""
+    first, _, rest = (token := (text or "").strip()).partition(" ")
+    return rest.strip() if first.lower() in SCHEMES else token
+
+
+def may_enter(principal: Principal, workspace: str) -> bool:
+    """Whether the caller may be in *workspace*: it is the token's own, or it may see it anyway."""
+    if principal.workspace == workspace:
+        return True
+    sees = principal.has(Scope.READ) or principal.has(Scope.WRITE)
+    return sees and principal.covers(workspace)
+
+
+def restricted(principal: Principal, workspace: str) -> Principal:
+    """Return *principal* with rights in *workspace* only."""
+    scopes = principal.scopes
+    if Scope.ADMIN in scopes:
+        scopes = _ALL_OF_ONE
+    return replace(principal, workspace=workspace, scopes=scopes)
+
+
+def _principal(claims: Claims) -> Principal:
+    return Principal(
+        name=claims.sub,
+        scopes=frozenset(scope for scope in Scope if scope in claims.scopes),
+        account=claims.account,
+        workspace=claims.workspace_id,
+        session=claims.session_id,
+    )

@@ -1,0 +1,248 @@
+"""Webida's shapes: what its API says of sessions, tokens and people. Pure.
+
+Two generations of one API. *A* (0.2 to 0.5, July 2016) knows that a lost client may come back:
+``LOSING`` until ``willLoseAt``. *C* (0.8, August 2016, what the published client speaks) does not:
+``TERMINATED`` is who is disconnected. Dates are those of ECMAScript, with milliseconds and ``Z``:
+the published client replaces the ``T`` by a blank and would read a date without a zone as local.
+It also turns ``null`` into the text "null", so what is unset is left out; only ``disconnectedAt``,
+which A requires, is null before the first loss.
+
+Sessions of other doors are shown too: without a name by where they belong, without a connection as
+connected when they were opened.
+
+Not here: who may see what (``access``, ``sessions``).
+"""
+
+from enum import StrEnum
+from typing import Final, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway.core.document import Message
+from gateway.core.model import Session, State
+from gateway.core.public import rfc3339
+
+UNKNOWN: Final = "unknown"  # the product's word for an address that is not known
+ALERT: Final = "session will be closed by administrator"
+CALLED_OFF: Final = "session will not be closed"
+RESERVED: Final = ":"  # in a message's topic: it means something to one product only
+SECOND_MS: Final = 1000
+
+
+class StateA(StrEnum):
+    """States of generation A."""
+
+    NORMAL = "NORMAL"
+    LOSING = "LOSING"
+    CLOSING = "CLOSING"
+
+
+class StateC(StrEnum):
+    """States of generation C."""
+
+    NORMAL = "NORMAL"
+    CLOSING = "CLOSING"
+    TERMINATED = "TERMINATED"
+
+
+class SessionA(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A session in generation A.
+
+    ``workspace_id`` is left out when there is none, ``disconnected_at`` is null while the client is
+    connected. ``will_close_at`` stands only while a close is pending, ``will_lose_at`` while a lost
+    client may come back.
+    """
+
+    id: str
+    name: str
+    state: StateA
+    workspace_id: str | UnsetType = UNSET
+    client_address: str
+    connected_at: str
+    disconnected_at: str | None = None
+    will_close_at: str | UnsetType = UNSET
+    will_lose_at: str | UnsetType = UNSET
+
+
+class SessionC(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A session in generation C."""
+
+    id: str
+    name: str
+    state: StateC
+    workspace_id: str | UnsetType = UNSET
+    client_address: str
+    connected_at: str
+    will_close_at: str | UnsetType = UNSET
+
+
+class Token(Struct, frozen=True, kw_only=True, rename="camel"):
+    """A token and what it says; ``session_id`` stands in every ACCESS token of ours."""
+
+    text: str
+    token_type: Literal["MASTER", "ACCESS"]
+    expires_at: str
+    issued_at: str
+    session_id: str | UnsetType = UNSET
+    workspace_id: str | UnsetType = UNSET
+
+
+class User(Struct, frozen=True, kw_only=True):
+    """Who is logged in."""
+
+    id: str
+    email: str | UnsetType = UNSET
+    name: str
+
+
+class RestOK(Struct, frozen=True):
+    """It is done."""
+
+    message: str
+
+
+class RestError(Struct, frozen=True):
+    """It is not done; people and programs read ``message``."""
+
+    code: str
+    message: str
+
+
+def session_a(session: Session, *, full: bool) -> SessionA:
+    """Return *session* in generation A.
+
+    Args:
+        session: An open session.
+        full: Whether the reader may see addresses.
+    """
+    state = _state_a(session)
+    lost_at = session.disconnected_at if not session.is_connected else None
+    return SessionA(
+        id=session.id,
+        name=name_of(session),
+        state=state,
+        workspace_id=session.workspace or UNSET,
+        client_address=_address(session, full=full),
+        connected_at=_connected_at(session),
+        disconnected_at=None if lost_at is None else rfc3339(lost_at),
+        will_close_at=_date(session.closes_at),
+        will_lose_at=_date(session.linger_at if state is StateA.LOSING else None),
+    )
+
+
+def session_c(session: Session, *, full: bool) -> SessionC:
+    """Return *session* in generation C; see :func:`session_a`."""
+    return SessionC(
+        id=session.id,
+        name=name_of(session),
+        state=_state_c(session),
+        workspace_id=session.workspace or UNSET,
+        client_address=_address(session, full=full),
+        connected_at=_connected_at(session),
+        will_close_at=_date(session.closes_at),
+    )
+
+
+def name_of(session: Session) -> str:
+    """Return what people call the session: its name, or the product's: place and socket."""
+    if session.name:
+        return session.name
+    place = f"workspace-{session.workspace}" if session.workspace else "global"
+    return f"{place}/{session.connection.id if session.connection else session.id}"
+
+
+def _state_a(session: Session) -> StateA:
+    match session.state:
+        case State.CLOSING:
+            return StateA.CLOSING
+        case State.AWAY:
+            return StateA.LOSING
+        case _:
+            return StateA.NORMAL
+
+
+def _state_c(session: Session) -> StateC:
+    match session.state:
+        case State.CLOSING:
+            return StateC.CLOSING
+        case State.AWAY | State.CLOSED:
+            return StateC.TERMINATED
+        case _:
+            return StateC.NORMAL
+
+
+def _address(session: Session, *, full: bool) -> str:
+    connection = session.connection if full else None
+    return (connection.address if connection else None) or UNKNOWN
+
+
+def _connected_at(session: Session) -> str:
+    return rfc3339(session.created_at if session.connected_at is None else session.connected_at)
+
+
+def _date(at: int | None) -> str | UnsetType:
+    return UNSET if at is None else rfc3339(at)
+
+
+# --- what a client hears
+
+
+class Words(Struct, frozen=True):
+    """How one generation says on the socket what happens.
+
+    Args:
+        namespace: Where its clients connect.
+        closing: The event that warns of a close.
+        has_text: Whether that event begins with a text.
+        announcement: The event of a message.
+        duplicate: Why a second socket of one session is refused.
+    """
+
+    namespace: str
+    closing: str
+    has_text: bool
+    announcement: str
+    duplicate: str
+
+
+WORDS: Final[dict[str, Words]] = {
+    "A": Words(
+        namespace="/session",
+        closing="closing",
+        has_text=True,
+        announcement="announcement",
+        duplicate="session should have only 1 connection",
+    ),
+    "C": Words(
+        namespace="/",
+        closing="session.closing",
+        has_text=False,
+        announcement="session.announcement",
+        duplicate="duplicated connection on a session",
+    ),
+}
+
+
+def warning(words: Words, reason: str | None, left_ms: int) -> tuple[object, ...]:
+    """Return the arguments of the event that warns of a close.
+
+    Args:
+        words: The generation's.
+        reason: Why it closes, if somebody said.
+        left_ms: How long until then, in milliseconds; told in whole seconds.
+    """
+    left_s = max(0, round(left_ms / SECOND_MS))
+    return (reason or ALERT, left_s) if words.has_text else (left_s,)
+
+
+def announced(message: Message) -> object:
+    """Return what a message says to a client; ``None``: it is not for Webida's."""
+    if RESERVED in message.topic:
+        return None
+    return message.topic if message.body is None else message.body
+
+
+def will_close(ids: list[str], close_after_s: int) -> str:
+    """Return the sentence that tells what a close did."""
+    what = f"session {ids[0]} closes" if len(ids) == 1 else f"{len(ids)} sessions close"
+    return f"{what} in {close_after_s} seconds" if close_after_s else f"{what} now"

@@ -1,0 +1,148 @@
+"""Socket: ``/socket.io/``: a WebSocket of a Socket.IO client, from its request to its end.
+
+The transport is WebSocket at once, as Webida's clients ask for it; long polling is answered in the
+words of Engine.IO. Who may not come in for the moment (no room, a node that goes) is refused before
+the upgrade, because that makes the client wait longer each time; who may not come in at all hears
+why inside, because only there a client listens.
+
+Not here: how it speaks (``line``), how it comes to its session (``arrival``), what it is told
+(``visit``).
+"""
+
+import logging
+from functools import lru_cache
+from typing import Final
+
+from msgspec import Struct
+from msgspec.json import encode
+from starlette.responses import Response
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from gateway.auth.credentials import Credential, Networks, check_origin, networks
+from gateway.context import Context
+from gateway.core.errors import Draining, GatewayError
+from gateway.dialects.webida.access import Access, new_id
+from gateway.dialects.webida.arrival import Arrival
+from gateway.dialects.webida.door import known_origins
+from gateway.dialects.webida.engineio import PROTOCOL, EngineSocket
+from gateway.dialects.webida.errors import JSON, failed
+from gateway.dialects.webida.line import EngineLine
+from gateway.dialects.webida.reading import Pairs, read_pairs
+from gateway.dialects.webida.shapes import WORDS
+from gateway.dialects.webida.visit import Visit
+
+log = logging.getLogger(__name__)
+
+
+class EngineError(Struct, frozen=True):
+    """Why Engine.IO refuses a request; numbers and words are those of its own server."""
+
+    code: int
+    message: str
+
+
+UNKNOWN_TRANSPORT: Final = EngineError(0, "Transport unknown")
+UNKNOWN_SESSION: Final = EngineError(1, "Session ID unknown")
+BAD_METHOD: Final = EngineError(2, "Bad handshake method")
+BAD_REQUEST: Final = EngineError(3, "Bad request")
+UNSUPPORTED: Final = EngineError(5, "Unsupported protocol version")
+
+
+class SocketDoor:
+    """Where Socket.IO clients come in: an ASGI application.
+
+    Args:
+        context: The node and its surroundings.
+        access: Tokens.
+    """
+
+    def __init__(self, context: Context, access: Access) -> None:
+        self._context = context
+        self._access = access
+        self._words = WORDS[context.settings.webida_generation]
+        self._lines: dict[str, EngineLine] = {}
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Serve one WebSocket; to other requests say why they are none."""
+        if scope["type"] == "http":
+            is_get = scope["method"] in ("GET", "HEAD")
+            await _engine_failed(_why_polling(scope) if is_get else BAD_METHOD)(
+                scope, receive, send
+            )
+            return
+        context, websocket = self._context, WebSocket(scope, receive, send)
+        try:
+            pairs = read_pairs(scope)
+            check_origin(
+                scope,
+                Credential(),
+                known_origins(context.settings.allowed_origins),
+                known_networks(context.settings.trusted_proxies),
+            )
+            if context.node.is_draining:
+                raise Draining
+            context.sockets.check()
+        except GatewayError as error:
+            await websocket.send_denial_response(failed(error))
+            return
+        if (refusal := _why_not(pairs)) is not None:
+            await websocket.send_denial_response(_engine_failed(refusal))
+            return
+        scope["query_string"] = b""  # uvicorn logs it when it accepts, tokens and all
+        await self._serve(websocket, pairs)
+
+    async def _serve(self, websocket: WebSocket, pairs: Pairs) -> None:
+        connection_id = new_id()
+        engine = EngineSocket(connection_id, self._words.namespace)
+        line = EngineLine(websocket, self._context, engine)
+        self._lines[connection_id] = line
+        try:
+            with self._context.sockets.counting(line):
+                try:
+                    await websocket.accept()
+                except (OSError, RuntimeError, WebSocketDisconnect):  # it left meanwhile
+                    return
+                arrival = Arrival(
+                    context=self._context,
+                    access=self._access,
+                    line=line,
+                    scope=websocket.scope,
+                    connection_id=connection_id,
+                    pairs=pairs,
+                    neighbours=self._lines,
+                )
+                visit = Visit(self._context.node, self._words, line, engine, arrival)
+                ended = await visit.live()
+                log.info("socket %s: %r", connection_id, ended)
+        finally:
+            del self._lines[connection_id]
+
+
+def _why_not(pairs: Pairs) -> EngineError | None:
+    """Return why a handshake is refused, or ``None``."""
+    query = dict(pairs)
+    if query.get("EIO") != PROTOCOL:
+        return UNSUPPORTED
+    if query.get("transport") != "websocket":
+        return UNKNOWN_TRANSPORT
+    return UNKNOWN_SESSION if "sid" in query else None  # there is nothing to upgrade
+
+
+def _why_polling(scope: AsgiScope) -> EngineError:
+    try:
+        transport = dict(read_pairs(scope)).get("transport")
+    except GatewayError:
+        return BAD_REQUEST
+    return BAD_REQUEST if transport == "websocket" else UNKNOWN_TRANSPORT
+
+
+def _engine_failed(error: EngineError) -> Response:
+    return Response(encode(error), 400, {"Cache-Control": "no-store"}, JSON)
+
+
+@lru_cache(maxsize=16)
+def known_networks(texts: tuple[str, ...]) -> Networks:
+    """Return the proxies that are believed."""
+    return networks(texts)

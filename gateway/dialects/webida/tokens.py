@@ -1,0 +1,101 @@
+"""Tokens: the texts that Webida's clients carry, signed by us. Pure.
+
+A token is a JSON Web Token (RFC 7519) with one header, one key and one algorithm (HS256): what does
+not begin with exactly that header is none of ours, so there is nothing to confuse. A MASTER token
+is good for logging in, for half a year; an ACCESS token for everything else, for minutes, and it
+names the one session that its bearer is.
+
+Not here: whose it may be (``access``).
+"""
+
+import hashlib
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Final, Literal
+
+from msgspec import MsgspecError, Struct
+from msgspec.json import decode, encode
+
+Kind = Literal["M", "A"]
+
+ACCESS_S: Final = {"A": 600, "C": 900}  # an ACCESS token's life, by generation, as the product's
+MASTER_S: Final = 180 * 86_400  # a MASTER token's life, as the product's
+LEEWAY_S: Final = 5  # how far the clocks of two nodes may differ
+TEXT_MAX: Final = 4096  # characters; ours have about 500
+
+_HEADER: Final = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=").decode() + "."
+_PURPOSE: Final = b"webida tokens"
+
+
+class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What a token says. Times in seconds since the Unix epoch.
+
+    Args:
+        type: ``M`` for MASTER, ``A`` for ACCESS.
+        jti: Tells it from all others.
+        iat: When it was made.
+        exp: From when on it is refused.
+        sub: Who logged in.
+        scopes: What may be done.
+        account: Whose sessions are one's own.
+        workspace_id: The only workspace it is good for.
+        session_id: The session that its bearer is.
+        mark: Changes with the password that was shown; empty when another token was.
+        until: Of tokens that follow from another one: none of them lives longer.
+    """
+
+    type: Kind
+    jti: str
+    iat: int
+    exp: int
+    sub: str
+    scopes: tuple[str, ...] = ()
+    account: str | None = None
+    workspace_id: str | None = None
+    session_id: str | None = None
+    mark: str = ""
+    until: int | None = None
+
+    def is_expired(self, now_ms: int) -> bool:
+        """Whether it was good once, and is not any more."""
+        return now_ms >= (self.exp + LEEWAY_S) * 1000
+
+
+class Signer:
+    """Makes tokens and tells ours from others.
+
+    Args:
+        secret: Of the store: every node has the same.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = hmac.digest(secret, _PURPOSE, "sha256")
+
+    def sign(self, claims: Claims) -> str:
+        """Return the text of a token."""
+        signed = _HEADER + _text(encode(claims))
+        return f"{signed}.{self._signature(signed)}"
+
+    def read(self, text: str) -> Claims | None:
+        """Return what a token of ours says, expired or not; ``None`` if it is none of ours."""
+        if not text.startswith(_HEADER) or len(text) > TEXT_MAX or not text.isascii():
+            return None
+        signed, _, signature = text.rpartition(".")
+        if not hmac.compare_digest(signature, self._signature(signed)):
+            return None
+        payload = signed.removeprefix(_HEADER)
+        try:
+            return decode(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=Claims)
+        except (MsgspecError, ValueError):  # signed by a version that says it otherwise
+            return None
+
+    def mark(self, kept: str) -> str:
+        """Return what stands for a kept password in tokens: it tells nothing of it."""
+        return hmac.digest(self._key, kept.encode(), "sha256").hex()[:16]
+
+    def _signature(self, signed: str) -> str:
+        return _text(hmac.new(self._key, signed.encode(), hashlib.sha256).digest())
+
+
+def _text(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
