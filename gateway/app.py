@@ -13,18 +13,22 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Mount, Router
 
+from gateway.api import ops
 from gateway.api.operation import not_found
+from gateway.api.operation import routes as operation_routes
 from gateway.api.router import routes
 from gateway.auth.principals import Authenticator
 from gateway.auth.users import Users
 from gateway.context import Context
 from gateway.core.errors import Unavailable
 from gateway.core.protocol import MESSAGE_MAX_BYTES
+from gateway.dialects import gameye, maxscale, neko, plex, webida
 from gateway.lines import Sockets
 from gateway.node import Node
 from gateway.settings import Settings
@@ -42,6 +46,31 @@ DRAIN_PER_S: Final = 450  # sockets closed a second, so that their return does n
 GRACEFUL_S: Final = 3  # for requests on their way when the server stops
 
 log = logging.getLogger(__name__)
+
+
+class Dialect(Protocol):
+    """One product's session API; a package below ``dialects``."""
+
+    def routes(self, context: Context) -> list[BaseRoute]:
+        """Return what serves the product's own paths."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return the ``paths`` and ``components`` of it (OpenAPI 3.1)."""
+        ...
+
+    async def run(self, context: Context) -> None:
+        """Do what has to be done beside; may return."""
+        ...
+
+
+DIALECTS: Final[dict[str, Dialect]] = {
+    "gameye": gameye,
+    "maxscale": maxscale,
+    "neko": neko,
+    "plex": plex,
+    "webida": webida,
+}
 
 
 def monotonic_ms() -> float:
@@ -85,6 +114,7 @@ async def running(settings: Settings) -> AsyncIterator[Context]:
             tasks = [group.create_task(node.run()), group.create_task(_shed(context))]
             if embedded:
                 tasks.append(group.create_task(embedded.watch()))
+            tasks.extend(group.create_task(dialect.run(context)) for dialect in DIALECTS.values())
             try:
                 await node.feed.caught_up()
                 yield context
@@ -119,12 +149,39 @@ async def _shed(context: Context) -> None:
 
 
 def create_app(context: Context) -> Starlette:
-    """Return the ASGI application over a running node."""
-    app = Starlette(routes=routes())
+    """Return the ASGI application over a running node.
+
+    Each dialect answers below its name. One may answer at the root as well: there the product wins,
+    and the native API answers under ``/gateway`` (operations stay).
+    """
+    native = routes({name: dialect.describe() for name, dialect in DIALECTS.items()})
+    found: list[BaseRoute] = [
+        Mount(f"/{name}", _Router(dialect.routes(context))) for name, dialect in DIALECTS.items()
+    ]
+    if context.settings.dialect is None:
+        found = [*native, *found]
+    else:
+        at_root = DIALECTS[context.settings.dialect.removesuffix("=/")]
+        below = _Router(native)
+        below.default = not_found
+        found = [
+            *operation_routes(ops.OPERATIONS),
+            Mount("/gateway", below),
+            *found,
+            Mount("/", _Router(at_root.routes(context))),
+        ]
+    app = Starlette(routes=found)
     app.router.default = not_found
-    app.router.redirect_slashes = False  # the redirect would be built from the Host header
+    app.router.redirect_slashes = False
     app.state.context = context
     return app
+
+
+class _Router(Router):
+    """Routes below a mount; a redirect to another slash would be built from the Host header."""
+
+    def __init__(self, found: list[BaseRoute]) -> None:
+        super().__init__(found, redirect_slashes=False)
 
 
 class _Server(uvicorn.Server):

@@ -13,8 +13,8 @@ Not here: what kind of connection it is, what is said (``api``, ``dialects``).
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, NoReturn, TypeVar
 
 from gateway.core.errors import CloseCode, Draining, GatewayError, Overloaded
@@ -247,6 +247,7 @@ class Sockets:
         self._empty = asyncio.Event()
         self._empty.set()
         self._greetings: dict[str, asyncio.Event] = {}
+        self._patient: set[asyncio.Timeout] = set()
 
     @property
     def count(self) -> int:
@@ -277,11 +278,27 @@ class Sockets:
             if not self._lines:
                 self._empty.set()
 
+    @asynccontextmanager
+    async def patience(self, wait_s: float) -> AsyncIterator[None]:
+        """Let a request that is no line wait so long, but not longer than this process stays.
+
+        Raises:
+            TimeoutError: The time is over.
+        """
+        async with asyncio.timeout(0 if self.is_draining else wait_s) as patience:
+            self._patient.add(patience)
+            try:
+                yield
+            finally:
+                self._patient.discard(patience)
+
     # --- waves
 
     async def drain(self, over_s: float) -> None:
         """Send all clients elsewhere (4001), evenly over *over_s* seconds; no new ones come in."""
         self.is_draining = True
+        for patience in self._patient:
+            patience.reschedule(asyncio.get_running_loop().time())
         lines = self._shuffled()
         steps = max(1, round(over_s / DRAIN_STEP_S))
         for step in range(steps):

@@ -87,14 +87,3 @@ def expected_revision(call: AnyCall) -> int | None:
     if match is None:
         raise RevisionMismatch
     return int(match[1])
-
-
-def check_revision(call: AnyCall, session: Session) -> None:
-    """Refuse a request whose ``If-Match`` names another revision than the session has.
-
-    Raises:
-        RevisionMismatch: It does.
-    """
-    revision = expected_revision(call)
-    if revision is not None and revision != session.revision:
-        raise RevisionMismatch

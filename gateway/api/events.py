@@ -10,7 +10,6 @@ The JSON page without ``since`` tells the position to begin at; with it, what ha
 A poller that is told ``mode: snapshot`` although it named a position reads the list again.
 """
 
-import asyncio
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Final, Literal
@@ -26,7 +25,9 @@ from gateway.api.reading import Nothing, read_query
 from gateway.api.sessions import filter_of
 from gateway.api.shapes import Outgoing
 from gateway.api.watcher import Watcher, begin, here
+from gateway.auth.credentials import credential
 from gateway.auth.principals import Principal
+from gateway.context import Context
 from gateway.core.errors import (
     BadPosition,
     BadRequest,
@@ -157,12 +158,14 @@ async def read_events(call: Call[EventsQuery, Nothing]) -> Response:
         call.context.sockets.check()
         subscribe = partial(call.node.subscribe, view, position, reason)
         return EventStream(call.context, call.principal, subscribe)
+    credential(call.scope)  # a token in the address is for streams, whose readers set no header
     if position is None:
         return reply(_started_over(call.node, view, reason))
-    return reply(await _page(call.node, view, position, query.wait or 0))
+    return reply(await _page(call.context, view, position, query.wait or 0))
 
 
-async def _page(node: Node, view: View, since: Position, wait_s: float) -> _Page:
+async def _page(context: Context, view: View, since: Position, wait_s: float) -> _Page:
+    node = context.node
     events: list[Raw] = []
     upto = since
     try:
@@ -177,7 +180,7 @@ async def _page(node: Node, view: View, since: Position, wait_s: float) -> _Page
     if events or not wait_s:
         return _resumed(upto, events)
     with node.subscribe(view, upto) as subscription, suppress(TimeoutError):
-        async with asyncio.timeout(wait_s):
+        async with context.sockets.patience(wait_s):
             while len(events) < PAGE_EVENTS and (subscription.is_behind or not events):
                 delivery = await subscription.next()
                 if not isinstance(delivery, Tick):

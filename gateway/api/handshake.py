@@ -160,6 +160,8 @@ async def let_in(websocket: WebSocket, door: Door) -> None:
         except Exception:
             log.exception("a socket failed")
             ended = Goodbye(CloseCode.SERVER_ERROR, "internal", socket.away_ms())
+        finally:
+            socket.expire_at(None, context.wall_ms)  # one that was refused never ran
         await socket.close(ended)
         log.info("socket %d: %r", number, ended)
 

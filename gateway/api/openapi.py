@@ -328,8 +328,49 @@ def _without_null(schema: Json) -> Json:
     return {**left[0], **rest} if len(left) == 1 else {**rest, "anyOf": left}
 
 
-def described(operations: Iterable[AnyOperation]) -> list[AnyOperation]:
-    """Return *operations* and the one that serves their document, its own row in it."""
+def merged(native: Json, fragments: Mapping[str, Json]) -> Json:
+    """Return the document with the dialects' *fragments* (``paths``, ``components``) in it.
+
+    Each dialect answers below ``/<name>``; its components get its name, so that none clash.
+    """
+    paths, components = dict(native["paths"]), dict(native["components"])
+    for dialect, fragment in fragments.items():
+        for path, item in fragment["paths"].items():
+            paths[f"/{dialect}{path}"] = _renamed(item, dialect)
+        for section, found in fragment.get("components", {}).items():
+            components[section] = {
+                **components.get(section, {}),
+                **{f"{dialect}.{name}": _renamed(part, dialect) for name, part in found.items()},
+            }
+    return {**native, "paths": paths, "components": components}
+
+
+def _renamed(value: Any, dialect: str) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, list):
+        return [_renamed(item, dialect) for item in value]
+    if not isinstance(value, dict):
+        return value
+    result = {name: _renamed(item, dialect) for name, item in value.items()}
+    if isinstance(reference := value.get("$ref"), str):
+        section, _, name = reference.rpartition("/")
+        result["$ref"] = f"{section}/{dialect}.{name}"
+    if isinstance(value.get("security"), list):
+        result["security"] = [
+            {f"{dialect}.{name}": scopes for name, scopes in wanted.items()}
+            for wanted in value["security"]
+        ]
+    return result
+
+
+def described(
+    operations: Iterable[AnyOperation], fragments: Mapping[str, Json]
+) -> list[AnyOperation]:
+    """Return *operations* and the one that serves their document, its own row in it.
+
+    Args:
+        operations: The native ones.
+        fragments: What dialects add, by name.
+    """
     table = list(operations)
 
     async def openapi(_call: Call[Nothing, Nothing]) -> Response:
@@ -347,5 +388,5 @@ def described(operations: Iterable[AnyOperation]) -> list[AnyOperation]:
         tag="operations",
     )
     table.append(own)
-    text = encode(document(table))
+    text = encode(merged(document(table), fragments))
     return table

@@ -9,6 +9,7 @@ Every request: address, method, token, scope, media type, query, position (``at`
 Not here: what the operations do (``sessions``, ``reads``, …).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
@@ -53,10 +54,12 @@ from gateway.core.errors import (
     BadPosition,
     BadRequest,
     CloseCode,
+    Draining,
     Forbidden,
     GatewayError,
     MethodNotAllowed,
     NotFound,
+    OutcomeUnknown,
     Unauthorized,
 )
 from gateway.core.position import Position
@@ -249,6 +252,9 @@ class Door:
             if has_body(scope) and _READ not in scope:
                 response.headers["Connection"] = "close"  # what is unread is not the next request
             return response
+        except asyncio.CancelledError:  # the server stops, and gave this request its time
+            late = Draining() if method in ("GET", "HEAD") else OutcomeUnknown()
+            return problem(late, new_request_id(), principal)
         except Exception as error:  # noqa: BLE001 - the top of a request; logged with its traceback
             return unforeseen(error, new_request_id())
 

@@ -24,7 +24,7 @@ from gateway.api.shapes import (
 )
 from gateway.auth.principals import Scope
 from gateway.core.errors import BadPosition, Forbidden
-from gateway.core.model import Session, State
+from gateway.core.model import STREAMS_MAX, Session, State
 from gateway.core.public import rfc3339
 from gateway.core.query import (
     LIMIT_MAX,
@@ -50,7 +50,7 @@ async def list_streams(call: Call[StreamQuery, Nothing]) -> Response:
     if query.cursor:
         value, place = parse_cursor(view, Sort.CREATED_AT, query.cursor)
         session_id, _, done = place.partition("/")
-        skip = int(done) if done.isdecimal() else 0
+        skip = int(done) if done.isdecimal() else STREAMS_MAX  # all of that session was shown
         after = (value, session_id)
         session = mirror.sessions.get(session_id)
         if session and session.created_at == value and view.matches(session):

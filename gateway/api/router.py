@@ -1,6 +1,7 @@
 """The native API's addresses, all in one list: operations, sockets and the documents of both."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from starlette.routing import BaseRoute, WebSocketRoute
 
@@ -32,10 +33,10 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
 )
 
 
-def routes() -> list[BaseRoute]:
-    """Return what serves the native API."""
+def routes(fragments: Mapping[str, dict[str, Any]]) -> list[BaseRoute]:
+    """Return what serves the native API; its document has the dialects' *fragments* in it."""
     return [
-        *operation.routes(described(OPERATIONS)),
+        *operation.routes(described(OPERATIONS, fragments)),
         WebSocketRoute("/v1/connect", connect.connect),
         WebSocketRoute("/v1/events", events.observe),
     ]

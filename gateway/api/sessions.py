@@ -13,7 +13,7 @@ from msgspec.json import encode
 from starlette.responses import Response
 
 from gateway.api.access import closable, do, shown, visible, writable
-from gateway.api.conditions import check_revision, expected_revision, matches_tag
+from gateway.api.conditions import expected_revision, matches_tag
 from gateway.api.opening import open_session
 from gateway.api.operation import AnyOperation, Call, Operation, raw_reply
 from gateway.api.reading import Nothing
@@ -95,14 +95,13 @@ async def patch_session(call: Call[Nothing, SessionPatch]) -> Response:
 async def close_session(call: Call[CloseQuery, Nothing]) -> Response:
     """Close a session, now or after a warning."""
     session = await closable(call)
-    check_revision(call, session)
-    query, by = call.query, call.principal.name
+    query, by, revision = call.query, call.principal.name, expected_revision(call)
     if query.close_after == 0:
-        return shown(call, await do(call, session, Close(reason=query.reason, by=by)))
+        now = Close(reason=query.reason, by=by, revision=revision)
+        return shown(call, await do(call, session, now))
     at = call.node.clock.now_ms() + round(query.close_after * 1000)
-    return shown(
-        call, await do(call, session, RequestClose(at=at, reason=query.reason, by=by)), 202
-    )
+    later = RequestClose(at=at, reason=query.reason, by=by, revision=revision)
+    return shown(call, await do(call, session, later), 202)
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (

@@ -15,6 +15,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from starlette.types import Message
@@ -31,6 +32,7 @@ from gateway.core.protocol import Ack, ClientMessage, Error, FromServer, parse, 
 from gateway.lines import CLOSE_WITHIN_S, Ended, Goodbye, Left, Line
 
 TOLD_WITHIN_S: Final = 1.0  # for the server to say how a connection ended that cannot be written
+DONE_WITHIN_S: Final = 3.0  # for what a client said before it left; a write is known by then
 BURST_S: Final = 2.0  # seconds' worth of messages that may come at once
 INBOX_MAX: Final = 256  # messages read and not handled; more than rate and outages can pile up
 ERRORS_MAX: Final = 10  # unreadable messages within ERRORS_S end the socket: its client is broken
@@ -73,6 +75,9 @@ class Socket(Line):
         self._handle: Handle | None = None
         self._inbox: deque[str] = deque()
         self._is_working = False
+        self._gone = asyncio.Event()  # the client is: nobody hears what is said
+        self._idle = asyncio.Event()  # everything that was read is handled
+        self._idle.set()
         self._per_s = messages_per_s
         self._credit = messages_per_s * BURST_S
         self._credit_at_s = self._loop.time()
@@ -103,22 +108,32 @@ class Socket(Line):
             return
 
     async def _write(self, data: bytes) -> None:
+        if self._gone.is_set():
+            return
         try:
             await self._websocket.send(_text(data))
         except (WebSocketDisconnect, RuntimeError):  # the latter after uvicorn closed by itself
-            await asyncio.sleep(TOLD_WITHIN_S)  # _listen hears how it ended and cancels this
-            raise Left("lost") from None
+            try:
+                async with asyncio.timeout(TOLD_WITHIN_S):
+                    await self._gone.wait()  # _listen hears how it ended
+            except TimeoutError:
+                raise Left("lost") from None
 
     async def _listen(self) -> NoReturn:
         while True:
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
+                self._gone.set()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(DONE_WITHIN_S):
+                        await self._idle.wait()
                 raise Left(_cause(message))
             text: str | None = message.get("text")
             if text is None:
                 raise Goodbye(UNSUPPORTED_DATA, "binary")
             self._spend()
             self._inbox.append(text)
+            self._idle.clear()
             self._work_on()
 
     def _spend(self) -> None:
@@ -139,6 +154,7 @@ class Socket(Line):
             async with self.speaking:
                 await self._answer(self._inbox.popleft(), handle)
         self._is_working = False
+        self._idle.set()
 
     async def _answer(self, text: str, handle: Handle) -> None:
         ref: str | None = None

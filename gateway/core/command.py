@@ -33,9 +33,11 @@ class Command(Struct, frozen=True, kw_only=True, tag=True):
     Args:
         via: The connection it came over. A displaced socket must not speak for the session any
             more: refused when the record names another connection, or the same as ended.
+        revision: Only if the session still has it.
     """
 
     via: str | None = None
+    revision: int | None = None
 
 
 class Open(Command, frozen=True):
@@ -95,12 +97,10 @@ class Update(Command, frozen=True):
     """Change fields: replace them by name (``None`` unsets), or with a merge patch, or both.
 
     Args:
-        revision: Only if the session still has it.
         patch: A merge patch (RFC 7396) of the fields below, applied to the session as it is when
             this is decided, so that two patches at once both count.
     """
 
-    revision: int | None = None
     patch: Object | None = None
     name: str | UnsetType | None = UNSET
     labels: dict[str, str] | UnsetType = UNSET

@@ -124,6 +124,8 @@ def decide(session: Session | None, command: AnyCommand, now_ms: int) -> list[An
         raise SessionClosed(record=session)
     if command.via is not None and not _holds(session, command.via):
         raise NotConnected
+    if command.revision not in (None, session.revision):
+        raise RevisionMismatch
     match command:
         case Connect():
             return _connect(session, command)
@@ -281,8 +283,6 @@ def _progress(session: Session, command: Progress, now_ms: int) -> list[AnyEvent
 
 
 def _update(session: Session, command: Update) -> list[AnyEvent]:
-    if command.revision is not None and command.revision != session.revision:
-        raise RevisionMismatch
     wanted = {name: value for name in UPDATABLE if (value := getattr(command, name)) is not UNSET}
     if command.patch is not None:
         wanted |= patched(session, command.patch)

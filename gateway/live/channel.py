@@ -181,6 +181,11 @@ class Channel:
         self.reason = reason
         self._wake()
 
+    def thaw(self, frozen: _Frozen) -> None:
+        """Let go of a snapshot that is too old to be shared; whoever reads it still has it."""
+        if self.frozen is frozen:
+            self.frozen = None
+
     def _wake(self) -> None:
         for waiter in self._waiters:
             if not waiter.done():
@@ -269,6 +274,8 @@ class Subscription:
                 self._channel.sequence,
                 self._clock_ms(),
             )
+            loop = asyncio.get_running_loop()
+            loop.call_later(SNAPSHOT_AGE_MS / 1000, self._channel.thaw, frozen)
         self._frozen, self._page = frozen, 0
         self._sequence, self._generation = frozen.sequence, self._channel.generation
         self.position = frozen.position

@@ -119,36 +119,41 @@ class Closer:
                 group.create_task(self._work(queue, now_ms))
 
     def _due(self, now_ms: int) -> list[Due]:
-        found = []
+        """Take what is due off the heap; in a crowd each node does its own part first."""
+        mine: list[Due] = []
+        others: list[Due] = []
         while self._heap and self._heap[0].act_at <= now_ms:
             due = heappop(self._heap)
             if not self._stands(due):
                 continue
-            act_at = self._turn(due, now_ms)
-            if act_at <= now_ms:
-                found.append(due)
-            else:
+            act_at, is_mine = self._turn(due, now_ms)
+            if act_at > now_ms:
                 heappush(self._heap, Due(act_at, *due_facts(due)))
-        return found
+            else:
+                (mine if is_mine else others).append(due)
+        return mine + others
 
     def _stands(self, due: Due) -> bool:
         return self._noted.get(due.session_id, {}).get(due.kind) == due.at
 
-    def _turn(self, due: Due, now_ms: int) -> int:
-        """Return when this node should act."""
+    def _turn(self, due: Due, now_ms: int) -> tuple[int, bool]:
+        """Return when this node should act, and whether it is the one that should."""
         at = due.at
         if due.amnesty_ms:
             if not self._lease.is_fresh:
-                return now_ms + RETRY_MS
+                return now_ms + RETRY_MS, False
             at = max(at, self._lease.up_since_ms + due.amnesty_ms)
         session = self._mirror.sessions[due.session_id]
         owner = session.connection.node if session.connection and session.is_connected else ""
         if owner not in self._lease.live:
             owner = rank(due.session_id, self._lease.live)
-        return at if owner == self._lease.node_id else at + OTHERS_AFTER_MS
+        is_mine = owner == self._lease.node_id
+        return (at if is_mine else at + OTHERS_AFTER_MS), is_mine
 
     async def _work(self, queue: Iterator[Due], now_ms: int) -> None:
         for due in queue:
+            if not self._stands(due):  # another node was faster while this one waited here
+                continue
             try:
                 again_at = await self._expire(due)
             except GatewayError:

@@ -21,6 +21,7 @@ from gateway.core.document import BODY_MAX_BYTES, Document, Message
 from gateway.core.errors import (
     Conflict,
     GatewayError,
+    Invalid,
     LimitExceeded,
     NotFound,
     OutcomeUnknown,
@@ -105,9 +106,12 @@ class Writer:
         session = self.mirror.sessions.get(session_id)
         if session is None and not isinstance(command, Open):
             session = await self.fetch(session_id)
+        sent = False
         for _ in range(ATTEMPTS):
             if session and op in session.ops:
-                return session, None
+                if sent or not held:
+                    return session, None
+                command, op = None, self.next_op()  # a repeat; what was held back is not
             now_ms = self.clock.now_ms()
             events = _decide_all(session, held, command, now_ms)
             if not events:
@@ -115,10 +119,19 @@ class Writer:
                     raise NotFound
                 return session, None
             after = advance(session, events, op, now_ms)
-            commit = _commit(session, events, after, command, now_ms)
+            try:
+                commit = _commit(session, events, after, command, now_ms)
+            except (Invalid, LimitExceeded) as error:
+                if not held:
+                    raise
+                # What was accepted fits no record: it must not keep anybody from the rest.
+                log.warning("held-back updates of a session are left out: %s", error.code)
+                held = []
+                continue
             try:
                 result = await self.store.commit(partition, commit)
             except OutcomeUnknown:
+                sent = True
                 session = await self._found_out(session_id)
                 continue
             match result.status:

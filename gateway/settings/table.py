@@ -41,6 +41,7 @@ Line = Annotated[str, Meta(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f
 # What can stand behind "Bearer" in a header: visible ASCII.
 Secret = Annotated[str, Meta(min_length=1, max_length=1024, pattern=r"^[!-~]+$(?!\n)")]
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$(?!\n)")]
+Mounted = Annotated[str, Meta(pattern=r"^(neko|plex|webida|gameye|maxscale)=/$(?!\n)")]
 KeyText = Annotated[str, Meta(min_length=1, max_length=65536)]
 Partitions = Annotated[int, Meta(ge=1, le=1024)]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -150,8 +151,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = 20.0
     requests_per_s: Annotated[Rate, _say("Requests a second from one caller; 0: no limit")] = 0.0
     dialect: Annotated[
-        tuple[Line, ...], _say("`NAME=/` answers a product's own paths at the root as well")
-    ] = ()
+        Mounted | None,
+        _say("`NAME=/` answers one product's own paths at the root; ours move to `/gateway`"),
+    ] = None
     neko_merciful_reconnect: Annotated[
         bool, _say("neko: a second socket with the same token displaces the first")
     ] = True

@@ -146,6 +146,8 @@ CASES = [
     *every(Update(name="Ann"), [Updated]),
     *every(Update(), []),
     *every(Update(revision=99, name="Ann"), RevisionMismatch),
+    *every(RequestClose(revision=99, at=NOW + 5), RevisionMismatch),
+    *every(Close(revision=99), RevisionMismatch),
     *every(Update(patch={"name": "Ann"}), [Updated]),
     *every(StartStream(stream=STREAM), [StreamStarted]),
     *every(UpdateStream(stream=STREAM), UnknownStream),

@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from gateway.store.embedded import EmbeddedValkey
-from tests.processes import Process, gateways, heard
+from tests.processes import AUTH, Process, gateways, heard
 from tests.support import S, eventually
 
 pytestmark = pytest.mark.timeout(60)
@@ -19,6 +19,13 @@ pytestmark = pytest.mark.timeout(60)
 def moment(text: str) -> float:
     """Return an RFC 3339 time in seconds."""
     return datetime.fromisoformat(text).timestamp()
+
+
+STALLED = (
+    f"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nAuthorization: {AUTH['Authorization']}\r\n"
+    "Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+).encode()
+"""A request whose body never ends."""
 
 
 async def closed_events(watcher: Any, session_id: str, until: str) -> list[dict[str, Any]]:  # noqa: ANN401
@@ -77,7 +84,7 @@ async def test_killed_node_sessions_are_away_on_the_other(tmp_path: Path) -> Non
 
 
 async def test_stopped_gateway_keeps_sessions_and_pending_closes(tmp_path: Path) -> None:
-    """SIGTERM: the client is told to come back; afterwards all is away, and overdue closes fire."""
+    """SIGTERM: all are told so, the client is to come back; afterwards overdue closes fire."""
     first = Process("--data-dir", str(tmp_path))
     try:
         await first.ready()
@@ -88,12 +95,16 @@ async def test_stopped_gateway_keeps_sessions_and_pending_closes(tmp_path: Path)
             await first.request("POST", "/v1/sessions", json={"id": "s3"})
             await first.request("DELETE", "/v1/sessions/s3", params={"close_after": 600})
 
+            reader, writer = await asyncio.open_connection("127.0.0.1", first.port)
+            writer.write(STALLED)
             stopping = asyncio.create_task(asyncio.to_thread(first.stop))
             bye = await heard(client, "bye")
             assert (bye["code"], bye["reconnect"]) == (4001, True)
             with pytest.raises(ConnectionClosed):
                 await client.recv()
             assert await stopping == 0
+            assert b"HTTP/1.1 503" in await reader.read()
+            writer.close()
     finally:
         first.end()
 

@@ -16,6 +16,7 @@ from gateway.live.channel import Channel, Restart, SnapshotPage, Subscription, T
 from gateway.live.hub import Hub
 from gateway.live.mirror import Mirror
 from tests.live.logbook import Log
+from tests.support import eventually
 
 ALL = View(visibility=Visibility(by="all"))
 
@@ -236,3 +237,13 @@ async def test_empty_view_has_an_empty_snapshot(world: World) -> None:
 
         assert isinstance(page, SnapshotPage)
         assert (page.sessions, page.more) == ([], False)
+
+
+async def test_snapshot_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel keeps a snapshot only as long as it may be shared, however long it lives."""
+    monkeypatch.setattr(channel_module, "SNAPSHOT_AGE_MS", 10)
+    world.write(3)
+    with world.hub.subscribe(ALL) as subscription:
+        assert isinstance(await subscription.next(), SnapshotPage)
+        channel = world.hub._channels[ALL.key]  # noqa: SLF001
+        await eventually(lambda: channel.frozen is None)

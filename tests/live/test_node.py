@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 import pytest_asyncio
 from msgspec.json import decode
+from msgspec.structs import replace
 
 import gateway.node as node_module
 from gateway.core import command as c
@@ -259,6 +260,36 @@ async def test_held_back_reports_go_along(node: Node, end: str) -> None:
         [row] = node.mirror.rows("watch")
         assert row.watch is not None
         assert row.watch.position_ms == 2_000
+
+
+async def test_repeated_request_keeps_what_was_held_back(node: Node) -> None:
+    """A request that was done before does nothing, and loses no report that was accepted since."""
+    await node.open(blank("s"))
+    await node.apply("s", c.Watch(watch=Watch(key="m")))
+    renamed = c.Update(name="x")
+    await node.apply("s", renamed, op="once")
+    for number in (1, 2):
+        await node.report("s", c.Progress(position_ms=number))
+    await node.apply("s", renamed, op="once")
+
+    watch = node.mirror.sessions["s"].watch
+    assert watch is not None
+    assert watch.position_ms == 2
+
+
+async def test_report_that_is_too_large_keeps_nobody_from_anything(node: Node) -> None:
+    """A held-back report that no record can hold is left out; the session can still be closed."""
+    big = {"x": "y" * 7_800}
+    streams = tuple(Stream(key=key, kind="k", data=big) for key in "ab")
+    await node.open(blank("s", connection=connection(node), streams=streams))
+    for size in (1, 9_000):
+        stream = Stream(key="b", kind="k", data={"x": "y" * size})
+        await node.report("s", c.UpdateStream(stream=stream))
+        await node.report("s", c.UpdateStream(stream=replace(stream, key="a", data=big)))
+
+    assert (await node.apply("s", c.Update(name="x"))).name == "x"
+    await node.report("s", c.UpdateStream(stream=stream))
+    assert (await node.apply("s", c.Close())).closed
 
 
 async def test_refused_command_keeps_what_was_held_back(node: Node) -> None:

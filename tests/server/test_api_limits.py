@@ -9,7 +9,7 @@ from gateway.core.errors import RateLimited
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
 from tests.server.conftest import Gateway, serving
-from tests.server.test_api_input import raw
+from tests.server.test_api_http import raw
 from tests.server.test_api_sessions import opened
 from tests.support import Proxy, S, eventually
 

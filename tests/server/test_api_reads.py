@@ -5,7 +5,7 @@ import asyncio
 import httpx2
 import pytest
 
-from gateway.api import history
+from gateway.api import history, reads
 from gateway.live import mirror
 from tests.server.conftest import Gateway
 from tests.server.test_api_sessions import opened
@@ -39,6 +39,20 @@ async def test_pages_of_streams_hold_every_stream_once(http: httpx2.AsyncClient)
             for number, count in ((0, 3), (2, 1), (3, 4))
             for stream in range(count)
         ]
+
+
+async def test_page_of_streams_that_looked_at_enough_doubles_nothing(
+    http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that ends because it looked at enough sessions goes on after the last of them."""
+    monkeypatch.setattr(reads, "SCANNED_MAX", 1)
+    monkeypatch.setattr(reads, "LIMIT_MAX", 1)
+    for number in range(3):
+        await opened(http, id=f"s-{number}", streams=[{"key": "t", "kind": "k"}])
+
+    rows = await all_pages(http, "/v1/streams", "streams", 100)
+
+    assert [row["session_id"] for row in rows] == ["s-0", "s-1", "s-2"]  # type: ignore[index]
 
 
 async def test_streams_are_filtered_by_their_session(http: httpx2.AsyncClient) -> None:

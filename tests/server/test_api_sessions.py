@@ -1,4 +1,4 @@
-"""Sessions over REST: open, list, look at, change, close."""
+"""Sessions over REST: open, look at, change, close."""
 
 import asyncio
 import re
@@ -157,125 +157,6 @@ async def test_repeated_close_with_a_key_is_answered_alike(http: httpx2.AsyncCli
     assert (await http.delete("/v1/sessions/s-1")).status_code == 410
 
 
-# --- lists
-
-
-async def test_list_filters_by_every_field(http: httpx2.AsyncClient) -> None:
-    """Each filter cuts the list to the sessions that match, and together they all count."""
-    await opened(
-        http,
-        id="s-1",
-        name="Ann's player",
-        account="ann",
-        workspace="ws-1",
-        service="movies",
-        labels={"env": "prod", "zone": "a"},
-        members=["Ann"],
-        watch={"key": "movie/42"},
-    )
-    await opened(http, id="s-2", account="bob", workspace="ws-1", labels={"env": "prod"})
-
-    async def ids(query: str) -> list[str]:
-        reply = await http.get(f"/v1/sessions?{query}")
-        assert reply.status_code == 200, reply.text
-        return [session["id"] for session in reply.json()["sessions"]]
-
-    for query in (
-        *("account=ann", "service=movies", "member=Ann", "watching=true", "q=PLAYER", "q=S-1"),
-        *("label.env=prod&label.zone=a", "workspace=ws-1&account=ann"),
-    ):
-        assert await ids(query) == ["s-1"], query
-    for query in ("", "workspace=ws-1", "state=idle", "connected=false", "label.env=prod"):
-        assert await ids(query) == ["s-1", "s-2"], query
-    for query in ("state=connected", "connected=true", "node=node-a", "workspace=null"):
-        assert await ids(query) == [], query
-
-
-@pytest.mark.parametrize("sort", ["created_at", "-created_at", "number", "-number"])
-async def test_pages_hold_every_session_once_in_order(http: httpx2.AsyncClient, sort: str) -> None:
-    """Following ``next`` shows every session exactly once, in the order that was asked for."""
-    ids = [(await opened(http, id=f"s-{number}"))["id"] for number in range(7)]
-    seen: list[str] = []
-    cursor: str | None = ""
-    while cursor is not None:
-        page = (
-            await http.get(
-                "/v1/sessions",
-                params={"sort": sort, "limit": 3, **({"cursor": cursor} if cursor else {})},
-            )
-        ).json()
-        seen.extend(session["id"] for session in page["sessions"])
-        cursor = page.get("next")
-
-    assert seen == (ids[::-1] if sort.startswith("-") else ids)
-
-
-async def test_sort_by_deadline_lists_only_what_is_closing(http: httpx2.AsyncClient) -> None:
-    """Sorted by ``closes_at`` the list is the plan of what closes next."""
-    for number, after_s in ((1, 500), (2, 100)):
-        await opened(http, id=f"s-{number}")
-        await http.put(f"/v1/sessions/s-{number}/closing", json={"after_s": after_s})
-    await opened(http, id="s-3")
-
-    page = (await http.get("/v1/sessions?sort=closes_at")).json()
-
-    assert [session["id"] for session in page["sessions"]] == ["s-2", "s-1"]
-
-
-async def test_fields_select_members(http: httpx2.AsyncClient) -> None:
-    """With ``fields`` a session shows only those of its members that are set."""
-    await opened(http, id="s-1")
-
-    page = (await http.get("/v1/sessions?fields=id,state,name")).json()
-
-    assert page["sessions"] == [{"id": "s-1", "state": "idle"}]
-
-
-async def test_unchanged_list_is_not_sent_again(http: httpx2.AsyncClient) -> None:
-    """A poller that shows the ETag gets 304 until *its* list changes, whatever else happens."""
-    await opened(http, id="s-1", workspace="ws-1")
-    first = await http.get("/v1/sessions?workspace=ws-1")
-    tag = {"If-None-Match": first.headers["ETag"]}
-    await opened(http, id="s-2", workspace="ws-2")
-
-    unchanged = await http.get("/v1/sessions?workspace=ws-1", headers=tag)
-    await http.patch("/v1/sessions/s-1", json={"name": "Ann"})
-    changed = await http.get("/v1/sessions?workspace=ws-1", headers=tag)
-
-    assert first.headers["ETag"].startswith('W/"')
-    assert (unchanged.status_code, unchanged.content) == (304, b"")
-    assert changed.status_code == 200
-
-
-async def test_position_of_a_list_is_where_its_events_go_on(
-    http: httpx2.AsyncClient,
-) -> None:
-    """A list's ``position`` continues as ``since`` of the events with the same filter: no gap."""
-    await opened(http, id="s-1", workspace="ws-1")
-    page = (await http.get("/v1/sessions?workspace=ws-1")).json()
-    await http.patch("/v1/sessions/s-1", json={"name": "Ann"})
-
-    events = (
-        await http.get("/v1/events", params={"workspace": "ws-1", "since": page["position"]})
-    ).json()
-
-    assert events["mode"] == "resume"
-    assert [event["changes"] for event in events["events"]] == [{"name": "Ann"}]
-
-
-async def test_read_at_a_position_sees_what_was_written(http: httpx2.AsyncClient) -> None:
-    """``at`` takes what ``Gateway-Position`` of a write said; one from the future is a 503."""
-    reply = await http.post("/v1/sessions", json={"id": "s-1"})
-    position = reply.headers["Gateway-Position"]
-
-    assert (await http.get("/v1/sessions/s-1", params={"at": position})).status_code == 200
-
-    head, _, offset = position.rpartition("-")
-    ahead = await http.get("/v1/sessions", params={"at": f"{head}-{int(offset) + 5}"})
-    assert (ahead.status_code, ahead.json()["code"]) == (503, "position_ahead")
-    assert int(ahead.headers["Retry-After"]) >= 1
-
-
 # --- one session
 
 
@@ -374,6 +255,22 @@ async def test_write_with_a_stale_revision_changes_nothing(
     assert (nonsense.status_code, nonsense.json()["code"]) == (400, "bad_request")
     current = await http.request(method, "/v1/sessions/s-1", headers={"If-Match": '"2"'}, json=body)
     assert current.status_code == 200
+
+
+@pytest.mark.parametrize("query", ["", "?close_after=60"])
+async def test_repeated_close_with_a_key_and_a_revision_is_answered_alike(
+    http: httpx2.AsyncClient, query: str
+) -> None:
+    """What was done under a key stays done, although the revision is another one now."""
+    await opened(http, id="s-1")
+    headers = {"Idempotency-Key": "once", "If-Match": '"1"'}
+
+    first, again = [
+        await http.delete(f"/v1/sessions/s-1{query}", headers=headers) for _ in range(2)
+    ]
+
+    assert first.is_success
+    assert (again.status_code, again.json()) == (first.status_code, first.json())
 
 
 async def test_concurrent_patches_all_count(http: httpx2.AsyncClient) -> None:

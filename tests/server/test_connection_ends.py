@@ -1,5 +1,6 @@
 """How the connection of a session ends, and what the record says of it."""
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -137,3 +138,27 @@ async def test_goodbye_waits_for_the_store(gateway: Gateway) -> None:
     )
     for talk in talks:
         await talk.socket.close()
+
+
+@pytest.mark.parametrize(
+    "said, outcome", [(["leave"], "left"), (["watch", "saving", "saved"], "saved")]
+)
+async def test_what_was_said_before_the_close_is_done(
+    gateway: Gateway, said: list[str], outcome: str
+) -> None:
+    """A page that says goodbye and closes at once is heard, even if both come in one segment."""
+    async with await dial(gateway, session="one") as ann, gateway.http() as http:
+        await ann.hear("hello")
+        if "saved" in said:
+            await http.put("/v1/sessions/one/closing", json={"after_s": 60})
+            await ann.hear("closing")
+        protocol = ann.socket.protocol
+        for what in said:
+            protocol.send_text(json.dumps({"type": what, "key": "m"}).encode())
+        protocol.send_close(1000)
+        ann.socket.transport.write(b"".join(protocol.data_to_send()))
+        await ann.socket.wait_closed()
+
+        await eventually(lambda: "one" not in gateway.node.mirror.sessions)
+        closed = (await http.get("/v1/sessions/one")).json()["session"]["closed"]
+        assert closed["outcome"] == outcome

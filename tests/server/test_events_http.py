@@ -224,6 +224,28 @@ async def test_long_poll_answers_as_soon_as_something_happens(gateway: Gateway) 
         assert empty.json()["position"] == page["position"]
 
 
+async def test_page_takes_no_token_in_the_address(gateway: Gateway) -> None:
+    """Only a stream does: a browser cannot give it a header."""
+    async with gateway.http(token=None) as http:
+        reply = await http.get(PATH, params={"token": gateway.token})
+
+        assert (reply.status_code, reply.json()["code"]) == (400, "bad_request")
+
+
+async def test_drain_ends_a_long_poll(gateway: Gateway) -> None:
+    """A poller of a draining node is answered at once, and goes on elsewhere where it stopped."""
+    async with gateway.http() as http:
+        position = (await http.get(PATH)).json()["position"]
+        query: Json = {"since": position, "wait": 25}
+        waiting = asyncio.create_task(http.get(PATH, params=query))
+        await eventually(lambda: gateway.node.hub._channels)  # noqa: SLF001 - it waits by now
+        await gateway.context.sockets.drain(0.05)
+
+        for reply in (await waiting, await http.get(PATH, params=query)):
+            assert reply.status_code == 200
+            assert reply.json() == {"position": position, "mode": "resume", "events": []}
+
+
 async def test_quiet_page_moves_on(gateway: Gateway) -> None:
     """A poller of a quiet filter is told a position that stays young."""
     await opened(gateway, "a", "ws-1")

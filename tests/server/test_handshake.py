@@ -326,3 +326,20 @@ async def test_no_token_is_ever_logged(gateway: Gateway, caplog: pytest.LogCaptu
     assert caplog.records, "nothing was logged at all"
     for secret in (canary, ADMIN, hello["session_token"], quote(hello["session_token"])):
         assert secret not in caplog.text
+
+
+async def test_refused_socket_is_forgotten(gateway: Gateway) -> None:
+    """A socket that was refused leaves no timer behind that waits for its token to expire."""
+    before = pending_timers()
+    for _ in range(5):
+        async with await dial(gateway, token=token(lives_s=3600), session="bobs") as ann:
+            assert (await ann.bye())["code"] == 4507
+    await eventually(lambda: gateway.context.sockets.count == 0)
+
+    assert pending_timers() <= before
+
+
+def pending_timers() -> int:
+    """Return how many timers of lines' token expiry are set."""
+    scheduled = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]  # noqa: SLF001
+    return sum("expire_at" in repr(timer) and not timer.cancelled() for timer in scheduled)
