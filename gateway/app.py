@@ -43,6 +43,7 @@ SHED_EVERY_S: Final = 1.0
 DRAIN_MIN_S: Final = 0.2  # for the last close frames to leave
 DRAIN_MAX_S: Final = 20.0  # however many sockets there are
 DRAIN_PER_S: Final = 450  # sockets closed a second, so that their return does not come all at once
+BELOW: Final = "/gateway"  # where the native API is while a product is at the root
 GRACEFUL_S: Final = 3  # for requests on their way when the server stops
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,8 @@ def create_app(context: Context) -> Starlette:
     Each dialect answers below its name. One may answer at the root as well: there the product wins,
     and the native API answers under ``/gateway`` (operations stay).
     """
-    native = routes({name: dialect.describe() for name, dialect in DIALECTS.items()})
+    below = "" if context.settings.dialect is None else BELOW
+    native = routes({name: dialect.describe() for name, dialect in DIALECTS.items()}, below)
     found: list[BaseRoute] = [
         Mount(f"/{name}", _Router(dialect.routes(context))) for name, dialect in DIALECTS.items()
     ]
@@ -162,11 +164,11 @@ def create_app(context: Context) -> Starlette:
         found = [*native, *found]
     else:
         at_root = DIALECTS[context.settings.dialect.removesuffix("=/")]
-        below = _Router(native)
-        below.default = not_found
+        ours = _Router(native)
+        ours.default = not_found
         found = [
             *operation_routes(ops.OPERATIONS),
-            Mount("/gateway", below),
+            Mount(BELOW, ours),
             *found,
             Mount("/", _Router(at_root.routes(context))),
         ]

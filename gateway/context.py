@@ -1,16 +1,26 @@
 """What every door has in its hands: the node, who may come in, and the settings."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Hashable
+from typing import TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
+from starlette.types import Scope as AsgiScope
 
-from gateway.auth.credentials import Credential
+from gateway.auth.credentials import Credential, client_address, networks
+from gateway.auth.limiter import Limiter
 from gateway.auth.principals import Authenticator, Principal, secret_matches, split_session_token
 from gateway.auth.users import Users
 from gateway.core.errors import NotFound, SessionClosed, TokenExpired, Unauthorized
 from gateway.lines import Sockets
 from gateway.node import Node
 from gateway.settings import Settings
+
+T = TypeVar("T")
+
+
+def caller_key(principal: Principal) -> Hashable:
+    """Return what makes two principals the same caller."""
+    return principal.name, principal.session
 
 
 class Context(Struct, frozen=True):
@@ -22,6 +32,7 @@ class Context(Struct, frozen=True):
         sockets: The open WebSockets of this process.
         settings: As the operator set them.
         users: People who log in with a password.
+        limiter: How many requests a second a caller may send, whatever doors it uses.
         wall_ms: Milliseconds since the Unix epoch by this machine's clock; for token expiry only.
     """
 
@@ -31,6 +42,31 @@ class Context(Struct, frozen=True):
     settings: Settings
     users: Users
     wall_ms: Callable[[], int]
+    limiter: Limiter = field(default_factory=Limiter)
+
+    async def counted(
+        self, scope: AsgiScope, asking: Awaitable[T], who: Callable[[T], Hashable]
+    ) -> T:
+        """Return who asks, and count the request; without a good token the address is counted.
+
+        Args:
+            scope: The request.
+            asking: Finds out whose it is.
+            who: What makes two callers the same one.
+
+        Raises:
+            RateLimited: It has used up what it may (``requests_per_s``).
+            GatewayError: What *asking* raises.
+        """
+        rate_per_s, now_ms = self.settings.requests_per_s, self.node.clock.monotonic_ms()
+        try:
+            caller = await asking
+        except Unauthorized:
+            address = client_address(scope, networks(self.settings.trusted_proxies)).address
+            self.limiter.take(address, rate_per_s, now_ms)
+            raise
+        self.limiter.take(who(caller), rate_per_s, now_ms)
+        return caller
 
     async def principal_of(self, shown: Credential) -> Principal:
         """Return whose the token is that was shown; a session's own stands for that session.

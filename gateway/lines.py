@@ -20,6 +20,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from gateway.core.errors import CloseCode, Draining, GatewayError, Overloaded
 from gateway.core.model import Cause
 from gateway.core.protocol import Bye
+from gateway.metrics import OVERFLOWS
 
 SEND_WITHIN_S: Final = 10.0  # a client that took nothing for so long is too slow (4002)
 CLOSE_WITHIN_S: Final = 1.0  # for the last message and the close frame to leave
@@ -264,6 +265,7 @@ class Sockets:
         if self.is_draining:
             raise Draining
         if self.count >= self._maximum:
+            OVERFLOWS.labels("connections").inc()
             raise Overloaded("There are too many connections.")
 
     @contextmanager

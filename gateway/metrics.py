@@ -7,7 +7,7 @@ Not here: the door that shows them.
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter
 
 REGISTRY: Final = CollectorRegistry(auto_describe=True)
 
@@ -19,9 +19,6 @@ CLOCK_STEPS: Final = Counter(
 )
 SLOW_READERS: Final = Counter(
     "gateway_slow_readers", "Times a subscriber fell behind.", registry=REGISTRY
-)
-LAG: Final = Gauge(
-    "gateway_feed_lag_seconds", "How far the mirror is behind the log.", registry=REGISTRY
 )
 KEY_FETCH_FAILURES: Final = Counter(
     "gateway_key_fetch_failures", "Times the key set of JWTs could not be read.", registry=REGISTRY

@@ -23,17 +23,16 @@ from gateway.core.errors import (
     Draining,
     GatewayError,
     NotFound,
-    NotWatching,
     PositionAhead,
     SessionClosed,
     StoreFull,
     StoreUnavailable,
     Unavailable,
-    UnknownStream,
 )
 from gateway.core.model import Cause, Session
 from gateway.core.position import Position
 from gateway.core.query import View
+from gateway.core.session import decide
 from gateway.live.attached import Attached, each
 from gateway.live.channel import Subscription
 from gateway.live.closer import Closer, Due
@@ -192,17 +191,9 @@ class Node:
         """Accept a command that is reported often; it is written within 5 s, or with the next one.
 
         Raises:
-            NotWatching: Progress of nothing.
-            UnknownStream: An update of no stream.
-            GatewayError: As :meth:`apply`.
+            GatewayError: It would be refused now; or as :meth:`apply`.
         """
-        session = await self.find(session_id)
-        if isinstance(command, Progress) and session.watch is None:
-            raise NotWatching
-        if isinstance(command, UpdateStream):
-            key = command.stream.key
-            if not any(stream.key == key for stream in session.streams):
-                raise UnknownStream
+        decide(await self.find(session_id), command, self.clock.now_ms())
         if not self._coalescer.hold(session_id, command, self.clock.now_ms()):
             await self.apply(session_id, command)
 

@@ -74,14 +74,14 @@ _SUBPROTOCOLS: Final = (
 Json = dict[str, Any]
 
 
-def document() -> Json:
-    """Return the AsyncAPI document."""
-    text = encode(_document()).replace(_PYTHON_END, b"$")
+def document(below: str = "") -> Json:
+    """Return the AsyncAPI document of sockets that are served below a path."""
+    text = encode(_document(below)).replace(_PYTHON_END, b"$")
     described: Json = decode(text)
     return described
 
 
-def _document() -> Json:
+def _document(below: str) -> Json:
     said: tuple[Any, ...] = get_args(ClientMessage)
     told: tuple[Any, ...] = get_args(SessionSocketMessage)
     watched: tuple[Any, ...] = get_args(ObserverMessage)
@@ -97,13 +97,13 @@ def _document() -> Json:
     parameters = dict(zip(map(repr, kinds), schemas[: len(kinds)], strict=True))
     channels = {
         "session": _channel(
-            "/v1/connect",
+            f"{below}/v1/connect",
             "The session socket: the client at the other end *is* the session.",
             _query(Opening, parameters),
             (*said, *told, *watched),
         ),
         "events": _channel(
-            "/v1/events",
+            f"{below}/v1/events",
             "The observer socket: a snapshot, or what was missed, and then what happens.",
             _query(Since, parameters),
             (*_OBSERVER_SAYS, *_answers(told), *watched),
@@ -232,15 +232,14 @@ def _operation(action: str, channel: str, kinds: Iterable[Any]) -> Json:
     }
 
 
-@lru_cache(maxsize=1)
-def _rendered() -> bytes:
-    return encode(document())
+@lru_cache(maxsize=2)  # at the root, or below one path
+def _rendered(below: str) -> bytes:
+    return encode(document(below))
 
 
 async def read_document(call: Call[Nothing, Nothing]) -> Response:
     """Describe the sockets."""
-    del call
-    return raw_reply(_rendered())
+    return raw_reply(_rendered(call.scope.get("root_path", "")))
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (

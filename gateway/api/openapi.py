@@ -16,6 +16,7 @@ from msgspec.structs import fields
 from starlette.responses import Response
 
 from gateway import __version__
+from gateway.api import ops
 from gateway.api.conditions import IDEMPOTENCY_KEY, IF_MATCH
 from gateway.api.operation import AnyOperation, Call, Operation, raw_reply, takes_position
 from gateway.api.problems import MEDIA_TYPE, Problem
@@ -328,12 +329,15 @@ def _without_null(schema: Json) -> Json:
     return {**left[0], **rest} if len(left) == 1 else {**rest, "anyOf": left}
 
 
-def merged(native: Json, fragments: Mapping[str, Json]) -> Json:
+def merged(native: Json, fragments: Mapping[str, Json], below: str) -> Json:
     """Return the document with the dialects' *fragments* (``paths``, ``components``) in it.
 
-    Each dialect answers below ``/<name>``; its components get its name, so that none clash.
+    Each dialect answers below ``/<name>``; its components get its name, so that none clash. The
+    native paths are those *below* a path, but for operations, which are always at the root.
     """
-    paths, components = dict(native["paths"]), dict(native["components"])
+    stay = {operation.path for operation in ops.OPERATIONS}
+    paths = {path if path in stay else below + path: item for path, item in native["paths"].items()}
+    components = dict(native["components"])
     for dialect, fragment in fragments.items():
         for path, item in fragment["paths"].items():
             paths[f"/{dialect}{path}"] = _renamed(item, dialect)
@@ -363,13 +367,14 @@ def _renamed(value: Any, dialect: str) -> Any:  # noqa: ANN401 - JSON
 
 
 def described(
-    operations: Iterable[AnyOperation], fragments: Mapping[str, Json]
+    operations: Iterable[AnyOperation], fragments: Mapping[str, Json], below: str = ""
 ) -> list[AnyOperation]:
     """Return *operations* and the one that serves their document, its own row in it.
 
     Args:
         operations: The native ones.
         fragments: What dialects add, by name.
+        below: The path that the native API is mounted at.
     """
     table = list(operations)
 
@@ -388,5 +393,5 @@ def described(
         tag="operations",
     )
     table.append(own)
-    text = encode(merged(document(table), fragments))
+    text = encode(merged(document(table), fragments, below))
     return table

@@ -22,7 +22,6 @@ from starlette.routing import Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from gateway.api.limiter import Limiter
 from gateway.api.problems import new_request_id, problem, unforeseen
 from gateway.api.reading import (
     Nothing,
@@ -41,7 +40,6 @@ from gateway.auth.credentials import (
     Networks,
     Origins,
     check_same_site,
-    client_address,
     cors_origin,
     credential,
     networks,
@@ -49,7 +47,7 @@ from gateway.auth.credentials import (
     origins,
 )
 from gateway.auth.principals import Principal, Scope
-from gateway.context import Context
+from gateway.context import Context, caller_key
 from gateway.core.errors import (
     BadPosition,
     BadRequest,
@@ -60,7 +58,6 @@ from gateway.core.errors import (
     MethodNotAllowed,
     NotFound,
     OutcomeUnknown,
-    Unauthorized,
 )
 from gateway.core.position import Position
 from gateway.core.query import Filter, View
@@ -183,8 +180,7 @@ def routes(operations: Iterable[AnyOperation]) -> list[Route]:
     paths: dict[str, list[AnyOperation]] = {}
     for operation in operations:
         paths.setdefault(operation.path, []).append(operation)
-    limiter = Limiter()
-    return [Route(path, Door(found, limiter)) for path, found in paths.items()]
+    return [Route(path, Door(found)) for path, found in paths.items()]
 
 
 async def not_found(scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -210,8 +206,7 @@ def raw_reply(body: bytes, status: int = 200, headers: Headers | None = None) ->
 class Door:
     """All operations of one path, as an ASGI app."""
 
-    def __init__(self, operations: Iterable[AnyOperation], limiter: Limiter) -> None:
-        self._limiter = limiter
+    def __init__(self, operations: Iterable[AnyOperation]) -> None:
         self._operations = {operation.method: operation for operation in operations}
         self._decoders = {
             method: Decoder(operation.body) for method, operation in self._operations.items()
@@ -262,21 +257,13 @@ class Door:
         self, context: Context, scope: AsgiScope, operation: AnyOperation
     ) -> Principal:
         """Return who sends a request, and count it."""
-        settings, now_ms = context.settings, context.node.clock.monotonic_ms()
+        settings = context.settings
         shown = credential(scope, in_query=operation.token_in_query)
         if operation.is_public:
             return NOBODY
         trusted = _networks(settings.trusted_proxies)
         check_same_site(scope, shown, trusted)
-        try:
-            principal = await context.principal_of(shown)
-        except Unauthorized:
-            address = client_address(scope, trusted).address
-            self._limiter.take(address, settings.requests_per_s, now_ms)
-            raise
-        caller = (principal.name, principal.session)
-        self._limiter.take(caller, settings.requests_per_s, now_ms)
-        return principal
+        return await context.counted(scope, context.principal_of(shown), caller_key)
 
     async def _call(
         self,

@@ -33,10 +33,15 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
 )
 
 
-def routes(fragments: Mapping[str, dict[str, Any]]) -> list[BaseRoute]:
-    """Return what serves the native API; its document has the dialects' *fragments* in it."""
+def routes(fragments: Mapping[str, dict[str, Any]], below: str = "") -> list[BaseRoute]:
+    """Return what serves the native API.
+
+    Args:
+        fragments: What the dialects add to its document.
+        below: The path that it will be mounted at.
+    """
     return [
-        *operation.routes(described(OPERATIONS, fragments)),
+        *operation.routes(described(OPERATIONS, fragments, below)),
         WebSocketRoute("/v1/connect", connect.connect),
         WebSocketRoute("/v1/events", events.observe),
     ]

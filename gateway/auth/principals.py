@@ -25,8 +25,6 @@ from gateway.core.query import Visibility
 from gateway.settings import Settings, SettingsError
 
 TOKEN_MAX: Final = 8192  # characters; a longer one fits no address and no usual header
-TICKET_LIFE_MS: Final = 300_000  # time to find the line in a terminal and click
-TICKETS_MAX: Final = 64  # more than anybody opens; the oldest goes first
 ADMIN: Final = "admin"  # the user whose password is the admin key, and that key's name in logs
 
 _SESSION_TOKEN: Final = re.compile(r"([A-Za-z0-9_.:\-]{1,128})\.([A-Za-z0-9_\-]{43})")
@@ -220,32 +218,6 @@ def admin() -> Principal:
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
-
-
-class Tickets:
-    """Texts that let somebody in once: a link for the person who started the gateway."""
-
-    def __init__(self) -> None:
-        self._expire_at_ms: dict[bytes, int] = {}
-
-    def mint(self, now_ms: int) -> str:
-        """Return a new ticket, good for ``TICKET_LIFE_MS``; the oldest goes if there are many."""
-        while len(self._expire_at_ms) >= TICKETS_MAX:
-            del self._expire_at_ms[next(iter(self._expire_at_ms))]
-        ticket = secrets.token_urlsafe(32)
-        self._expire_at_ms[_digest(ticket)] = now_ms + TICKET_LIFE_MS
-        return ticket
-
-    def redeem(self, ticket: str, now_ms: int) -> None:
-        """Use *ticket* up.
-
-        Raises:
-            Unauthorized: It is unknown, used or expired.
-        """
-        # Found by its hash: the time of the search tells nothing about tickets that exist.
-        expires_at_ms = self._expire_at_ms.pop(_digest(ticket), None)
-        if expires_at_ms is None or now_ms >= expires_at_ms:
-            raise Unauthorized("This link was used before, or is too old.")
 
 
 def kept_admin_key(data_dir: Path) -> str:

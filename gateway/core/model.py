@@ -300,11 +300,6 @@ def same_json(one: object, other: object) -> bool:
     return one == other
 
 
-def has_null(value: object) -> bool:
-    """Whether a map somewhere in *value* holds null, which a merge patch could not carry."""
-    return any(map(_null_in, _levels(value)))
-
-
 def check_object(value: object, name: str, *, nulls: bool = False) -> None:
     """Refuse JSON that the gateway cannot carry.
 

@@ -18,7 +18,6 @@ from gateway.core.model import LabelName, LabelValue, Session, State
 
 LIMIT_MAX: Final = 1000  # sessions a page
 LIMIT_DEFAULT: Final = 100
-OFFSET_MAX: Final = 1_000_000  # rows an offset may skip
 
 Wanted = Annotated[str, Meta(min_length=1, max_length=256)]
 

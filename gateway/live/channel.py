@@ -19,6 +19,7 @@ from gateway.core.protocol import Events, Resync, Snapshot, render
 from gateway.core.query import View
 from gateway.live.change import Item
 from gateway.live.mirror import Mirror
+from gateway.metrics import SLOW_READERS
 
 RING_TICKS: Final = 4096  # ticks a channel keeps for those who are behind, and at most
 RING_BYTES: Final = 8 << 20  # bytes
@@ -311,6 +312,7 @@ class Subscription:
                 return tick
             if self._sequence < channel.first:
                 self.start()
+                SLOW_READERS.inc()
                 return Restart("slow")
             if self._sequence < channel.sequence:
                 tick = channel.tick(self._sequence)

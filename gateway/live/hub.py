@@ -21,6 +21,7 @@ from gateway.core.query import Index, View, indexes_of
 from gateway.live.change import Change, Item
 from gateway.live.channel import Channel, Replay, Subscription, Tick
 from gateway.live.mirror import Mirror
+from gateway.metrics import OVERFLOWS
 
 MAILBOX_MAX: Final = 256  # notices a session's socket may be behind before it is cut as too slow
 CHANNELS_MAX: Final = 100_000  # different views at once; one more is refused with Overloaded
@@ -53,6 +54,7 @@ class Mailbox:
             self._queue.put_nowait(notice)
         except asyncio.QueueFull:
             self.overflowed = True
+            OVERFLOWS.labels("mailbox").inc()
 
     async def get(self) -> Notice:
         """Return the next notice."""
@@ -143,6 +145,7 @@ class Hub:
         channel = self._channels.get(view.key)
         if channel is None:
             if len(self._channels) >= CHANNELS_MAX:
+                OVERFLOWS.labels("channels").inc()
                 raise Overloaded("There are too many different subscriptions.")
             channel = self._channels[view.key] = Channel(view, self._mirror.position())
             self._by_index.setdefault(channel.index, {})[view.key] = channel

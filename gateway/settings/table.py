@@ -96,7 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Path,
         _say(
             "Folder of our own Valkey, `users.json` and a generated admin key",
-            default="$XDG_DATA_HOME/session-gateway",
+            default="session-gateway in $XDG_DATA_HOME or ~/.local/share",
         ),
     ] = field(default_factory=lambda: default_data_dir(os.environ))
     key_prefix: Annotated[Word, _say("Start of the name of every key in Redis")] = "gateway"

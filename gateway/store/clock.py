@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.core.errors import StoreUnavailable
+from gateway.metrics import CLOCK_STEPS
 
 SAMPLE_AGE_MS: Final = 60_000  # after this the best sample gives way to a newer one
 STEP_MS: Final = 1_000  # a larger jump than this is a step of the server's clock, not drift
@@ -37,6 +38,7 @@ class RedisClock:
         if self._offset_ms is not None:
             if abs(offset_ms - self._offset_ms) > STEP_MS + trip_ms:
                 self.steps += 1
+                CLOCK_STEPS.inc()
                 self._frozen_until_ms = received_ms + FREEZE_MS
             elif trip_ms > self._trip_ms and received_ms - self._sampled_ms < SAMPLE_AGE_MS:
                 return

@@ -21,6 +21,7 @@ from gateway.core.errors import (
     Overloaded,
     StoreUnavailable,
 )
+from gateway.metrics import OVERFLOWS
 from gateway.store.clock import RedisClock
 from gateway.store.commit import Beat, Commit, Meta, Result, Script, result_of, split_value
 from gateway.store.keys import CLUSTER_PARTITIONS, Keys, keys, partition_of
@@ -145,6 +146,7 @@ class Store:
         if self._ended:
             raise StoreUnavailable
         if len(self._queue) >= QUEUE_MAX:
+            OVERFLOWS.labels("commits").inc()
             raise Overloaded
         part = self.keys[partition]
         command: Command = (

@@ -16,7 +16,8 @@ from gateway.core.errors import (
 
 def classes(base: type[GatewayError] = GatewayError) -> list[type[GatewayError]]:
     """Return *base* and everything derived from it."""
-    return [base, *(found for child in base.__subclasses__() for found in classes(child))]
+    children = [child for child in base.__subclasses__() if child.__module__ == base.__module__]
+    return [base, *(found for child in children for found in classes(child))]
 
 
 def test_codes_of_all_errors_are_unique() -> None:

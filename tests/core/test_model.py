@@ -17,7 +17,6 @@ from gateway.core.model import (
     check_object,
     decode_session,
     encode_session,
-    has_null,
     same_json,
 )
 from tests.core.build import BOUNDED, away, busy, closed, closing, connected, idle
@@ -158,23 +157,6 @@ def test_json_values_are_the_same_exactly_when_their_text_is(one: object, other:
     """Two values count as the same when their sorted JSON text is."""
     assert same_json(one, other) is (encode(one, order="sorted") == encode(other, order="sorted"))
     assert same_json(decode(encode(one)), one)
-
-
-@pytest.mark.parametrize(
-    "value, held",
-    [
-        (None, False),
-        ([None], False),
-        ({"a": None}, True),
-        ([{"a": None}], True),
-        ({"a": {"b": [[{"c": None}]]}}, True),
-        ({"a": [None, {"b": 0}]}, False),
-        ({}, False),
-    ],
-)
-def test_null_in_a_map_is_found_at_any_depth(value: object, held: bool) -> None:
-    """Null as a member is found; null in a list is data."""
-    assert has_null(value) is held
 
 
 def test_object_with_null_or_too_deep_is_refused() -> None:

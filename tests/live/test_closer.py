@@ -15,7 +15,7 @@ from gateway.core.query import View, Visibility
 from gateway.live import closer as closer_module
 from gateway.live.channel import Tick
 from gateway.live.closer import OTHERS_AFTER_MS, RETRY_MS, Closer, Due
-from gateway.live.lease import Lease
+from gateway.live.lease import Lease, rank
 from gateway.live.mirror import Mirror
 from gateway.node import Node
 from gateway.store.commit import Beat
@@ -100,6 +100,31 @@ async def test_deadlines_fire_when_due_and_not_before(world: World) -> None:
     assert await world.fires_at(10_002) == []
     assert await world.fires_at(99_999) == ["s3", "s4"]
     assert world.closer.next_ms() is None
+
+
+async def test_crowd_is_shared_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When much is late a node does its own part first, and skips what another did meanwhile."""
+    monkeypatch.setattr(closer_module, "CONCURRENT", 1)
+    world.renewed("b:1")
+    for number in range(20):
+        world.open(f"s{number}")
+        world.do(f"s{number}", c.RequestClose(at=10_000))
+    mine = [known for known in world.mirror.sessions if rank(known, world.lease.live) == "a:1"]
+    theirs = sorted(set(world.mirror.sessions) - set(mine))
+    assert len(mine) > 1
+    assert len(theirs) > 1
+
+    async def expire(due: Due) -> int | None:
+        if len(world.fired) == len(mine) - 1:
+            for session_id in theirs[1:]:
+                world.do(session_id, c.Close())
+        return await world.expire(due)
+
+    world.closer._expire = expire  # noqa: SLF001
+    await world.closer.run_once(11_000)
+
+    assert sorted(due.session_id for due in world.fired[:-1]) == sorted(mine)
+    assert world.fired[-1].session_id == theirs[0]
 
 
 async def test_stale_deadlines_are_ignored(world: World) -> None:

@@ -7,7 +7,6 @@ from contextlib import suppress
 import pytest
 import pytest_asyncio
 from msgspec.json import decode
-from msgspec.structs import replace
 
 import gateway.node as node_module
 from gateway.core import command as c
@@ -15,6 +14,7 @@ from gateway.core.errors import (
     BadPosition,
     Draining,
     NotClosing,
+    NotConnected,
     NotFound,
     NotWatching,
     PositionAhead,
@@ -282,13 +282,12 @@ async def test_report_that_is_too_large_keeps_nobody_from_anything(node: Node) -
     big = {"x": "y" * 7_800}
     streams = tuple(Stream(key=key, kind="k", data=big) for key in "ab")
     await node.open(blank("s", connection=connection(node), streams=streams))
-    for size in (1, 9_000):
-        stream = Stream(key="b", kind="k", data={"x": "y" * size})
-        await node.report("s", c.UpdateStream(stream=stream))
-        await node.report("s", c.UpdateStream(stream=replace(stream, key="a", data=big)))
+    small, large = (Stream(key="b", kind="k", data={"x": "y" * size}) for size in (1, 9_000))
+    await node.report("s", c.UpdateStream(stream=small))
+    await node.report("s", c.UpdateStream(stream=large))
 
     assert (await node.apply("s", c.Update(name="x"))).name == "x"
-    await node.report("s", c.UpdateStream(stream=stream))
+    await node.report("s", c.UpdateStream(stream=large))
     assert (await node.apply("s", c.Close())).closed
 
 
@@ -311,7 +310,8 @@ async def test_moot_reports_do_not_stop_others(node: Node) -> None:
     await node.apply("s", c.StartStream(stream=Stream(key="t", kind="k")))
     await node.report("s", c.Progress(position_ms=1))
     await node.report("s", c.UpdateStream(stream=Stream(key="t", kind="k", data={"n": 1})))
-    await node.report("s", c.Progress(position_ms=2, via="displaced"))
+    late = c.Progress(position_ms=2, via="displaced")  # became so while it was held back
+    node._coalescer.hold("s", late, node.clock.now_ms())  # noqa: SLF001
     await node._flush("s")  # noqa: SLF001
     session = node.mirror.sessions["s"]
 
@@ -330,6 +330,9 @@ async def test_reports_about_nothing_are_refused(node: Node) -> None:
         await node.report("s", c.UpdateStream(stream=Stream(key="t", kind="k")))
     with pytest.raises(NotFound):
         await node.report("nobody", c.Progress(position_ms=1))
+    await node.apply("s", c.Watch(watch=Watch(key="m")))
+    with pytest.raises(NotConnected):
+        await node.report("s", c.Progress(position_ms=1, via="displaced"))
 
 
 # --- upkeep

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.api import reading
-from gateway.api.limiter import BURST_S, CALLERS_MAX, Limiter
+from gateway.auth.limiter import BURST_S, CALLERS_MAX, Limiter
 from gateway.core.errors import RateLimited
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey

@@ -10,13 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.auth.principals import (
-    TICKET_LIFE_MS,
-    TICKETS_MAX,
     TOKEN_MAX,
     Authenticator,
     Principal,
     Scope,
-    Tickets,
     hash_secret,
     kept_admin_key,
     may_attach,
@@ -205,38 +202,6 @@ async def test_jwt_says_who_one_is() -> None:
     assert await auth.authenticate(token, principal.expires_at - 1) == principal
     with pytest.raises(TokenExpired):
         await auth.authenticate(token, principal.expires_at)
-
-
-def test_ticket_lets_in_once() -> None:
-    """A ticket is used up by its first use."""
-    tickets = Tickets()
-    ticket = tickets.mint(NOW_MS)
-    tickets.redeem(ticket, NOW_MS)
-
-    for text in (ticket, "", "é"):
-        with pytest.raises(Unauthorized):
-            tickets.redeem(text, NOW_MS)
-
-
-def test_ticket_ends() -> None:
-    """A ticket is good until its life ends, not then."""
-    tickets = Tickets()
-    one, other = tickets.mint(NOW_MS), tickets.mint(NOW_MS)
-
-    tickets.redeem(one, NOW_MS + TICKET_LIFE_MS - 1)
-    with pytest.raises(Unauthorized):
-        tickets.redeem(other, NOW_MS + TICKET_LIFE_MS)
-
-
-def test_many_tickets_push_out_the_oldest() -> None:
-    """Tickets take bounded memory."""
-    tickets = Tickets()
-    made = [tickets.mint(NOW_MS) for _ in range(TICKETS_MAX + 1)]
-
-    with pytest.raises(Unauthorized):
-        tickets.redeem(made[0], NOW_MS)
-    tickets.redeem(made[1], NOW_MS)
-    tickets.redeem(made[-1], NOW_MS)
 
 
 def test_gateways_that_start_at_once_agree_on_one_admin_key(tmp_path: Path) -> None:

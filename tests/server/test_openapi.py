@@ -87,7 +87,7 @@ async def test_document_and_table_are_the_same(http: httpx2.AsyncClient) -> None
     described_paths = {
         (method.upper(), path) for path, methods in document["paths"].items() for method in methods
     }
-    served = {(row.method, row.path.replace(":path", "")) for row in described(OPERATIONS)}
+    served = {(row.method, row.path.replace(":path", "")) for row in described(OPERATIONS, {})}
     assert described_paths == served
     ids = [row["operationId"] for methods in document["paths"].values() for row in methods.values()]
     assert len(ids) == len(set(ids))

@@ -17,7 +17,7 @@ from starlette.types import Scope as AsgiScope
 
 from gateway.auth.credentials import one_header
 from gateway.auth.principals import Principal, Scope
-from gateway.context import Context
+from gateway.context import Context, caller_key
 from gateway.core.errors import (
     Forbidden,
     GatewayError,
@@ -175,11 +175,13 @@ async def _caller(context: Context, scope: AsgiScope) -> Principal:
 
     Raises:
         Unauthorized: There is none, or none that is good.
+        RateLimited: It asks too often.
     """
     kind, _, token = (one_header(scope, b"authorization") or "").partition(" ")
     if kind.lower() != "bearer":
         raise Unauthorized("Send a token as Authorization: Bearer.")
-    return await context.authenticator.authenticate(token.strip(), context.wall_ms())
+    asking = context.authenticator.authenticate(token.strip(), context.wall_ms())
+    return await context.counted(scope, asking, caller_key)
 
 
 def _check_scope(principal: Principal, scope: Scope) -> None:

@@ -29,7 +29,7 @@ from gateway.auth.credentials import (
 )
 from gateway.auth.principals import TOKEN_MAX, Principal, Scope
 from gateway.auth.tokens import LEEWAY_MS, Claims, Verifier, configured_key, create_token
-from gateway.context import Context
+from gateway.context import Context, caller_key
 from gateway.core.errors import Unauthorized
 from gateway.settings import Settings
 
@@ -57,13 +57,17 @@ class Access:
             self._verifier = Verifier(self._signing)
 
     async def caller(self, scope: AsgiScope) -> Principal:
-        """Return who sends a request; a cookie counts before a header.
+        """Return who sends a request, and count it; a cookie counts before a header.
 
         Raises:
+            RateLimited: It asks too often.
             Unauthorized: Nobody we know.
             Forbidden: The page of somebody else asks, with what the browser adds by itself.
             Overloaded: Too many log in at once.
         """
+        return await self._context.counted(scope, self._caller(scope), caller_key)
+
+    async def _caller(self, scope: AsgiScope) -> Principal:
         if (cookie := _cookie(scope)) is not None:
             try:
                 principal = await self._bearer(cookie)

@@ -18,6 +18,7 @@ from gateway.core.errors import (
     LimitExceeded,
     NotFound,
     PayloadTooLarge,
+    RateLimited,
     SessionClosed,
     Unauthorized,
     Unavailable,
@@ -36,6 +37,7 @@ _TABLE: Final[tuple[tuple[type[GatewayError], int, str | None], ...]] = (  # the
     (BadRequest, 400, UNREADABLE),
     (Invalid, 400, UNREADABLE),
     (PayloadTooLarge, 400, UNREADABLE),
+    (RateLimited, 429, None),
     (LimitExceeded, 422, None),
     (Conflict, 503, None),
     (Unavailable, 503, None),
@@ -63,7 +65,7 @@ def refusal(error: GatewayError) -> Response:
         (status, message) for kind, status, message in _TABLE if isinstance(error, kind)
     )
     response = failure(status, message or error.detail)
-    if status == 503 and error.retry_after_s is not None:  # noqa: PLR2004
+    if status in (429, 503) and error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
 

@@ -9,6 +9,7 @@ Not here: who is at the other end (``visit``), how it comes in (``socket``).
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NoReturn, TypeVar
 
 from msgspec import MsgspecError
@@ -25,6 +26,7 @@ from gateway.lines import Ended, Goodbye, Left, Line
 
 HEARTBEAT_S: Final = 10.0  # between two heartbeats; neko's constant
 GOODBYE_S: Final = 1.0  # for the last message to leave
+DONE_S: Final = 3.0  # for what a client said before it left
 TOLD_S: Final = 1.0  # for the server to say how a connection ended that cannot be written
 INBOX_MAX: Final = 256  # messages read and not handled
 BURST_S: Final = 2.0  # seconds' worth of messages that may come at once
@@ -91,6 +93,9 @@ class NekoLine(Line):
         while True:
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(DONE_S):
+                        await self.inbox.join()
                 raise Left(_cause(message))
             said = understood(message.get("text") or message.get("bytes") or b"", ClientEvent)
             if said is None:

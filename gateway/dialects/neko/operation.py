@@ -159,7 +159,8 @@ async def caller_of(service: Service, request: Request) -> Caller:
     if is_cookie:
         shown = Credential(token=token, source="cookie")
         check_same_site(request.scope, shown, networks(settings.trusted_proxies))
-    caller = await service.caller(token)
+    asking = service.caller(token)
+    caller = await service.context.counted(request.scope, asking, lambda caller: caller.id)
     if not caller.profile.can_login:
         raise Refused(403, LOGIN_DISABLED)
     return caller

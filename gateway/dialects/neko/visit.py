@@ -246,12 +246,13 @@ class Visit:
     async def _work(self) -> None:
         while True:
             said = await self._line.inbox.get()
-            if not self._is_valid():
-                continue  # displaced; the end is on its way
             try:
-                await self._do(said)
+                if self._is_valid():  # else displaced; the end is on its way
+                    await self._do(said)
             except (Refused, GatewayError) as error:
                 log.debug("%s of %s is refused: %s", said.event, self._caller.id, error)
+            finally:
+                self._line.inbox.task_done()
 
     def _is_valid(self) -> bool:
         session = self._node.mirror.sessions.get(self._session.id)

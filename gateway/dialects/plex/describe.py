@@ -123,7 +123,8 @@ def describe() -> Json:
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _described(operation)
     schemas = {f"Plex{name}": schema for name, schema in components.items()}
-    return {"paths": paths, "components": {"schemas": schemas}}
+    token = {"type": "apiKey", "in": "header", "name": "X-Plex-Token"}
+    return {"paths": paths, "components": {"schemas": schemas, "securitySchemes": {"token": token}}}
 
 
 def _described(operation: Operation) -> Json:
@@ -141,7 +142,7 @@ def _described(operation: Operation) -> Json:
         "operationId": "_".join(["plex", operation.method, *words_of_path, *in_path]),
         "summary": operation.summary,
         "tags": [TAG],
-        **({"security": []} if operation.container is words.Identity else {}),
+        "security": [] if operation.container is words.Identity else [{"token": []}],
         "parameters": [
             *(
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}

@@ -23,7 +23,7 @@ from starlette.types import Scope as AsgiScope
 
 from gateway.auth.credentials import Credential
 from gateway.auth.principals import Principal
-from gateway.context import Context
+from gateway.context import Context, caller_key
 from gateway.core.errors import (
     BadRequest,
     GatewayError,
@@ -198,7 +198,8 @@ async def enter(context: Context, scope: AsgiScope, *, is_public: bool = False) 
         token = said(headers, pairs, "Token")
         if not token:
             raise Unauthorized
-        principal = await context.principal_of(Credential(token=token, source="header"))
+        asking = context.principal_of(Credential(token=token, source="header"))
+        principal = await context.counted(scope, asking, caller_key)
     return Call(
         context=context,
         principal=principal,

@@ -33,7 +33,7 @@ SORTABLE: Final = frozenset(
     }
 )
 
-_NAME: Final = re.compile(r"([A-Za-z]+)(>>|<<|>=|<=|>|<|!)?")
+_NAME: Final = re.compile(r"([A-Za-z]+)(>=>|<=<|>>|<<|>=|<=|>|<|!)?")
 _VALUE: Final = re.compile(r"(>=|<=|>>|<<|>|<)?(.*)", re.DOTALL)
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _RELATIVE: Final = re.compile(r"([-+ ])([0-9]{1,9})(s|m|h|d|w|mon|y)?", re.ASCII)
@@ -52,9 +52,11 @@ _IN_NAME: Final[Mapping[str | None, str]] = {
     "!": "!=",
     ">": ">=",
     ">=": ">=",
+    ">=>": ">=",  # as the description of the API spells it, with a second = before the value
     ">>": ">",
     "<": "<=",
     "<=": "<=",
+    "<=<": "<=",
     "<<": "<",
 }
 _IN_VALUE: Final[Mapping[str, str]] = {
@@ -115,6 +117,8 @@ def conditions(pairs: Iterable[tuple[str, str]], now_s: int) -> list[Condition]:
         operator, listed = _IN_NAME[match[2]], text
         if match[2] is None and (inner := _VALUE.fullmatch(text)) and inner[1]:
             operator, listed = _IN_VALUE[inner[1]], inner[2]
+        elif match[2] in (">", "<"):
+            listed = text.removeprefix(match[2])  # the same spelling, with no = of its own
         values = listed.split(",", VALUES_MAX)
         if len(values) > VALUES_MAX or len(found) >= CONDITIONS_MAX:
             raise BadRequest(f"There are too many values for {known}.")

@@ -19,7 +19,7 @@ from starlette.types import Scope as AsgiScope
 
 from gateway.auth.credentials import Origins, cors_origin, one_header, origins
 from gateway.auth.principals import Principal
-from gateway.context import Context
+from gateway.context import Context, caller_key
 from gateway.core.errors import GatewayError, MethodNotAllowed
 from gateway.dialects.webida.access import Access, Caller
 from gateway.dialects.webida.errors import JSON, NoSuchPath, failed
@@ -158,7 +158,10 @@ class Door:
             raise MethodNotAllowed(f"{method[:16]} is not allowed")
         caller = NOBODY
         if not operation.is_public:
-            caller = await self._access.caller(one_header(scope, b"authorization"))
+            asking = self._access.caller(one_header(scope, b"authorization"))
+            caller = await self._context.counted(
+                scope, asking, lambda caller: caller_key(caller.principal)
+            )
         return await operation.handler(
             Call(
                 context=self._context,
