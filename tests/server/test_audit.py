@@ -345,7 +345,7 @@ def test_audit_sees_that_redis_has_something_else(
         redis.hset(f"{tag}:gone", "risen", redis.hget(f"{tag}:live", "risen"))
 
     ran = run(
-        capsys, *("audit", "--for", "1s", "--url", served.url, "--token", KEY),
+        capsys, *("audit", "--for", "4s", "--url", served.url, "--token", KEY),
         *("--data-dir", str(served.data_dir)),
     )  # fmt: skip
 
