@@ -393,5 +393,5 @@ def described(
         tag="operations",
     )
     table.append(own)
-    text = encode(merged(document(table), fragments, below))
+    text = encode(_portable(merged(document(table), fragments, below)))
     return table
