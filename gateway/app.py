@@ -27,7 +27,7 @@ from gateway.auth.principals import Authenticator
 from gateway.auth.users import Users
 from gateway.context import Context
 from gateway.core.errors import Unavailable
-from gateway.core.protocol import MESSAGE_MAX_BYTES
+from gateway.core.frames import FRAMES_PER_S, Caps
 from gateway.dialects import gameye, maxscale, neko, plex, webida
 from gateway.lines import Sockets
 from gateway.node import Node
@@ -35,6 +35,7 @@ from gateway.settings import Settings
 from gateway.store.clock import RedisClock
 from gateway.store.embedded import EmbeddedValkey
 from gateway.store.store import Store
+from gateway.transport import Limits, http_protocol
 
 START_S: Final = 5.0  # the store has to answer within this time of the start
 RETRY_S: Final = 0.1  # between two tries of that
@@ -43,6 +44,7 @@ SHED_EVERY_S: Final = 1.0
 DRAIN_MIN_S: Final = 0.2  # for the last close frames to leave
 DRAIN_MAX_S: Final = 20.0  # however many sockets there are
 DRAIN_PER_S: Final = 450  # sockets closed a second, so that their return does not come all at once
+SPARE: Final = 384  # connections beside sockets: probes, plain requests
 BELOW: Final = "/gateway"  # where the native API is while a product is at the root
 GRACEFUL_S: Final = 3  # for requests on their way when the server stops
 
@@ -219,12 +221,15 @@ def server(context: Context) -> uvicorn.Server:
         create_app(context),
         host=settings.host,
         port=settings.port,
-        http="httptools",
-        ws="websockets-sansio",
-        ws_max_size=MESSAGE_MAX_BYTES,
-        ws_per_message_deflate=False,
-        ws_ping_interval=settings.heartbeat_s,
-        ws_ping_timeout=settings.pong_s,
+        http=http_protocol(
+            Limits(
+                connections=settings.max_connections + SPARE,
+                heartbeat_s=settings.heartbeat_s,
+                pong_s=settings.pong_s,
+                caps=Caps(frames_per_s=max(FRAMES_PER_S, 4 * settings.messages_per_s)),
+            )
+        ),
+        ws="none",  # WebSockets are part of the transport
         timeout_graceful_shutdown=GRACEFUL_S,
         lifespan="off",
         access_log=False,

@@ -25,7 +25,7 @@ SOURCES = sorted(
     path
     for folder in ("gateway", "tests", "scripts", "deploy")
     for path in (ROOT / folder).rglob("*")
-    if path.suffix in {".css", ".html", ".js", ".lua", ".py"}
+    if path.suffix in {".css", ".html", ".js", ".lua", ".py"} and ".cache" not in path.parts
 )
 TEXTS = [
     path

@@ -2,11 +2,8 @@
 
 A :class:`Socket` is a line that also listens, with limits on how much and how much nonsense.
 
-With stock uvicorn: a broken TCP connection is told as 1005 *without* a reason, a close frame that
-names no code as 1005 *with* an empty one; that is how ``clean`` and ``lost`` are told apart. What
-cannot be told apart there: a pong that did not come in time (uvicorn closes with 1011, not with our
-4003) from a broken connection; both are ``lost``. A reader that takes nothing is given up after
-``SEND_WITHIN_S``, but stock uvicorn then waits for its buffer and keeps the TCP connection.
+How a connection ended is told by the transport: a close frame with a reason key, even if empty; a
+broken connection without one.
 
 Not here: who may come in (``handshake``), what is said (``presence``, ``events``).
 """

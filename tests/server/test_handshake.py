@@ -81,7 +81,7 @@ async def test_plain_request_is_told_to_upgrade(gateway: Gateway) -> None:
     [
         (upgrade(key=""), "400"),
         (upgrade(key="short"), "400"),
-        (upgrade(version="7"), "400"),
+        (upgrade(version="7"), "426"),
         (upgrade() + "Sec-WebSocket-Protocol: b\xe9arer\n", "400"),
         (upgrade("/v1/nowhere"), "403"),
     ],

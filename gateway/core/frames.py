@@ -1,0 +1,168 @@
+"""Frames: what WebSocket messages are made of (RFC 6455 section 5), both ways; no socket here.
+
+Out: :func:`frame` makes a message's bytes as they stand on the wire. A server's frames are not
+masked, so one frame serves every connection that is told the same: it is *prepared* once and
+written many times, through a :class:`Writer`. We never send fragments, so whole frames of different
+authors may follow each other in any order.
+
+In: an :class:`Assembly` joins one connection's fragments to messages, reads text as UTF-8, and
+bounds what a client may make us do. It is fed frames whose form is right already.
+
+Not here: parsing, a frame's form (1002), a message's size before it is read (1009): the parser's.
+"""
+
+from codecs import IncrementalDecoder, getincrementaldecoder
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from gateway.core.protocol import MESSAGE_MAX_BYTES
+
+CONTINUATION: Final = 0x0  # RFC 6455 section 11.8
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+PING: Final = 0x9
+
+INVALID_DATA: Final = 1007  # RFC 6455 section 7.4.1
+POLICY_VIOLATION: Final = 1008
+
+FRAGMENTS_MAX: Final = 64  # of one message; 1 KiB each makes the longest one
+FRAMES_PER_S: Final = 200  # of any kind; ten times the messages that a client may send
+
+_FIN: Final = 0x80
+_LENGTH_16: Final = 126  # these two say that 16 or 64 bits of length follow
+_LENGTH_64: Final = 127
+
+_Utf8: Final = getincrementaldecoder("utf-8")
+
+
+class Caps(Struct, frozen=True, kw_only=True):
+    """What one connection may send.
+
+    Args:
+        message_bytes: Of a message, all fragments together.
+        fragments: Of a message, empty ones included.
+        frames_per_s: Frames a second of any kind, control frames included; a second's worth may
+            come at once.
+    """
+
+    message_bytes: int = MESSAGE_MAX_BYTES
+    fragments: int = FRAGMENTS_MAX
+    frames_per_s: float = FRAMES_PER_S
+
+
+class Refused(Exception):
+    """A client broke a rule; the connection has to end with ``code``."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+class Writer(Protocol):
+    """A connection's way out, below its messages.
+
+    Nothing here waits, and nothing fails: what is written to a connection that is over is lost.
+    """
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the client to take them."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send whole frames; they are queued however much is unsent."""
+        ...
+
+    def abort(self) -> None:
+        """End the connection at once; what is unsent is lost."""
+        ...
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """Return an unmasked frame that is a whole message, or a control frame (section 5.2)."""
+    length = len(payload)
+    if length < _LENGTH_16:
+        head = bytes((_FIN | opcode, length))
+    elif length < 1 << 16:
+        head = bytes((_FIN | opcode, _LENGTH_16)) + length.to_bytes(2)
+    else:
+        head = bytes((_FIN | opcode, _LENGTH_64)) + length.to_bytes(8)
+    return head + payload
+
+
+class Assembly:
+    """One connection's messages in the making.
+
+    Args:
+        caps: What the client may send.
+        now_ms: Any clock that only goes forward, in milliseconds.
+    """
+
+    __slots__ = (
+        "_binary",
+        "_caps",
+        "_credit",
+        "_credit_at_ms",
+        "_decoder",
+        "_fragments",
+        "_text",
+    )
+
+    def __init__(self, caps: Caps, now_ms: float) -> None:
+        self._caps = caps
+        self._credit = caps.frames_per_s
+        self._credit_at_ms = now_ms
+        self._fragments = 0
+        self._decoder: IncrementalDecoder | None = None
+        self._text: list[str] = []
+        self._binary = bytearray()
+
+    def count(self, now_ms: float) -> None:
+        """Count one frame, of any kind.
+
+        Raises:
+            Refused: There were too many of late.
+        """
+        per_s = self._caps.frames_per_s
+        earned = (now_ms - self._credit_at_ms) * per_s / 1000
+        self._credit = min(per_s, self._credit + earned) - 1
+        self._credit_at_ms = now_ms
+        if self._credit < 0:
+            raise Refused(POLICY_VIOLATION, "too many frames")
+
+    def take(
+        self, opcode: int, payload: bytes | bytearray | memoryview, *, fin: bool
+    ) -> str | bytes | None:
+        """Add a data frame; return the message that it ends, if it does.
+
+        Args:
+            opcode: ``TEXT`` or ``BINARY`` begins a message, ``CONTINUATION`` goes on with it.
+            payload: Unmasked.
+            fin: Whether it is the message's last frame.
+
+        Raises:
+            Refused: The text is not UTF-8, or the message has too many fragments.
+        """
+        try:
+            if opcode != CONTINUATION:
+                if fin:
+                    return str(payload, "utf-8") if opcode == TEXT else bytes(payload)
+                self._decoder = _Utf8() if opcode == TEXT else None
+            if self._decoder is None:
+                self._binary += payload
+            else:
+                self._text.append(self._decoder.decode(payload, fin))
+        except UnicodeDecodeError:
+            raise Refused(INVALID_DATA, "not UTF-8") from None
+        self._fragments += 1
+        if self._fragments > self._caps.fragments:
+            raise Refused(POLICY_VIOLATION, "too many fragments")
+        return self._whole() if fin else None
+
+    def _whole(self) -> str | bytes:
+        whole = bytes(self._binary) if self._decoder is None else "".join(self._text)
+        self._fragments = 0
+        self._text, self._binary = [], bytearray()
+        return whole

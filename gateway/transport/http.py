@@ -1,0 +1,274 @@
+"""HTTP: uvicorn's httptools protocol, with bounds on what comes before an application is asked.
+
+Uvicorn waits for a head without end, takes headers of any size, counts no silent connections, reads
+a WebSocket's request twice, and warns about every bad byte. Here a head has a deadline and caps, a
+connection counts from its beginning, and a WebSocket goes on from what was parsed. Bodies, answers
+and keep-alive are uvicorn's.
+"""
+
+import asyncio
+import logging
+from typing import Any, ClassVar, Final
+from urllib.parse import unquote
+
+import httptools
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from gateway.transport.handshake import (
+    BAD_REQUEST,
+    ENHANCE_YOUR_CALM,
+    HEADERS_TOO_LARGE,
+    OVERLOADED,
+    TOO_LATE,
+    URL_TOO_LONG,
+    Refusal,
+    phrase,
+    read,
+)
+from gateway.transport.limits import (
+    HEADER_MAX_BYTES,
+    HEADERS_MAX,
+    HEADERS_MAX_BYTES,
+    PIPELINE_MAX,
+    URL_MAX_BYTES,
+    Limits,
+)
+from gateway.transport.tcp import Farewell, Judge, tune, untaken
+from gateway.transport.websocket import WebSocket
+
+HEAD_MAX_BYTES: Final = URL_MAX_BYTES + HEADERS_MAX_BYTES
+
+log = logging.getLogger(__name__)
+
+_calm: Final = ENHANCE_YOUR_CALM[0]
+httptools_impl.STATUS_LINE[_calm] = b"HTTP/1.1 %d %b\r\n" % (_calm, phrase(_calm))
+
+
+class _Refused(Exception):
+    """Raised while parsing."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.code)
+        self.refusal = refusal
+
+
+class Http(HttpToolsProtocol):
+    """One connection, from its beginning; a WebSocket goes on as another object."""
+
+    limits: ClassVar[Limits] = Limits()
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._farewell: Farewell | None = None
+        self._judge: Judge | None = None
+        self._in_head = False
+        self._head_bytes = 0  # of whole headers
+        self._unread_bytes = 0  # of what came for this head; it may be one endless header
+        self._wants_websocket = False
+
+    # --- TCP
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Count the connection, and give it a deadline."""
+        super().connection_made(transport)
+        tune(transport)
+        if len(self.connections) > self.limits.connections:
+            self._refuse(OVERLOADED)
+        else:
+            self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        if self._farewell is not None:
+            self._farewell.discard(len(data))
+            return
+        was_in_head = self._in_head
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause.refusal if isinstance(cause, _Refused) else BAD_REQUEST)
+            return
+        if was_in_head and self._in_head:
+            self._unread_bytes += len(data)
+            if self._unread_bytes > HEAD_MAX_BYTES:
+                self._refuse(HEADERS_TOO_LARGE)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        super().connection_lost(exc)
+        self._forget_deadline()
+        self._dismiss()
+        self._unset_keepalive_if_required()
+        if self._farewell is not None:
+            self._farewell.done()
+
+    def pause_writing(self) -> None:
+        """Watch a client that does not take its answer."""
+        super().pause_writing()
+        if self._judge is None:
+            self._judge = Judge(
+                lambda: -untaken(self.transport), self.transport.abort, self.limits.stalled_s
+            )
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        if self._judge is not None:
+            self._judge.dismiss()
+            self._judge = None
+
+    # --- the head
+
+    def _expect_head(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self.limits.head_s, self._miss_head)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _miss_head(self) -> None:
+        if self._in_head:
+            self._refuse(TOO_LATE)
+        else:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        if len(self.pipeline) >= PIPELINE_MAX:
+            raise _Refused(OVERLOADED)
+        super().on_message_begin()
+        self._unset_keepalive_if_required()
+        self._expect_head()
+        self._in_head = True
+        self._head_bytes = self._unread_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the address."""
+        super().on_url(url)
+        if len(self.url) > URL_MAX_BYTES:
+            raise _Refused(URL_TOO_LONG)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        size = len(name) + len(value)
+        self._head_bytes += size
+        if (
+            size > HEADER_MAX_BYTES
+            or self._head_bytes > HEADERS_MAX_BYTES
+            or len(self.headers) >= HEADERS_MAX
+        ):
+            raise _Refused(HEADERS_TOO_LARGE)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Ask the application, unless it is a WebSocket."""
+        self._in_head = False
+        self._forget_deadline()
+        self._wants_websocket = self.parser.should_upgrade() and self._get_upgrade() == b"websocket"
+        super().on_headers_complete()
+
+    def _should_upgrade(self) -> bool:
+        return self._wants_websocket
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401
+        super()._start_asgi_task(cycle, _Complete(app, cycle))  # type: ignore[arg-type]  # see above
+
+    # --- the end of HTTP
+
+    def _upgrade(self, early: bytes) -> None:
+        if not self._wants_websocket:  # RFC 9110 section 7.8: an upgrade may be ignored
+            self.cycle.keep_alive = False  # the parser reads nothing after it
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._refuse(BAD_REQUEST)
+            return
+        found = read(self.scope["method"], self.scope["http_version"], self.headers)
+        if isinstance(found, Refusal):
+            self._refuse(found)
+            return
+        try:
+            url = httptools.parse_url(self.url)
+            path = url.path.decode("ascii")
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError, AttributeError):
+            self._refuse(BAD_REQUEST)
+            return
+        scope: Scope = {
+            **self.scope,
+            "type": "websocket",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.4"},
+            "scheme": "wss" if self.scheme == "https" else "ws",
+            "path": self.root_path + unquote(path),
+            "raw_path": self.root_path.encode("ascii") + url.path,
+            "query_string": url.query or b"",
+            "subprotocols": found.subprotocols,
+        }
+        del scope["method"]
+        self.connections.discard(self)
+        self._unset_keepalive_if_required()
+        self.parser = None  # type: ignore[assignment]  # it holds this object
+        websocket = WebSocket(
+            self.app,
+            found,
+            self.transport,
+            state=self.server_state,
+            limits=self.limits,
+        )
+        self.transport.set_protocol(websocket)
+        websocket.begin(scope, early)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer and end, unless an answer is on its way already."""
+        log.debug("refused %s: %d %s", self.client, refusal.status, refusal.code)
+        self._forget_deadline()
+        self._unset_keepalive_if_required()
+        cycle = self.cycle
+        is_answering = cycle is not None and not cycle.response_complete
+        if is_answering:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if is_answering and cycle.response_started:
+            self.transport.abort()
+            return
+        self.transport.write(refusal.answer(self.server_state.default_headers))
+        self._farewell = Farewell(self.transport)
+
+
+class _Complete:
+    """An application whose answers are never left half done: then the connection breaks instead."""
+
+    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle) -> None:
+        self._app = app
+        self._cycle = cycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+        cycle = self._cycle
+        if cycle.response_started and not cycle.response_complete and not cycle.disconnected:
+            log.debug("an answer was cut short")
+            cycle.disconnected = True
+            cycle.transport.abort()
+
+
+def http_protocol(limits: Limits) -> type[Http]:
+    """Return the protocol class for ``uvicorn.Config(http=...)`` that keeps *limits*."""
+    return type("Http", (Http,), {"limits": limits})

@@ -1,0 +1,77 @@
+"""Parser: websockets' sans-I/O ``Protocol`` after our handshake, told when it is enough.
+
+Not here: what a message is made of and how much is enough (:mod:`gateway.core.frames`).
+"""
+
+import logging
+from typing import Final
+
+from websockets.frames import Frame
+from websockets.protocol import OPEN, SERVER, Protocol
+
+from gateway.core.frames import Assembly, Caps, Refused
+
+_CLOSE: Final = 0x8  # RFC 6455 section 5.2: control frames from here on
+_PONG: Final = 0xA
+
+_quiet = logging.getLogger(f"{__name__}.quiet")
+_quiet.setLevel(logging.WARNING)  # at DEBUG websockets logs whole frames, and with them tokens
+
+
+class Parser(Protocol):
+    """Both directions of one open connection, as bytes.
+
+    Args:
+        caps: What the client may send.
+        now_s: Any clock that only goes forward, in seconds.
+    """
+
+    def __init__(self, caps: Caps, now_s: float) -> None:
+        super().__init__(SERVER, state=OPEN, max_size=caps.message_bytes, logger=_quiet)
+        self.messages: list[str | bytes] = []
+        self.pong: bytes | None = None
+        self._now_ms = now_s * 1000
+        self._assembly = Assembly(caps, self._now_ms)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self.current_size is not None
+
+    @property
+    def is_orderly(self) -> bool:
+        """Whether the client has closed as it should."""
+        return self.close_rcvd is not None and self.parser_exc is None
+
+    def hear(self, data: bytes, now_s: float) -> bytes:
+        """Parse what came; return what is to be answered.
+
+        What it means is in ``messages`` and ``pong``, and ``eof_sent`` when it was the end.
+        """
+        self._now_ms = now_s * 1000
+        self.receive_data(data)
+        self.events.clear()
+        return self.said()
+
+    def said(self) -> bytes:
+        """Return what is to be sent."""
+        return b"".join(self.data_to_send())
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Take a frame whose form is right; called while parsing, so that nothing piles up."""
+        try:
+            self._assembly.count(self._now_ms)
+            super().recv_frame(frame)
+            if frame.opcode < _CLOSE:
+                message = self._assembly.take(frame.opcode, frame.data, fin=frame.fin)
+                if message is not None:
+                    self.messages.append(message)
+            elif frame.opcode == _PONG:
+                self.pong = bytes(frame.data)
+        except Refused as refused:
+            self.fail(refused.code, refused.reason)
+
+    def dissolve(self) -> None:
+        """Let go of the generator that parses: it holds this object."""
+        self.parser.close()
+        del self.parser

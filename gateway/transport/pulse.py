@@ -1,0 +1,105 @@
+"""Pulse: pings, and what follows when a pong does not come.
+
+A dead client is found whatever our write buffer holds: the deadline runs from the ping. But one
+that takes what is before the ping in its queue, slowly, is not dead: it gets the time again for as
+long as its TCP acknowledges more (else a slow link could never take a long snapshot: it would be
+cut, come back, and begin anew). A pong that we have not read is not missing either.
+"""
+
+import asyncio
+import random
+from typing import Final, Protocol
+
+from gateway.core.errors import CloseCode
+from gateway.core.frames import PING, frame
+
+JITTER: Final = 0.1  # of the interval, so that connections do not ping together
+LATE_S: Final = 0.1  # if this process was held up the pong may be here: what came is read first
+
+
+class Patient(Protocol):
+    """Whose pulse it is."""
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether we read what the client sends."""
+        ...
+
+    @property
+    def written(self) -> int:
+        """Bytes written so far."""
+        ...
+
+    def count_taken(self) -> int:
+        """Return how many of them the client's machine has acknowledged."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send a frame."""
+        ...
+
+    def cut(self, code: int) -> None:
+        """End it: no pong came."""
+        ...
+
+
+class Pulse:
+    """The heartbeat of one open WebSocket.
+
+    Args:
+        patient: The connection.
+        heartbeat_s: Seconds between two pings, give or take a tenth.
+        pong_s: Seconds for the answer.
+    """
+
+    __slots__ = (
+        "_heartbeat_s",
+        "_loop",
+        "_patient",
+        "_payload",
+        "_ping_ends",
+        "_pong_s",
+        "_taken",
+        "_timer",
+    )
+
+    def __init__(self, patient: Patient, heartbeat_s: float, pong_s: float) -> None:
+        self._patient = patient
+        self._heartbeat_s = heartbeat_s
+        self._pong_s = pong_s
+        self._loop = asyncio.get_running_loop()
+        self._payload = b""
+        self._taken = self._ping_ends = 0
+        self._timer = self._later()
+
+    def pong(self, payload: bytes) -> None:
+        """Take a pong; one that answers nothing means nothing (RFC 6455 section 5.5.3)."""
+        if self._payload and payload == self._payload:
+            self._payload = b""
+            self._timer.cancel()
+            self._timer = self._later()
+
+    def stop(self) -> None:
+        """Ping no more."""
+        self._timer.cancel()
+
+    def _later(self) -> asyncio.TimerHandle:
+        jitter = 1 - JITTER + 2 * JITTER * random.random()
+        return self._loop.call_later(self._heartbeat_s * jitter, self._ping)
+
+    def _ping(self) -> None:
+        patient = self._patient
+        self._payload = random.getrandbits(32).to_bytes(4)
+        patient.write(frame(PING, self._payload))
+        self._ping_ends, self._taken = patient.written, patient.count_taken()
+        self._timer = self._loop.call_later(self._pong_s, self._miss)
+
+    def _miss(self) -> None:
+        patient = self._patient
+        taken = patient.count_taken()
+        is_on_its_way = self._taken < taken < self._ping_ends
+        if is_on_its_way or not patient.is_reading:
+            self._taken = taken
+            self._timer = self._loop.call_later(self._pong_s, self._miss)
+        else:
+            self._timer = self._loop.call_later(LATE_S, patient.cut, CloseCode.NO_HEARTBEAT)

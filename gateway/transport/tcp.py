@@ -1,0 +1,115 @@
+"""TCP: what every connection needs, whatever it speaks: tuning, a judge of slow readers, an end.
+
+Clients are judged by what their side of TCP has acknowledged: what left our buffer may still lie in
+the kernel's.
+"""
+
+import asyncio
+import socket
+from array import array
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from gateway.transport.limits import USER_TIMEOUT_MS
+
+LINGER_S: Final = 1.0  # for the last words to arrive before the connection is reset
+DISCARD_MAX_BYTES: Final = 1 << 20  # a client may send so much after our last word
+LOOKS: Final = 10  # at a reader that seems stalled, before it is given up
+
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # pragma: no cover - not a POSIX system: the kernel's queue counts as taken
+    ioctl = None  # type: ignore[assignment]
+
+
+def tune(transport: asyncio.Transport) -> None:
+    """Let a dead peer be found by TCP itself; both event loops set TCP_NODELAY already."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is not None and sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
+def untaken(transport: asyncio.Transport) -> int:
+    """Return how many written bytes the client's machine has not acknowledged."""
+    queued = array("i", (0,))
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if ioctl is not None and sock is not None:
+        with suppress(OSError, ValueError):  # it is closed
+            ioctl(sock.fileno(), TIOCOUTQ, queued)
+    return transport.get_write_buffer_size() + queued[0]
+
+
+class Judge:
+    """Looks at a client whose buffer is full, and gives it up when it takes nothing.
+
+    It counts looks, not time: a process that was stopped itself judges nobody for that.
+
+    Args:
+        taken: Returns how many bytes the client has taken; only differences count.
+        give_up: Called once, when it took nothing over ``LOOKS`` looks.
+        stalled_s: How long those looks take.
+    """
+
+    __slots__ = ("_every_s", "_give_up", "_looks", "_loop", "_taken", "_taken_before", "_timer")
+
+    def __init__(
+        self, taken: Callable[[], int], give_up: Callable[[], None], stalled_s: float
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._taken = taken
+        self._give_up = give_up
+        self._every_s = stalled_s / LOOKS
+        self._taken_before = taken()
+        self._looks = 0
+        self._timer = self._loop.call_later(self._every_s, self._look)
+
+    def _look(self) -> None:
+        taken = self._taken()
+        self._looks = self._looks + 1 if taken == self._taken_before else 0
+        self._taken_before = taken
+        if self._looks >= LOOKS:
+            self._give_up()
+        else:
+            self._timer = self._loop.call_later(self._every_s, self._look)
+
+    def dismiss(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+
+
+class Farewell:
+    """The end of a connection whose client may still be sending.
+
+    Closing a socket with unread bytes resets it, and the client may never read our last word. So
+    our side is closed first, and what still comes is thrown away, within bounds.
+    """
+
+    __slots__ = ("_discarded", "_timer", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._discarded = 0
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(LINGER_S, transport.abort)
+        if transport.is_closing():
+            return
+        if not transport.can_write_eof():  # TLS
+            transport.close()
+            return
+        try:
+            transport.write_eof()
+            transport.resume_reading()
+        except OSError:  # the client has reset it; we were about to hear so
+            transport.abort()
+
+    def discard(self, size: int) -> None:
+        """Throw *size* bytes away that came."""
+        self._discarded += size
+        if self._discarded > DISCARD_MAX_BYTES:
+            self._transport.abort()
+
+    def done(self) -> None:
+        """The connection is gone."""
+        self._timer.cancel()

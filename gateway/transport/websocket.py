@@ -1,0 +1,385 @@
+"""WebSocket: one connection after its request, as an ASGI application sees it, and below that.
+
+Handshake and messages are ASGI's, denial responses included. Frames are parsed and answered by
+websockets; the handshake is ours, because the library's costs as much as all the rest.
+
+Below the messages, ``scope["extensions"]["gateway.frames"]["writer"]`` is a
+:class:`~gateway.core.frames.Writer`: frames made once are written to many connections. They mix
+with ``websocket.send``.
+
+``websocket.disconnect`` has a ``reason`` only if the client said goodbye by a close frame, whose
+code it tells (1005: none). Without one, ``code`` says what happened: 1006 the connection broke or
+was aborted; 1012 this server is going; 4002 the client took nothing; 4003 no pong came in time; any
+other: how we answered what breaks the protocol, or what the application itself said.
+
+Nothing waits for a client without end: pongs, the last fragment of a message, a full write buffer
+and the close each have a deadline, after which the connection is aborted.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from enum import Enum, auto
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Scope
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.server import ServerState
+from websockets.exceptions import ProtocolError
+
+from gateway.core.errors import CloseCode
+from gateway.core.frames import BINARY, POLICY_VIOLATION, TEXT, frame
+from gateway.transport.handshake import FAILED, SHUTTING_DOWN, Request, answer, switching
+from gateway.transport.inbox import Inbox
+from gateway.transport.limits import CLOSE_WITHIN_S, Limits
+from gateway.transport.parser import Parser
+from gateway.transport.pulse import Pulse
+from gateway.transport.tcp import Farewell, Judge, untaken
+
+EXTENSION: Final = "gateway.frames"
+
+HIGH_WATER_BYTES: Final = 64 * 1024  # unsent; more, and who sends has to wait
+LOW_WATER_BYTES: Final = 16 * 1024  # until no more than this is unsent
+EARLY_MAX_BYTES: Final = 64 * 1024  # that come before the answer to the handshake
+
+LOST: Final = 1006  # RFC 6455 section 7.4.1; IANA for the last
+INTERNAL_ERROR: Final = 1011
+SERVICE_RESTART: Final = 1012
+
+log = logging.getLogger(__name__)
+
+
+class _Stage(Enum):
+    ASKED = auto()  # the application has not answered the handshake
+    REFUSING = auto()  # it has begun to answer with something else
+    OPEN = auto()
+    CLOSING = auto()  # it said close; the client has not answered
+    OVER = auto()  # nothing is said any more
+
+
+class WebSocket(asyncio.Protocol):
+    """One connection; made when the head of its request has been read.
+
+    Args:
+        app: Who is asked.
+        request: What the client offers.
+        transport: The connection.
+        state: What uvicorn knows of all connections.
+        limits: What the client may take.
+    """
+
+    __slots__ = (
+        "_app",
+        "_denial",
+        "_early",
+        "_end",
+        "_farewell",
+        "_inbox",
+        "_judge",
+        "_limits",
+        "_loop",
+        "_parser",
+        "_pulse",
+        "_request",
+        "_room",
+        "_stage",
+        "_state",
+        "_transport",
+        "_unfinished",
+        "is_reading",
+        "written",
+    )
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        request: Request,
+        transport: asyncio.Transport,
+        *,
+        state: ServerState,
+        limits: Limits,
+    ) -> None:
+        self.is_reading = True
+        self.written = 0  # bytes, since it is open
+        self._app = app
+        self._request = request
+        self._transport = transport
+        self._state = state
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._stage = _Stage.ASKED
+        self._early = b""
+        self._denial: tuple[int, list[tuple[bytes, bytes]], bytes] = (500, [], b"")
+        self._parser: Parser | None = None
+        self._pulse: Pulse | None = None
+        self._inbox = Inbox()
+        self._room: asyncio.Event | None = None  # set when there is room again
+        self._judge: Judge | None = None
+        self._unfinished: asyncio.TimerHandle | None = None
+        self._end: asyncio.TimerHandle | None = None
+        self._farewell: Farewell | None = None
+
+    def begin(self, scope: Scope, early: bytes) -> None:
+        """Ask the application.
+
+        Args:
+            scope: Without ``extensions``.
+            early: What came after the request.
+        """
+        scope["extensions"] = {"websocket.http.response": {}, EXTENSION: {"writer": self}}
+        self._state.connections.add(self)  # type: ignore[arg-type]  # it lists its own classes
+        self._transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
+        if early:
+            self.data_received(early)
+        task = self._loop.create_task(self._run(scope))
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
+
+    async def _run(self, scope: Scope) -> None:
+        try:
+            await self._app(scope, self.receive, self.send)
+        except ClientDisconnected:  # it was too late to say anything
+            pass
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+        except Exception:
+            log.exception("the application failed on a WebSocket")
+        match self._stage:
+            case _Stage.ASKED | _Stage.REFUSING:
+                self._say_last(FAILED.answer())
+            case _Stage.OPEN:
+                self.cut(INTERNAL_ERROR)
+
+    # --- the application's side
+
+    async def receive(self) -> Message:
+        """Return the next ASGI message; after the last one always that one."""
+        message = await self._inbox.get()
+        if not self.is_reading and not self._inbox.is_full:
+            self._read_on()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Take an ASGI message; waits while ``HIGH_WATER_BYTES`` are unsent.
+
+        Raises:
+            ClientDisconnected: The connection is over.
+            RuntimeError: It is not the time for this message.
+        """
+        kind = message["type"]
+        if kind == "websocket.send" and self._room is not None:
+            await self._room.wait()
+        match self._stage, kind:
+            case _Stage.OPEN, "websocket.send":
+                text = message.get("text")
+                data = (
+                    frame(BINARY, message["bytes"]) if text is None else frame(TEXT, text.encode())
+                )
+                self.write(data)
+            case _Stage.OPEN, "websocket.close":
+                self._close(message.get("code") or 1000, message.get("reason") or "")
+            case _Stage.ASKED, "websocket.accept":
+                self._accept(message.get("subprotocol"), message.get("headers") or ())
+            case _Stage.ASKED, "websocket.close":
+                self._say_last(answer(403, self._state.default_headers, b""))
+            case _Stage.ASKED, "websocket.http.response.start":
+                self._stage = _Stage.REFUSING
+                headers = [*self._state.default_headers, *message.get("headers", ())]
+                self._denial = (message["status"], headers, b"")
+            case _Stage.REFUSING, "websocket.http.response.body":
+                status, headers, body = self._denial
+                self._denial = (status, headers, body + message.get("body", b""))
+                if not message.get("more_body", False):
+                    self._say_last(answer(*self._denial))
+            case _Stage.OVER, _:
+                raise ClientDisconnected
+            case stage, _:
+                raise RuntimeError(f"{kind} cannot be sent: the WebSocket is {stage.name}")
+
+    def _accept(self, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        if subprotocol is not None and subprotocol not in self._request.subprotocols:
+            raise RuntimeError("This subprotocol was not offered.")
+        reply = switching(self._request, subprotocol, headers)
+        self._stage = _Stage.OPEN
+        self._parser = Parser(self._limits.caps, self._loop.time())
+        self._pulse = Pulse(self, self._limits.heartbeat_s, self._limits.pong_s)
+        self.write(reply)
+        if self._early:
+            early, self._early = self._early, b""
+            self._parse(self._parser, early)
+
+    def _close(self, code: int, reason: str) -> None:
+        """Say close and wait for the client's answer; whatever it still says is not heard."""
+        if self._parser is None:
+            return
+        try:
+            self._parser.send_close(code, reason)
+        except ProtocolError as error:
+            raise RuntimeError(f"{code} cannot be sent as a close code.") from error
+        self.write(self._parser.said())
+        self._stage = _Stage.CLOSING
+        self._inbox.clear()
+        self._inbox.end(code)
+        self._stop_timers()
+        self._end = self._loop.call_later(CLOSE_WITHIN_S, self.abort)
+        self._read_on()
+
+    # --- below the messages: core.frames.Writer
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the client to take them."""
+        return self._transport.get_write_buffer_size()
+
+    def write(self, data: bytes) -> None:
+        """Send whole frames; they are queued however much is unsent."""
+        if self._stage is _Stage.OPEN:
+            self.written += len(data)
+            self._transport.write(data)
+
+    def abort(self) -> None:
+        """End the connection at once; what is unsent is lost."""
+        self._leave(LOST)
+        self._transport.abort()
+
+    # --- the client's side
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        if self._farewell is not None:
+            self._farewell.discard(len(data))
+        elif self._stage is _Stage.OVER:
+            pass
+        elif self._parser is not None:
+            self._parse(self._parser, data)
+        else:
+            self._early += data
+            if len(self._early) > EARLY_MAX_BYTES:
+                self.abort()
+
+    def _parse(self, parser: Parser, data: bytes) -> None:
+        reply = parser.hear(data, self._loop.time())
+        if reply:
+            self._transport.write(reply)
+        if parser.messages:
+            self._forget_unfinished()
+            if self._stage is _Stage.OPEN:
+                for message in parser.messages:
+                    self._inbox.put(message)
+                if self._inbox.is_full and self.is_reading:
+                    self.is_reading = False
+                    self._transport.pause_reading()
+            parser.messages.clear()
+        if parser.pong is not None:
+            if self._pulse is not None:
+                self._pulse.pong(parser.pong)
+            parser.pong = None
+        if parser.eof_sent:
+            self._finish(parser)
+        elif parser.is_unfinished and self._unfinished is None:
+            self._unfinished = self._loop.call_later(
+                self._limits.unfinished_s, self.cut, POLICY_VIOLATION
+            )
+
+    def _finish(self, parser: Parser) -> None:
+        """End, now that the last frame has been exchanged or a rule was broken."""
+        said, answered = parser.close_rcvd, parser.close_sent
+        if said is not None and parser.is_orderly:
+            self._leave(said.code, said.reason)
+            self._transport.close()
+            self._end = self._loop.call_later(CLOSE_WITHIN_S, self._transport.abort)
+        else:
+            self._leave(answered.code if answered is not None else LOST)
+            self._farewell = Farewell(self._transport)
+
+    def eof_received(self) -> None:
+        """Take that the client closed its side; without a close frame that is a break."""
+        if self._stage is not _Stage.OVER:
+            self._leave(LOST)
+            self._end = self._loop.call_later(CLOSE_WITHIN_S, self._transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        """Take that the connection is gone."""
+        self._leave(LOST)
+        self.resume_writing()
+        if self._farewell is not None:
+            self._farewell.done()
+        if self._parser is not None:
+            self._parser.dissolve()
+            self._parser = None
+        self._state.connections.discard(self)
+
+    def pause_writing(self) -> None:
+        """Take that ``HIGH_WATER_BYTES`` are unsent."""
+        self._room = asyncio.Event()
+        if self._stage is _Stage.OPEN:
+            self._judge = Judge(
+                self.count_taken, lambda: self.cut(CloseCode.TOO_SLOW), self._limits.stalled_s
+            )
+
+    def resume_writing(self) -> None:
+        """Take that there is room again."""
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+        if self._judge is not None:
+            self._judge.dismiss()
+            self._judge = None
+
+    def count_taken(self) -> int:
+        """Return how many written bytes the client's machine has acknowledged."""
+        return self.written - untaken(self._transport)
+
+    # --- the end
+
+    def shutdown(self) -> None:
+        """End it: this server stops."""
+        if self._stage is _Stage.OPEN:
+            self.cut(SERVICE_RESTART)
+        elif self._stage in (_Stage.ASKED, _Stage.REFUSING):
+            self._say_last(SHUTTING_DOWN.answer())
+
+    def cut(self, code: int) -> None:
+        """End it from here; the client is told why if it takes anything."""
+        if self._parser is None or self._room is not None:
+            self._leave(code)
+            self._transport.abort()
+            return
+        self._parser.fail(code)
+        self._transport.write(self._parser.said())
+        self._leave(code)
+        self._farewell = Farewell(self._transport)
+
+    def _say_last(self, data: bytes) -> None:
+        """Answer the handshake with something else, and end."""
+        self._transport.write(data)
+        self._leave(LOST)
+        self._farewell = Farewell(self._transport)
+
+    def _leave(self, code: int, reason: str | None = None) -> None:
+        self._stage = _Stage.OVER
+        self._inbox.end(code, reason)
+        self._stop_timers()
+
+    def _stop_timers(self) -> None:
+        self._forget_unfinished()
+        if self._pulse is not None:
+            self._pulse.stop()
+            self._pulse = None
+        if self._judge is not None:
+            self._judge.dismiss()
+            self._judge = None
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+
+    def _forget_unfinished(self) -> None:
+        if self._unfinished is not None:
+            self._unfinished.cancel()
+            self._unfinished = None
+
+    def _read_on(self) -> None:
+        if not self.is_reading:
+            self.is_reading = True
+            self._transport.resume_reading()

@@ -1,0 +1,203 @@
+"""Clients that do not read, do not answer, or do so slowly: who is given up, and who is not."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from gateway.core.frames import TEXT, Writer
+from gateway.core.frames import frame as server_frame
+from gateway.transport import Limits
+from tests.server.echo import Client, Echo, Served, frame, serve, upgrade
+from tests.support import S, eventually
+
+GET = b"GET / HTTP/1.1\r\nhost: a\r\n"
+
+
+async def stuck(served: Served, request: bytes) -> socket.socket:
+    """Return a socket that has asked and reads nothing, with a small buffer."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, ("127.0.0.1", served.port))
+    await loop.sock_sendall(sock, request)
+    return sock
+
+
+@pytest.mark.parametrize("how", ["messages", "prepared frames"])
+async def test_reader_that_stops_is_given_up(how: str) -> None:
+    """A client that takes nothing is aborted, though much is unsent; the cause is known."""
+    told: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        writer: Writer = scope["extensions"]["gateway.frames"]["writer"]
+        if how == "messages":
+            try:
+                while True:
+                    await send({"type": "websocket.send", "bytes": bytes(10_000)})
+            except OSError:
+                pass
+        else:
+            while writer.unsent < 200_000:
+                writer.write(server_frame(TEXT, b"x" * 10_000))
+                await asyncio.sleep(0)
+        told.append((await receive())["code"])
+
+    async with serve(app, Limits(stalled_s=0.2)) as served:
+        with await stuck(served, upgrade()):
+            await eventually(lambda: told)
+            await eventually(lambda: not served.state.connections)
+    assert told == [4002]
+
+
+async def test_request_whose_answer_nobody_takes_is_given_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A reply that is not read breaks off; the application hears that the client is gone."""
+    told: list[str] = []
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        gone = asyncio.ensure_future(receive())
+        while not gone.done():
+            body = {"type": "http.response.body", "body": bytes(100_000), "more_body": True}
+            await send(body)
+        told.append(gone.result()["type"])
+
+    async with serve(app, Limits(stalled_s=0.2)) as served:
+        with await stuck(served, GET + b"\r\n"):
+            await eventually(lambda: told)
+    assert told == ["http.disconnect"]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_answer_that_is_left_half_done_breaks_off(caplog: pytest.LogCaptureFixture) -> None:
+    """A stream whose application gives up ends without its end, so that the client knows."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+
+    async with serve(app) as served, Client.open(served, GET + b"\r\n") as client:
+        with suppress(ConnectionError):
+            assert not (await client.reader.read()).endswith(b"0\r\n\r\n")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+class TestPulse:
+    """A server that pings often."""
+
+    @pytest.fixture
+    def echo(self) -> Echo:
+        """An application that says back what it hears."""
+        return Echo()
+
+    @pytest.fixture
+    async def served(self, echo: Echo) -> AsyncIterator[Served]:
+        """A server of it."""
+        async with serve(echo, Limits(heartbeat_s=0.05, pong_s=0.1)) as found:
+            yield found
+
+    async def test_client_that_answers_stays(self, served: Served, echo: Echo) -> None:
+        """Pings that are answered go on for ever; a pong that answers nothing does nothing."""
+        async with Client.websocket(served, frame(10, b"nobody asked")) as client:
+            payloads = set()
+            for _ in range(4):
+                opcode, payload = await client.frame()
+                assert opcode == 9
+                payloads.add(payload)
+                client.writer.write(frame(10, b"wrong") + frame(10, payload))
+            assert len(payloads) == 4
+            assert echo.ends == []
+            client.writer.write(frame(8))
+            await client.ends()
+
+    @pytest.mark.parametrize("answer", [b"", frame(10, b"wrong"), frame(1, b"alive")])
+    async def test_client_that_does_not_answer_is_cut(
+        self, served: Served, echo: Echo, answer: bytes
+    ) -> None:
+        """No pong, or another one, is 4003, whatever else the client says."""
+        async with Client.websocket(served, answer) as client:
+            assert await client.close_code() == 4003
+            await client.ends()
+
+        assert echo.ends == [{"type": "websocket.disconnect", "code": 4003}]
+
+    async def test_full_buffer_does_not_delay_the_deadline(self) -> None:
+        """A client that takes nothing more is cut at the pong's deadline, though much is unsent."""
+        told: list[int] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            writer: Writer = scope["extensions"]["gateway.frames"]["writer"]
+            while writer.unsent < 50_000:
+                writer.write(server_frame(TEXT, b"x" * 10_000))
+                await asyncio.sleep(0)
+            told.append((await receive())["code"])
+
+        async with serve(app, Limits(heartbeat_s=0.05, pong_s=0.1)) as served:
+            with await stuck(served, upgrade()):
+                await eventually(lambda: told)
+                await eventually(lambda: not served.state.connections)
+        assert told == [4003]
+
+    async def test_slow_reader_that_has_not_come_to_the_ping_stays(self) -> None:
+        """Who still takes what was sent before the ping is alive, however long that takes."""
+        sent = 0
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal sent
+            await receive()
+            await send({"type": "websocket.accept"})
+            writer: Writer = scope["extensions"]["gateway.frames"]["writer"]
+            while writer.unsent < 50_000:
+                writer.write(server_frame(TEXT, b"x" * 10_000))
+                sent += 1
+                await asyncio.sleep(0)
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+
+        loop = asyncio.get_running_loop()
+        async with serve(app, Limits(heartbeat_s=0.01, pong_s=0.1)) as served:
+            with await stuck(served, upgrade()) as sock:
+                await eventually(lambda: sent)
+                began_s, taken = loop.time(), 0
+                while loop.time() - began_s < 0.5:  # five times the deadline
+                    taken += len(await loop.sock_recv(sock, 4096))
+                    await asyncio.sleep(0.01)
+                assert taken < sent * 10_000
+                assert served.state.connections
+
+    async def test_pong_that_we_do_not_read_is_not_missing(self) -> None:
+        """While an application is busy and we read nothing, nobody is cut for that."""
+        go_on = asyncio.Event()
+        heard = 0
+
+        async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal heard
+            await receive()
+            await send({"type": "websocket.accept"})
+            await go_on.wait()
+            while "text" in (message := await receive()):
+                heard += len(message["text"])
+
+        async with (
+            serve(app, Limits(heartbeat_s=0.05, pong_s=0.1)) as served,
+            Client.websocket(served, frame(1, b"x" * 65536) * 4) as client,
+        ):
+            opcode, payload = await client.frame()
+            assert opcode == 9
+            client.writer.write(frame(10, payload))
+            await asyncio.sleep(0.3 * S)  # three times the deadline
+            go_on.set()
+            assert (await client.frame())[0] == 9
+            assert heard == 4 * 65536
