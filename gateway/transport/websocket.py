@@ -136,6 +136,7 @@ class WebSocket(asyncio.Protocol):
         task.add_done_callback(self._state.tasks.discard)
 
     async def _run(self, scope: Scope) -> None:
+        failed = False
         try:
             await self._app(scope, self.receive, self.send)
         except ClientDisconnected:  # it was too late to say anything
@@ -145,11 +146,14 @@ class WebSocket(asyncio.Protocol):
             raise
         except Exception:
             log.exception("the application failed on a WebSocket")
+            failed = True
         match self._stage:
             case _Stage.ASKED | _Stage.REFUSING:
                 self._say_last(FAILED.answer())
-            case _Stage.OPEN:
+            case _Stage.OPEN if failed:
                 self.cut(INTERNAL_ERROR)
+            case _Stage.OPEN:  # it left without a goodbye, and so does the connection
+                self._say_last(b"")
 
     # --- the application's side
 
@@ -352,7 +356,7 @@ class WebSocket(asyncio.Protocol):
         self._farewell = Farewell(self._transport)
 
     def _say_last(self, data: bytes) -> None:
-        """Answer the handshake with something else, and end."""
+        """Say *data*, no WebSocket frame, and end the connection once it is out."""
         self._transport.write(data)
         self._leave(LOST)
         self._farewell = Farewell(self._transport)
