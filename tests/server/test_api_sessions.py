@@ -195,7 +195,7 @@ async def test_patch_merges(http: httpx2.AsyncClient) -> None:
         attributes={"x": {"y": 1, "z": 2}},
         client={"product": "P", "version": "1"},
         profile={"can_host": True, "plugins": {"p": {"on": True}, "q": 1}},
-        linger_ms=5,
+        linger_ms=60_000,
     )
 
     reply = await http.patch(
@@ -219,7 +219,7 @@ async def test_patch_merges(http: httpx2.AsyncClient) -> None:
     assert session["profile"]["can_host"]
     assert session["profile"]["can_watch"]
     assert session["profile"]["plugins"] == {"p": {"on": False}}
-    assert session["linger_ms"] == 5
+    assert session["linger_ms"] == 60_000
 
 
 async def test_patch_takes_its_own_media_type(http: httpx2.AsyncClient) -> None:
