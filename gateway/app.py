@@ -29,9 +29,9 @@ from gateway.context import Context
 from gateway.core.errors import Unavailable
 from gateway.core.frames import FRAMES_PER_S, Caps
 from gateway.dialects import gameye, maxscale, neko, plex, webida
-from gateway.lines import Sockets
 from gateway.node import Node
 from gateway.settings import Settings
+from gateway.sockets import Sockets
 from gateway.store.clock import RedisClock
 from gateway.store.embedded import EmbeddedValkey
 from gateway.store.store import Store
@@ -111,6 +111,7 @@ async def running(settings: Settings) -> AsyncIterator[Context]:
         users = Users(settings.users_path, admin_key=settings.admin_key)
         stack.callback(users.close)
         sockets = Sockets(settings.max_connections, random.random)
+        stack.push_async_callback(sockets.close)
         await node.start()
         context = Context(node, authenticator, sockets, settings, users, wall_ms)
         async with asyncio.TaskGroup() as group:

@@ -11,9 +11,9 @@ from gateway.auth.limiter import Limiter
 from gateway.auth.principals import Authenticator, Principal, secret_matches, split_session_token
 from gateway.auth.users import Users
 from gateway.core.errors import NotFound, SessionClosed, TokenExpired, Unauthorized
-from gateway.lines import Sockets
 from gateway.node import Node
 from gateway.settings import Settings
+from gateway.sockets import Sockets
 
 T = TypeVar("T")
 

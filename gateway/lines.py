@@ -1,26 +1,21 @@
-"""Lines: connections on which the gateway speaks whenever it has something to say, and all of them.
+"""Lines: connections on which the gateway speaks whenever it has something to say.
 
 A :class:`Line` sends with a deadline, beats when it was silent, ends when its token expires, and
 can be ended from outside. How it ends is one of two exceptions, :class:`Left` and :class:`Goodbye`;
 they are raised anywhere and caught in one place, so that every end goes the same way.
 
-:class:`Sockets` knows all lines of this process, whatever door they came through, bounds them, and
-sends them elsewhere in waves, so that those who come back do not come all at once.
-
-Not here: what kind of connection it is, what is said (``api``, ``dialects``).
+Not here: all of them together (``sockets``), what is said (``api``, ``dialects``).
 """
 
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn, TypeVar
 
-from gateway.core.errors import CloseCode, Draining, GatewayError, Overloaded
+from gateway.core.errors import CloseCode, GatewayError
 from gateway.core.model import Cause
 from gateway.core.protocol import Bye
-from gateway.metrics import OVERFLOWS
 
 SEND_WITHIN_S: Final = 10.0  # a client that took nothing for so long is too slow (4002)
 CLOSE_WITHIN_S: Final = 1.0  # for the last message and the close frame to leave
@@ -28,13 +23,6 @@ BEAT_JITTER: Final = 0.1  # of the heartbeat's interval, so that lines do not be
 EXPIRY_LOOK_S: Final = 3600.0  # the wall clock may step; look at least so often
 AWAY_MIN_MS: Final = 250  # a client that is sent away comes back after this at the earliest
 AWAY_SPREAD_MS: Final = 2_000  # and so much later at the latest
-DRAIN_STEP_S: Final = 0.05  # between two batches of goodbyes
-GONE_WITHIN_S: Final = 2.0  # for the last of them to be gone
-SHED_WAVE: Final = 0.1  # of all sockets end in one wave, when the store is gone for good
-SHED_MIN: Final = 50  # but at least so many
-SHED_SPREAD_MS: Final = 10_000  # clients come back so far apart: the other nodes get them all
-GREETED_WITHIN_S: Final = 1.0  # a displaced socket waits so long for its successor's hello
-ELSEWHERE_S: Final = 0.1  # or so long if that is on another node, whose hello is on its way
 
 _OURS: Final = frozenset(
     {CloseCode.DRAINING, CloseCode.TOO_SLOW, CloseCode.STORE_UNAVAILABLE, CloseCode.SERVER_ERROR}
@@ -102,16 +90,70 @@ class Line(ABC):
         heartbeat_s: Seconds of silence after which it beats, give or take ``BEAT_JITTER``.
     """
 
+    __slots__ = ("_beat_s", "_beats", "_chance", "_expiry", "_loop", "_sent_at_s", "heartbeat_ms")
+
     def __init__(self, chance: Callable[[], float], heartbeat_s: float) -> None:
         jitter = 1 - BEAT_JITTER + 2 * BEAT_JITTER * chance()
         self._chance = chance
         self.heartbeat_ms = int(heartbeat_s * 1000)
         self._loop = asyncio.get_running_loop()
         self._beat_s = heartbeat_s * jitter
+        self._beats: asyncio.TimerHandle | None = None
         self._sent_at_s = self._loop.time()
+        self._expiry: asyncio.TimerHandle | None = None
+
+    @abstractmethod
+    def end(self, ended: Ended) -> None:
+        """End this line as soon as it can; the first one to say so decides how."""
+
+    def away_ms(self, spread_ms: int = AWAY_SPREAD_MS) -> int:
+        """Return after how long this client should come back, by chance."""
+        return AWAY_MIN_MS + int(spread_ms * self._chance())
+
+    def expire_at(self, at_ms: int | None, wall_ms: Callable[[], int]) -> None:
+        """End with 4005 at *at_ms* of the clock *wall_ms*; replaces what was said before."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if at_ms is None:
+            return
+        left_s = (at_ms - wall_ms()) / 1000
+        if left_s <= 0:
+            self.end(Goodbye(CloseCode.TOKEN_EXPIRED, "token_expired", 0))
+        else:
+            wait_s = min(left_s, EXPIRY_LOOK_S)
+            self._expiry = self._loop.call_later(wait_s, self.expire_at, at_ms, wall_ms)
+
+    def start_beating(self) -> None:
+        """Call :meth:`_on_beat` regularly from now on."""
+        self._beats = self._loop.call_later(self._beat_s, self._time_to_beat)
+
+    def _time_to_beat(self) -> None:
+        silent_s = self._loop.time() - self._sent_at_s
+        is_due = silent_s >= self._beat_s
+        wait_s = self._beat_s - (0 if is_due else silent_s)
+        self._beats = self._loop.call_later(wait_s, self._time_to_beat)
+        self._on_beat(is_due=is_due)
+
+    @abstractmethod
+    def _on_beat(self, *, is_due: bool) -> None:
+        """Look whether all is well; say so to the client if nothing else was said of late."""
+
+    def stop_timers(self) -> None:
+        """Beat and expire no more."""
+        for timer in (self._beats, self._expiry):
+            if timer is not None:
+                timer.cancel()
+        self._beats = self._expiry = None
+
+
+class TaskLine(Line):
+    """A line that lives in a task: what it hears and what it sends may wait."""
+
+    def __init__(self, chance: Callable[[], float], heartbeat_s: float) -> None:
+        super().__init__(chance, heartbeat_s)
         self._group: asyncio.TaskGroup | None = None
         self._ended: Ended | None = None
-        self._expiry: asyncio.TimerHandle | None = None
 
     @abstractmethod
     async def _write(self, data: bytes) -> None:
@@ -142,10 +184,6 @@ class Line(ABC):
             raise Goodbye(CloseCode.TOO_SLOW, "too_slow", self.away_ms()) from None
         self._sent_at_s = self._loop.time()
 
-    def away_ms(self, spread_ms: int = AWAY_SPREAD_MS) -> int:
-        """Return after how long this client should come back, by chance."""
-        return AWAY_MIN_MS + int(spread_ms * self._chance())
-
     def end(self, ended: Ended) -> None:
         """End this line as soon as it can; the first one to say so decides how."""
         if self._ended is None:
@@ -163,16 +201,19 @@ class Line(ABC):
         work.close()
         return None
 
-    async def run(self, beat: Callable[[], bytes], *companions: Coroutine[Any, Any, None]) -> Ended:
+    async def run(
+        self, heartbeat: Callable[[], bytes], *companions: Coroutine[Any, Any, None]
+    ) -> Ended:
         """Live until somebody ends this line; return how.
 
         Args:
-            beat: Asked regularly for the heartbeat, which is sent if nothing else was; what it
-                raises ends the line.
+            heartbeat: Asked regularly for what is sent if nothing else was; what it raises ends
+                the line.
             companions: Run beside; one that returns is done, one that raises ends the line.
         """
         ended: Ended | None = None
-        self._beats = self._loop.call_later(self._beat_s, self._time_to_beat, beat)
+        self._heartbeat = heartbeat
+        self.start_beating()
         try:
             async with asyncio.TaskGroup() as self._group:
                 for companion in companions:
@@ -190,36 +231,16 @@ class Line(ABC):
             ended = Goodbye(CloseCode.SERVER_ERROR, "internal", self.away_ms())
         finally:
             self._group = None
-            self._beats.cancel()
-            if self._expiry is not None:
-                self._expiry.cancel()
+            self.stop_timers()
         if self._ended is not None:
             return self._ended
         return Left("lost") if ended is None else ended
 
-    def expire_at(self, at_ms: int | None, wall_ms: Callable[[], int]) -> None:
-        """End with 4005 at *at_ms* of the clock *wall_ms*; replaces what was said before."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        if at_ms is None:
-            return
-        left_s = (at_ms - wall_ms()) / 1000
-        if left_s <= 0:
-            self.end(Goodbye(CloseCode.TOKEN_EXPIRED, "token_expired", 0))
-        else:
-            wait_s = min(left_s, EXPIRY_LOOK_S)
-            self._expiry = self._loop.call_later(wait_s, self.expire_at, at_ms, wall_ms)
+    def _on_beat(self, *, is_due: bool) -> None:
+        self.spawn(self._say_heartbeat(is_due=is_due))
 
-    def _time_to_beat(self, beat: Callable[[], bytes]) -> None:
-        silent_s = self._loop.time() - self._sent_at_s
-        is_due = silent_s >= self._beat_s
-        wait_s = self._beat_s - (0 if is_due else silent_s)
-        self._beats = self._loop.call_later(wait_s, self._time_to_beat, beat)
-        self.spawn(self._beat(beat, is_due=is_due))
-
-    async def _beat(self, beat: Callable[[], bytes], *, is_due: bool) -> None:
-        data = beat()
+    async def _say_heartbeat(self, *, is_due: bool) -> None:
+        data = self._heartbeat()
         if is_due:
             await self.send(data)
 
@@ -230,119 +251,3 @@ async def _raise(ended: Ended) -> None:
 
 def _first(group: BaseExceptionGroup[E], kind: type[E]) -> E:
     return next(error for error in group.exceptions if isinstance(error, kind))
-
-
-class Sockets:
-    """All lines of this process.
-
-    Args:
-        maximum: One more is refused.
-        chance: Returns a number of at least 0 and below 1, evenly spread.
-    """
-
-    def __init__(self, maximum: int, chance: Callable[[], float]) -> None:
-        self.chance = chance
-        self.is_draining = False
-        self._maximum = maximum
-        self._lines: dict[int, Line] = {}
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._greetings: dict[str, asyncio.Event] = {}
-        self._patient: set[asyncio.Timeout] = set()
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return len(self._lines)
-
-    def check(self) -> None:
-        """Do nothing if there is room for one more.
-
-        Raises:
-            Draining: This process is going.
-            Overloaded: There are as many as may be.
-        """
-        if self.is_draining:
-            raise Draining
-        if self.count >= self._maximum:
-            OVERFLOWS.labels("connections").inc()
-            raise Overloaded("There are too many connections.")
-
-    @contextmanager
-    def counting(self, line: Line) -> Iterator[None]:
-        """Count *line*; it can be ended from outside meanwhile."""
-        self._lines[id(line)] = line
-        self._empty.clear()
-        try:
-            yield
-        finally:
-            del self._lines[id(line)]
-            if not self._lines:
-                self._empty.set()
-
-    @asynccontextmanager
-    async def patience(self, wait_s: float) -> AsyncIterator[None]:
-        """Let a request that is no line wait so long, but not longer than this process stays.
-
-        Raises:
-            TimeoutError: The time is over.
-        """
-        async with asyncio.timeout(0 if self.is_draining else wait_s) as patience:
-            self._patient.add(patience)
-            try:
-                yield
-            finally:
-                self._patient.discard(patience)
-
-    # --- waves
-
-    async def drain(self, over_s: float) -> None:
-        """Send all clients elsewhere (4001), evenly over *over_s* seconds; no new ones come in."""
-        self.is_draining = True
-        for patience in self._patient:
-            patience.reschedule(asyncio.get_running_loop().time())
-        lines = self._shuffled()
-        steps = max(1, round(over_s / DRAIN_STEP_S))
-        for step in range(steps):
-            part = slice(len(lines) * step // steps, len(lines) * (step + 1) // steps)
-            for line in lines[part]:
-                line.end(Goodbye(CloseCode.DRAINING, "draining", line.away_ms()))
-            await asyncio.sleep(over_s / steps)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(GONE_WITHIN_S):
-                await self._empty.wait()
-
-    async def shed(self) -> None:
-        """Send one wave of clients elsewhere (4008); called each second while the store is gone."""
-        wave = self._shuffled()[: max(SHED_MIN, int(self.count * SHED_WAVE))]
-        for line in wave:
-            retry_after_ms = line.away_ms(SHED_SPREAD_MS)
-            line.end(Goodbye(CloseCode.STORE_UNAVAILABLE, "store_unavailable", retry_after_ms))
-        await asyncio.sleep(0)
-
-    def _shuffled(self) -> list[Line]:
-        return sorted(self._lines.values(), key=lambda _: self.chance())
-
-    # --- successors
-
-    @contextmanager
-    def greeting(self, connection_id: str) -> Iterator[asyncio.Event]:
-        """Announce that a connection of this process will get its hello; set the event then."""
-        event = self._greetings[connection_id] = asyncio.Event()
-        try:
-            yield event
-        finally:
-            event.set()
-            del self._greetings[connection_id]
-
-    async def greeted(self, connection_id: str, *, is_here: bool) -> None:
-        """Wait until a connection, of this process or another, has got its hello; bounded."""
-        event = self._greetings.get(connection_id)
-        if event is None:
-            await asyncio.sleep(0 if is_here else ELSEWHERE_S)
-            return
-        try:
-            async with asyncio.timeout(GREETED_WITHIN_S):
-                await event.wait()
-        except TimeoutError:
-            log.warning("connection %s has no hello yet", connection_id)

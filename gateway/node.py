@@ -8,8 +8,8 @@ Not here: who may do what (``api``), when the process starts and ends (``app``).
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
@@ -261,30 +261,39 @@ class Node:
         except Unavailable:
             return "store unavailable"
 
-    @contextmanager
     def subscribe(
         self, view: View, since: Position | None = None, reason: str | None = None
-    ) -> Iterator[Subscription]:
+    ) -> Subscription:
         """Subscribe to *view*, after *since* or, without it, from a snapshot on.
 
         Args:
             view: What is seen.
             since: A position for which :meth:`why_not` had no objection.
             reason: What it objected, told to the subscriber.
+
+        Raises:
+            Overloaded: There are too many different subscriptions.
         """
-        with self.hub.subscribe(
+        return self.hub.subscribe(
             view,
             since,
             lambda start, upto: self.feed.missed(view, start, upto),
             reason=reason,
-        ) as subscription:
-            yield subscription
+        )
 
     # --- connections
 
     def holding(self, session_id: str, connection_id: str) -> AbstractContextManager[None]:
         """Say that a socket here holds this connection."""
         return self._attached.holding(session_id, connection_id)
+
+    def hold(self, session_id: str, connection_id: str) -> None:
+        """Say that a socket here holds this connection, until :meth:`let_go`."""
+        self._attached.hold(session_id, connection_id)
+
+    def let_go(self, connection_id: str) -> None:
+        """Say that no socket here holds this connection any more."""
+        self._attached.let_go(connection_id)
 
     async def disconnect(self, session_id: str, connection_id: str, cause: Cause) -> None:
         """End a connection; if the store is away it is done as soon as it is back."""

@@ -17,16 +17,14 @@ Not here: limits, heartbeats, close frames (``socket``), who comes in (``handsha
 """
 
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Awaitable
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 from starlette.responses import Response
-from starlette.websockets import WebSocket
 
-from gateway.api.handshake import Visit, let_in
+from gateway.api.handshake import Visit
 from gateway.api.opening import uuid7
 from gateway.api.operation import AnyOperation, Call, Operation
 from gateway.api.presence import Presence
@@ -62,8 +60,6 @@ from gateway.core.model import (
     Session,
     SessionId,
 )
-from gateway.lines import Ended
-from gateway.node import Node
 
 OPEN_ATTEMPTS: Final = 2  # an id that somebody takes meanwhile is attached to the second time
 USER_AGENT_MAX: Final = 512  # characters that are kept of it
@@ -100,12 +96,8 @@ class Opening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 NEEDS_WRITE: Final = ("service", "linger_ms", "grace_ms", "ttl_ms")
 
 
-async def connect(websocket: WebSocket) -> None:
+async def connect(visit: Visit) -> None:
     """Serve ``WS /v1/connect``."""
-    await let_in(websocket, _connect)
-
-
-async def _connect(visit: Visit) -> Ended:
     wanted = read_query(visit.pairs, Opening, ())
     named, secret = _own_token(wanted, visit.shown.session_token)
     principal: Principal | None = None
@@ -116,12 +108,13 @@ async def _connect(visit: Visit) -> Ended:
         try:
             if session is not None:
                 own = secret is not None and secret_matches(session.private.token_hash, secret)
-                return await _attach(visit, session, principal, readmit=own)
-            return await _open(visit, wanted, named, principal)
+                await _attach(visit, session, principal, readmit=own)
+            else:
+                await _open(visit, wanted, named, principal)
+            return
         except IdUnavailable:  # somebody else opened it just now
             if attempt + 1 == OPEN_ATTEMPTS:
                 raise
-    raise IdUnavailable
 
 
 def _own_token(wanted: Opening, offered: str | None) -> tuple[str | None, str | None]:
@@ -187,29 +180,24 @@ async def _known(
 
 async def _attach(
     visit: Visit, session: Session, principal: Principal | None, *, readmit: bool
-) -> Ended:
-    """Attach to a session, displacing whoever is there, and live.
+) -> None:
+    """Attach to a session, displacing whoever is there.
 
     Raises:
         SessionClosing: It is closing, and this is not the one client that may come back.
         GatewayError: As :meth:`Node.apply`.
     """
     node, connection = visit.context.node, _connection(visit)
-    with ExitStack() as stack:
-        stack.enter_context(node.holding(session.id, connection.id))
-        greeted = stack.enter_context(visit.context.sockets.greeting(connection.id))
-        box = stack.enter_context(node.hub.mailbox(session))
-        async with _taking_back(node, session.id, connection.id):
-            wanted = Connect(connection=connection, readmit=readmit)
-            session = await node.apply(session.id, wanted)
-        who = principal or Principal.of_session(session.id)
-        return await Presence(visit, who, session, connection, box).live(None, greeted)
+    who = principal or Principal.of_session(session.id)
+    presence = Presence(visit, who, session, connection)
+    wanted = Connect(connection=connection, readmit=readmit)
+    presence.begin(await _written(presence, node.apply(session.id, wanted)), None)
 
 
 async def _open(
     visit: Visit, wanted: Opening, session_id: str | None, principal: Principal | None
-) -> Ended:
-    """Open a session with this connection, and live.
+) -> None:
+    """Open a session with this connection.
 
     Raises:
         Forbidden: The token does not allow it, or not so.
@@ -227,23 +215,19 @@ async def _open(
         connection=connection,
         private=Private(token_hash=hash_secret(secret)),
     )
-    with ExitStack() as stack:
-        stack.enter_context(node.holding(session.id, connection.id))
-        greeted = stack.enter_context(visit.context.sockets.greeting(connection.id))
-        box = stack.enter_context(node.hub.mailbox(session))
-        async with _taking_back(node, session.id, connection.id):
-            session = await node.open(session)
-        presence = Presence(visit, principal, session, connection, box)
-        return await presence.live(f"{session.id}.{secret}", greeted)
+    presence = Presence(visit, principal, session, connection)
+    presence.begin(await _written(presence, node.open(session)), f"{session.id}.{secret}")
 
 
-@asynccontextmanager
-async def _taking_back(node: Node, session_id: str, connection_id: str) -> AsyncIterator[None]:
-    """End the connection again if nobody knows whether it was written."""
+async def _written(presence: Presence, writing: Awaitable[Session]) -> Session:
+    """Return what *writing* returns; let go of the session if it fails."""
     try:
-        yield
-    except OutcomeUnknown:
-        await node.disconnect(session_id, connection_id, "server")
+        return await writing
+    except OutcomeUnknown:  # nobody knows whether it was written: end it again
+        await presence.take_back()
+        raise
+    except BaseException:
+        presence.let_go()
         raise
 
 

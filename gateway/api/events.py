@@ -16,10 +16,9 @@ from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Raw, UnsetType
 from starlette.responses import Response
-from starlette.websockets import WebSocket
 
 from gateway.api.eventstream import SSE, EventStream
-from gateway.api.handshake import Visit, let_in, view_of
+from gateway.api.handshake import Visit, refreshed, view_of
 from gateway.api.operation import JSON, AnyOperation, Call, Operation, reply
 from gateway.api.reading import Nothing, read_query
 from gateway.api.sessions import filter_of
@@ -45,7 +44,8 @@ from gateway.core.protocol import (
 from gateway.core.public import PublicEvent
 from gateway.core.query import Filter, View
 from gateway.lines import Ended
-from gateway.live.channel import Tick, Trimmed
+from gateway.live.channel import Trimmed
+from gateway.live.delivery import Tick
 from gateway.node import Node
 
 WAIT_MAX_S: Final = 25.0  # of a long poll; proxies give up at 30 s or 60 s
@@ -101,47 +101,55 @@ class _Page(Outgoing, frozen=True):
 # --- WebSocket
 
 
-async def observe(websocket: WebSocket) -> None:
+async def observe(visit: Visit) -> None:
     """Serve ``WS /v1/events``."""
-    await let_in(websocket, _observe)
-
-
-async def _observe(visit: Visit) -> Ended:
     principal = await visit.principal()
     query = read_query(visit.pairs, Since, ())
     view = view_of(principal, filter_of(query))
     if query.since is not None:
         Position.parse(query.since)
-    watcher = Watcher(visit.context, visit.socket)
-    observer = _Observer(visit, principal, watcher)
-    return await visit.socket.run(watcher.beat, observer.start(view, query.since))
+    watcher = Watcher(visit.context.node, visit.socket)
+    await watcher.start(view, query.since)
+    visit.socket.begin(_Observer(visit, principal, watcher))
 
 
 class _Observer:
     """What an observer may say."""
 
+    __slots__ = ("_context", "_principal", "_socket", "_watcher")
+
     def __init__(self, visit: Visit, principal: Principal, watcher: Watcher) -> None:
-        self._visit = visit
+        self._context = visit.context
+        self._socket = visit.socket
         self._principal = principal
         self._watcher = watcher
 
-    async def start(self, view: View, since: str | None) -> None:
-        await self._watcher.start(view, since)
-        self._visit.socket.begin(self._handle)
-
-    async def _handle(self, message: ClientMessage) -> int | None:
+    async def handle(self, message: ClientMessage) -> int | None:
         match message:
             case Heartbeat():
                 pass
             case Token():
-                self._principal = await self._visit.refreshed(self._principal, message.token)
+                self._principal = await refreshed(
+                    self._context, self._socket, self._principal, message.token
+                )
             case Subscribe():
-                await self._watcher.start(view_of(self._principal, message.filter), message.since)
+                view = view_of(self._principal, message.filter)
+                await self._watcher.start(view, message.since)
             case Unsubscribe():
                 self._watcher.stop()
             case _:
                 raise BadRequest("This socket only watches; a session is at /v1/connect.")
         return None
+
+    def heartbeat(self) -> bytes:
+        return self._watcher.heartbeat()
+
+    def room(self) -> None:
+        self._watcher.room()
+
+    def left(self, _ended: Ended) -> None:
+        self._watcher.stop()
+        self._socket.release()
 
 
 # --- HTTP

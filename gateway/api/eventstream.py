@@ -22,8 +22,9 @@ from gateway.auth.principals import Principal
 from gateway.context import Context
 from gateway.core.errors import Overloaded
 from gateway.core.protocol import render
-from gateway.lines import CLOSE_WITHIN_S, Ended, Goodbye, Left, Line
-from gateway.live.channel import Delivery, SnapshotPage, Subscription, Tick
+from gateway.lines import CLOSE_WITHIN_S, Ended, Goodbye, Left, TaskLine
+from gateway.live.channel import Subscription
+from gateway.live.delivery import Delivery, SnapshotPage, Tick
 from gateway.node import Node
 
 SSE: Final = "text/event-stream"
@@ -64,7 +65,7 @@ class EventStream(Response):
             await line.close(ended)
 
 
-class _EventLine(Line):
+class _EventLine(TaskLine):
     """An event stream as a line."""
 
     def __init__(self, context: Context, receive: Receive, send: Send) -> None:
@@ -110,14 +111,16 @@ def _beat(node: Node, subscription: Subscription) -> bytes:
 def _events(delivery: Delivery) -> bytes:
     """Return what a delivery is in an event stream."""
     match delivery:
-        case Tick(items=items, position=position):
+        case Tick(items=items, position=at):
             *others, last = items
             told = [_event(item.type, item.data) for item in others]
-            return b"".join([*told, _event(last.type, last.data, str(position))])
+            return b"".join([*told, _event(last.type, last.data, str(at))])
         case SnapshotPage():
-            return _event("snapshot", delivery.frame, None if delivery.more else delivery.position)
+            return _event(
+                "snapshot", delivery.message, None if delivery.more else delivery.position
+            )
         case _:
-            return _event("resync", delivery.frame)
+            return _event("resync", delivery.message)
 
 
 def _event(kind: str, data: bytes, position: str | None = None) -> bytes:

@@ -12,9 +12,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from itertools import count
+from typing import Final
 
 from msgspec import Struct
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.api.problems import new_request_id, problem
@@ -39,9 +40,13 @@ from gateway.core.errors import (
     Forbidden,
     GatewayError,
     Overloaded,
+    Unavailable,
 )
+from gateway.core.frames import Writer
 from gateway.core.query import Filter, View
-from gateway.lines import Ended, Goodbye, Left
+from gateway.lines import Goodbye, Left
+
+EXTENSION: Final = "gateway.frames"  # of the ASGI scope; see ``transport``
 
 log = logging.getLogger(__name__)
 
@@ -75,26 +80,29 @@ class Visit(Struct, frozen=True, kw_only=True):
         self.socket.expire_at(principal.expires_at, self.context.wall_ms)
         return principal
 
-    async def refreshed(self, principal: Principal, token: str) -> Principal:
-        """Return who goes on after *token* was shown on the open socket; it lives longer now.
 
-        Raises:
-            Goodbye: The token is not good, or not the same caller's: the socket ends.
-            Unavailable: The token cannot be checked now.
-        """
-        try:
-            newer = await self.context.authenticator.authenticate(token, self.context.wall_ms())
-            newer = principal.refreshed(newer)
-        except GatewayError as error:
-            if error.retry:
-                raise
-            raise Goodbye.by(error, self.socket.away_ms()) from error
-        self.socket.expire_at(newer.expires_at, self.context.wall_ms)
-        return newer
+async def refreshed(
+    context: Context, socket: Socket, principal: Principal, token: str
+) -> Principal:
+    """Return who goes on after *token* was shown on an open socket; it lives longer now.
+
+    Raises:
+        Goodbye: The token is not good, or not the same caller's: the socket ends.
+        Unavailable: The token cannot be checked now.
+    """
+    try:
+        newer = await context.authenticator.authenticate(token, context.wall_ms())
+        newer = principal.refreshed(newer)
+    except GatewayError as error:
+        if error.retry:
+            raise
+        raise Goodbye.by(error, socket.away_ms()) from error
+    socket.expire_at(newer.expires_at, context.wall_ms)
+    return newer
 
 
-Door = Callable[[Visit], Awaitable[Ended]]
-"""Serves a visit and returns how it ended; what it raises is told to the client."""
+Door = Callable[[Visit], Awaitable[None]]
+"""Lets a visit's socket begin to serve a guest; what it raises is told to the client."""
 
 
 def view_of(principal: Principal, wanted: Filter) -> View:
@@ -111,59 +119,81 @@ def view_of(principal: Principal, wanted: Filter) -> View:
     return View(filter=wanted, visibility=visibility, full=principal.is_full)
 
 
-async def let_in(websocket: WebSocket, door: Door) -> None:
-    """Take a WebSocket from its request to its end."""
-    context: Context = websocket.app.state.context
-    settings = context.settings
-    scope = dict(websocket.scope)
-    websocket.scope["query_string"] = b""  # uvicorn logs it when it accepts, tokens and all
-    shown, unreadable = _shown(scope)
-    try:
-        allowed, trusted = _origins(settings.allowed_origins), _networks(settings.trusted_proxies)
-        check_origin(scope, shown, allowed, trusted)
-        if context.node.is_draining:
-            raise Draining
-        context.sockets.check()
-    except (BadRequest, Forbidden, Draining, Overloaded) as error:
-        await websocket.send_denial_response(problem(error, new_request_id()))
-        return
-    socket = Socket(
-        websocket,
-        context.sockets.chance,
-        heartbeat_s=settings.heartbeat_s,
-        messages_per_s=settings.messages_per_s,
-    )
-    with context.sockets.counting(socket):
+class Entrance:
+    """Where WebSockets come in, as an ASGI application.
+
+    It returns once the socket serves its guest: from then on nothing of the request is kept.
+
+    Args:
+        door: What is behind.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take a WebSocket from its request to its guest, or refuse it."""
+        context: Context = scope["app"].state.context
+        settings = context.settings
+        websocket = WebSocket(scope, receive, send)
+        shown, unreadable = _shown(scope)
         try:
-            await websocket.accept(shown.subprotocol)
-        except (OSError, RuntimeError, WebSocketDisconnect):  # it left meanwhile
+            allowed, trusted = (
+                _origins(settings.allowed_origins),
+                _networks(settings.trusted_proxies),
+            )
+            check_origin(scope, shown, allowed, trusted)
+            if context.node.is_draining:
+                raise Draining
+            context.sockets.check()
+            writer = _writer(scope)
+        except (BadRequest, Forbidden, Draining, Overloaded, Unavailable) as error:
+            await websocket.send_denial_response(problem(error, new_request_id()))
             return
-        number = next(_numbers)
-        log.info("socket %d: %s from %s", number, scope["path"], scope.get("client"))
-        ended: Ended = Left("lost")
+        socket = Socket(
+            writer,
+            context.sockets,
+            number=next(_numbers),
+            heartbeat_s=settings.heartbeat_s,
+            messages_per_s=settings.messages_per_s,
+        )
+        context.sockets.add(socket)
         try:
+            try:
+                await websocket.accept(shown.subprotocol)
+            except (OSError, RuntimeError, WebSocketDisconnect):  # it left meanwhile
+                raise Left("lost") from None
+            writer.adopt(socket)
+            log.info("socket %d: %s from %s", socket.number, scope["path"], scope.get("client"))
             if unreadable is not None:
                 raise unreadable
             check_target(scope)
-            visit = Visit(
-                context=context,
-                socket=socket,
-                scope=scope,
-                shown=shown,
-                pairs=read_pairs(scope),
+            await self._door(
+                Visit(
+                    context=context,
+                    socket=socket,
+                    scope=scope,
+                    shown=shown,
+                    pairs=read_pairs(scope),
+                )
             )
-            ended = await door(visit)
-        except Ended as error:
-            ended = error
-        except GatewayError as error:
-            ended = Goodbye.by(error, socket.away_ms())
-        except Exception:
-            log.exception("a socket failed")
-            ended = Goodbye(CloseCode.SERVER_ERROR, "internal", socket.away_ms())
-        finally:
-            socket.expire_at(None, context.wall_ms)  # one that was refused never ran
-        await socket.close(ended)
-        log.info("socket %d: %r", number, ended)
+        except Exception as error:  # noqa: BLE001 - the top of a handshake; logged if unforeseen
+            socket.refuse(socket.ending(error))
+        except BaseException:  # this process stops
+            socket.refuse(Goodbye(CloseCode.DRAINING, "draining", socket.away_ms()))
+            raise
+
+
+def _writer(scope: Scope) -> Writer:
+    """Return the connection below the messages.
+
+    Raises:
+        Unavailable: Another server serves this application: its WebSockets cannot be adopted.
+    """
+    found: Writer | None = scope.get("extensions", {}).get(EXTENSION, {}).get("writer")
+    if found is None:
+        raise Unavailable("WebSockets need the gateway's own transport: use `gateway serve`.")
+    return found
 
 
 def _shown(scope: Scope) -> tuple[Credential, BadRequest | None]:

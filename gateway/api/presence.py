@@ -15,21 +15,18 @@ import asyncio
 import logging
 from typing import Final
 
-from msgspec import to_builtins
 from msgspec.structs import replace
 
-from gateway.api.handshake import Visit, view_of
-from gateway.api.watcher import Watcher
+from gateway.api.commands import command_of
+from gateway.api.handshake import Visit, refreshed, view_of
+from gateway.api.watcher import Watcher, heartbeat
 from gateway.auth.principals import Principal
 from gateway.core import command, model, protocol
 from gateway.core.command import (
     AnyCommand,
-    Close,
     Connect,
-    ExtendClose,
     StartStream,
     StopStream,
-    Unwatch,
     UpdateStream,
 )
 from gateway.core.errors import CloseCode, GatewayError, SessionClosed, UnknownStream
@@ -46,11 +43,10 @@ from gateway.core.model import Closing, Connection, Session
 from gateway.core.protocol import ClientMessage
 from gateway.core.public import public, rfc3339
 from gateway.lines import Ended, Goodbye
-from gateway.live.hub import Mailbox, Notice
+from gateway.live.hub import Notice
 
 WARN_BEFORE_MS: Final = (10_000, 3_000)  # before the deadline, besides half of the time
 UNIQUE_REF_MIN: Final = 12  # characters: a ref of so many is taken as unique; see ``connect``
-ANSWERED_WITHIN_S: Final = 1.0  # the last answer leaves before the goodbye, if it does so in time
 STOPPED: Final = "stopped"  # the state that ends a stream
 ENDED_BY_OTHERS: Final = frozenset(
     {CloseCode.SESSION_CLOSED, CloseCode.KICKED, CloseCode.DISPLACED}
@@ -69,53 +65,57 @@ def warning_times(closing: Closing, now_ms: int) -> list[int]:
 class Presence:
     """One socket attached to its session.
 
+    It hears what happens to the session from the moment it is made, that is before it is attached;
+    what it hears before its hello it tells after it.
+
     Args:
         visit: The socket.
         principal: Who the client is.
-        session: The session as attaching left it.
-        connection: This socket, as the record names it.
-        box: What happens to the session, since before it was attached.
+        session: The session that it will be attached to.
+        connection: This socket, as the record will name it.
     """
 
+    __slots__ = (
+        "_connection",
+        "_context",
+        "_early",
+        "_node",
+        "_principal",
+        "_session",
+        "_socket",
+        "_stopping",
+        "_warner",
+        "_watcher",
+        "workspace",
+    )
+
     def __init__(
-        self,
-        visit: Visit,
-        principal: Principal,
-        session: Session,
-        connection: Connection,
-        box: Mailbox,
+        self, visit: Visit, principal: Principal, session: Session, connection: Connection
     ) -> None:
-        self._visit = visit
+        self.workspace = session.workspace
+        self._context = visit.context
         self._node = visit.context.node
         self._socket = visit.socket
         self._principal = principal
         self._session = session
         self._connection = connection
-        self._box = box
-        self._watcher = Watcher(visit.context, visit.socket)
-        self._warner: asyncio.Task[None] | None = None
-        self._stopping: set[str] = set()  # streams that this client is ending itself
+        self._early: list[Notice] | None = []  # until the hello
+        self._watcher: Watcher | None = None
+        self._warner: asyncio.TimerHandle | None = None
+        self._stopping: set[str] | None = None  # streams that this client is ending itself
+        self._node.hold(session.id, connection.id)
+        self._node.hub.attach(session.id, self)
+        self._context.sockets.expect(connection.id)
 
-    async def live(self, token: str | None, greeted: asyncio.Event) -> Ended:
-        """Greet the client, serve it until it or the session ends, and record how.
+    def begin(self, session: Session, token: str | None) -> None:
+        """Greet the client, and serve it from now on.
 
         Args:
+            session: As attaching left it.
             token: The session's token, if it was just opened.
-            greeted: Set when the hello is out.
         """
-        ended = await self._socket.run(self._beat, self._hear_all(token, greeted))
-        if isinstance(ended, Goodbye) and ended.code in ENDED_BY_OTHERS:
-            return ended
-        async with asyncio.TaskGroup() as group:  # a goodbye must not wait for the store
-            group.create_task(self._socket.close(ended))
-            await self._node.disconnect(self._session.id, self._connection.id, ended.cause)
-        return ended
-
-    # --- what the client hears
-
-    async def _hear_all(self, token: str | None, greeted: asyncio.Event) -> None:
-        session = self._session
-        await self._socket.say(
+        self._session = session
+        self._socket.say(
             protocol.Hello(
                 session=public(session, full=self._principal.is_full),
                 session_token=token,
@@ -123,20 +123,64 @@ class Presence:
                 heartbeat_ms=self._socket.heartbeat_ms,
             )
         )
-        greeted.set()
+        self._context.sockets.greet(self._connection.id)
         self._node.touch(session.id)
         if session.closing:
-            await self._warn_of(session.closing)
-        self._socket.begin(self._do)
-        while True:
-            await self._hear(await self._box.get())
-            if self._box.overflowed:
-                raise Goodbye(CloseCode.TOO_SLOW, "too_slow", self._socket.away_ms())
+            self._warn_of(session.closing)
+        early, self._early = self._early or (), None
+        for notice in early:
+            self.put(notice)
+        self._socket.begin(self)
 
-    async def _hear(self, notice: Notice) -> None:
+    def left(self, ended: Ended) -> None:
+        """Record how it ended, unless that is why, and let go."""
+        if self._watcher is not None:
+            self._watcher.stop()
+        self._schedule(None)
+        if isinstance(ended, Goodbye) and ended.code in ENDED_BY_OTHERS:
+            self._gone()
+        else:
+            self._context.sockets.spawn(self._disconnect(ended))
+
+    async def _disconnect(self, ended: Ended) -> None:
+        try:
+            await self._node.disconnect(self._session.id, self._connection.id, ended.cause)
+        finally:
+            self._gone()
+
+    def _gone(self) -> None:
+        self.let_go()
+        self._socket.release()
+
+    def let_go(self) -> None:
+        """Hear nothing more of the session."""
+        self._context.sockets.greet(self._connection.id)
+        self._node.hub.detach(self._session.id, self)
+        self._node.let_go(self._connection.id)
+
+    async def take_back(self) -> None:
+        """End the connection again, of which nobody knows whether it was written."""
+        try:
+            await self._node.disconnect(self._session.id, self._connection.id, "server")
+        finally:
+            self.let_go()
+
+    # --- what the client hears
+
+    def put(self, notice: Notice) -> None:
+        """Take what the feed says of the session."""
+        if self._early is not None:
+            self._early.append(notice)
+            return
+        try:
+            self._hear(notice)
+        except Exception as error:  # noqa: BLE001 - the feed must go on; logged if unforeseen
+            self._socket.end(self._socket.ending(error))
+
+    def _hear(self, notice: Notice) -> None:
         if notice.message:
             said = notice.message
-            await self._socket.say(
+            self._socket.say(
                 protocol.MessageNotice(topic=said.topic, body=said.body, sender=said.sender)
             )
             return
@@ -151,45 +195,48 @@ class Presence:
             return  # older than what the hello said
         self._session = record
         for event in change.entry.events:
-            await self._tell(event)
-        await self._check(record, change.entry.events)
+            self._tell(event)
+        self._check(record, change.entry.events)
 
-    async def _tell(self, event: AnyEvent) -> None:
+    def _tell(self, event: AnyEvent) -> None:
         match event:
             case ClosingScheduled():
-                await self._warn_of(event.closing)
+                self._warn_of(event.closing)
             case CloseExtended():
                 at = event.closing.at
-                await self._socket.say(
+                self._socket.say(
                     protocol.CloseExtendedNotice(closes_at=rfc3339(at), in_ms=self._in_ms(at))
                 )
                 self._schedule(event.closing)
             case CloseCancelled():
-                await self._socket.say(protocol.CloseCancelledNotice())
+                self._socket.say(protocol.CloseCancelledNotice())
                 self._schedule(None)
-            case StreamStopped() if event.key not in self._stopping:
-                await self._socket.say(protocol.StopStream(key=event.key))
-            case StreamStopped():
+            case StreamStopped() if self._stopping and event.key in self._stopping:
                 self._stopping.discard(event.key)
+            case StreamStopped():
+                self._socket.say(protocol.StopStream(key=event.key))
             case _:
                 pass
 
-    async def _warn_of(self, closing: Closing) -> None:
-        await self._say_closing(closing)
+    def _warn_of(self, closing: Closing) -> None:
+        self._say_closing(closing)
         self._schedule(closing)
 
     def _schedule(self, closing: Closing | None) -> None:
+        """Warn again when it is time, in place of what was to be said before."""
         if self._warner is not None:
             self._warner.cancel()
-        self._warner = self._socket.spawn(self._warn_again(closing)) if closing else None
+            self._warner = None
+        if closing is None:
+            return
+        times = warning_times(closing, self._node.clock.now_ms())
+        if times:
+            wait_s = self._in_ms(times[0]) / 1000
+            loop = asyncio.get_running_loop()
+            self._warner = loop.call_later(wait_s, self._warn_of, closing)
 
-    async def _warn_again(self, closing: Closing) -> None:
-        for at in warning_times(closing, self._node.clock.now_ms()):
-            await asyncio.sleep(self._in_ms(at) / 1000)
-            await self._say_closing(closing)
-
-    async def _say_closing(self, closing: Closing) -> None:
-        await self._socket.say(
+    def _say_closing(self, closing: Closing) -> None:
+        self._socket.say(
             protocol.ClosingNotice(
                 closes_at=rfc3339(closing.at),
                 in_ms=self._in_ms(closing.at),
@@ -203,10 +250,17 @@ class Presence:
 
     # --- is it still this socket's session?
 
-    def _beat(self) -> bytes:
-        """Return the heartbeat."""
+    def heartbeat(self) -> bytes:
+        """Return what is said in silence; see :meth:`_look`."""
         self._look()
-        return self._watcher.beat()
+        if self._watcher is not None:
+            return self._watcher.heartbeat()
+        return protocol.render(heartbeat(self._node, None))
+
+    def room(self) -> None:
+        """Go on with what the client watches."""
+        if self._watcher is not None:
+            self._watcher.room()
 
     def _look(self) -> None:
         """Check that the mirror's session still names this connection."""
@@ -224,29 +278,27 @@ class Presence:
     def _cut_off(self) -> Goodbye:
         return Goodbye(CloseCode.SERVER_ERROR, "cut_off", self._socket.away_ms())
 
-    async def _check(self, record: Session, events: list[AnyEvent]) -> None:
+    def _check(self, record: Session, events: list[AnyEvent]) -> None:
         if record.closed:
-            await self._last_answer()
-            raise Goodbye(record.closed.code, record.closed.reason or record.closed.outcome)
+            reason = record.closed.reason or record.closed.outcome
+            self._socket.end_after_answer(Goodbye(record.closed.code, reason))
+            return
         held = record.connection
         if held is None:
             raise self._cut_off()
         if held.id != self._connection.id:
-            is_here = held.node == self._node.id
-            await self._visit.context.sockets.greeted(held.id, is_here=is_here)
-            raise Goodbye(CloseCode.DISPLACED, "displaced")
-        if held.ended_at is None:
+            self._socket.spawn(self._displaced(held))
+        elif held.ended_at is None:
             return
-        if any(isinstance(event, Disconnected) and event.cause == "kicked" for event in events):
+        elif any(isinstance(event, Disconnected) and event.cause == "kicked" for event in events):
             raise Goodbye(CloseCode.KICKED, "kicked")
-        await self._attach_again()
+        else:
+            self._socket.spawn(self._attach_again())
 
-    async def _last_answer(self) -> None:
-        try:
-            async with asyncio.timeout(ANSWERED_WITHIN_S), self._socket.speaking:
-                return
-        except TimeoutError:
-            return
+    async def _displaced(self, held: Connection) -> None:
+        is_here = held.node == self._node.id
+        await self._context.sockets.greeted(held.id, is_here=is_here)
+        raise Goodbye(CloseCode.DISPLACED, "displaced")
 
     async def _attach_again(self) -> None:
         log.warning("connection %s was ended by others; attaching again", self._connection.id)
@@ -260,21 +312,26 @@ class Presence:
 
     # --- what the client says
 
-    async def _do(self, message: ClientMessage) -> int | None:
+    async def handle(self, message: ClientMessage) -> int | None:
+        """Do what a message asks."""
         self._node.touch(self._session.id)
         via = self._connection.id
         match message:
             case protocol.Heartbeat():
                 return None
             case protocol.Token():
-                self._principal = await self._visit.refreshed(self._principal, message.token)
+                self._principal = await refreshed(
+                    self._context, self._socket, self._principal, message.token
+                )
                 return None
             case protocol.Subscribe():
                 mine = replace(self._principal, session=self._session.id)
+                self._watcher = self._watcher or Watcher(self._node, self._socket)
                 await self._watcher.start(view_of(mine, message.filter), message.since)
                 return None
             case protocol.Unsubscribe():
-                self._watcher.stop()
+                if self._watcher is not None:
+                    self._watcher.stop()
                 return None
             case protocol.Progress():
                 progress = command.Progress(
@@ -288,39 +345,11 @@ class Presence:
             case protocol.Stream() if message.state != STOPPED:
                 return await self._stream(message)
             case _:
-                return await self._apply(self._command(message), message.ref)
-
-    def _command(self, message: ClientMessage) -> AnyCommand:
-        via = self._connection.id
-        match message:
-            case protocol.Watch():
-                watch = model.Watch(
-                    key=message.key,
-                    title=message.title,
-                    kind=message.kind,
-                    state=message.state,
-                    position_ms=message.position_ms,
-                    duration_ms=message.duration_ms,
-                    bandwidth=message.bandwidth,
-                    item=message.item,
-                )
-                return command.Watch(watch=watch, via=via)
-            case protocol.Unwatch():
-                return Unwatch(via=via)
-            case protocol.Update():
-                return command.Update(patch=to_builtins(message.changes), via=via)
-            case protocol.Stream():
-                self._stopping.add(message.key)
-                return StopStream(key=message.key, via=via)
-            case protocol.Saving():
-                return command.Saving(via=via)
-            case protocol.Saved():
-                return command.Saved(via=via)
-            case protocol.NeedMore():
-                return ExtendClose(at=self._node.clock.now_ms() + message.ms, via=via)
-            case protocol.Leave():
-                return Close(outcome="left", via=via)
-        raise AssertionError(message)
+                if isinstance(message, protocol.Stream):
+                    self._stopping = self._stopping or set()
+                    self._stopping.add(message.key)
+                wanted = command_of(message, via, self._node.clock.now_ms())
+                return await self._apply(wanted, message.ref)
 
     async def _stream(self, message: protocol.Stream) -> int | None:
         stream = model.Stream(
@@ -339,6 +368,6 @@ class Presence:
         try:
             return (await self._node.apply(self._session.id, wanted, op=op)).revision
         except GatewayError:
-            if isinstance(wanted, StopStream):
+            if isinstance(wanted, StopStream) and self._stopping:
                 self._stopping.discard(wanted.key)
             raise

@@ -17,6 +17,7 @@ from gateway.api import (
     reads,
     sessions,
 )
+from gateway.api.handshake import Entrance
 from gateway.api.openapi import described
 from gateway.api.operation import AnyOperation
 
@@ -42,6 +43,6 @@ def routes(fragments: Mapping[str, dict[str, Any]], below: str = "") -> list[Bas
     """
     return [
         *operation.routes(described(OPERATIONS, fragments, below)),
-        WebSocketRoute("/v1/connect", connect.connect),
-        WebSocketRoute("/v1/events", events.observe),
+        WebSocketRoute("/v1/connect", Entrance(connect.connect)),
+        WebSocketRoute("/v1/events", Entrance(events.observe)),
     ]

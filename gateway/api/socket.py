@@ -1,22 +1,21 @@
 """Socket: what every native WebSocket does.
 
-A :class:`Socket` is a line that also listens, with limits on how much and how much nonsense.
+A :class:`Socket` has taken its connection over from the server: what the client says reaches it by
+a plain call, and what it says is written at once. So an idle socket costs no task and no
+coroutine; a task works only while there is something to do that waits.
 
-How a connection ended is told by the transport: a close frame with a reason key, even if empty; a
+How a connection ended is told by the transport: a close frame with its reason, even if empty; a
 broken connection without one.
 
 Not here: who may come in (``handshake``), what is said (``presence``, ``events``).
 """
 
 import asyncio
+import logging
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Final, NoReturn
-
-from starlette.types import Message
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
 
 from gateway.core.errors import (
     BadRequest,
@@ -24,136 +23,192 @@ from gateway.core.errors import (
     GatewayError,
     Invalid,
 )
+from gateway.core.frames import TEXT, Writer, frame
 from gateway.core.model import Cause
 from gateway.core.protocol import Ack, ClientMessage, Error, FromServer, parse, render
-from gateway.lines import CLOSE_WITHIN_S, Ended, Goodbye, Left, Line
+from gateway.lines import Ended, Goodbye, Left, Line
+from gateway.sockets import Sockets
 
-TOLD_WITHIN_S: Final = 1.0  # for the server to say how a connection ended that cannot be written
 DONE_WITHIN_S: Final = 3.0  # for what a client said before it left; a write is known by then
+ANSWERED_WITHIN_S: Final = 1.0  # the last answer leaves before the goodbye, if it does so in time
 BURST_S: Final = 2.0  # seconds' worth of messages that may come at once
 INBOX_MAX: Final = 256  # messages read and not handled; more than rate and outages can pile up
+SAID_MAX_BYTES: Final = 2 << 20  # unsent; a client that is told more than it takes is too slow
 ERRORS_MAX: Final = 10  # unreadable messages within ERRORS_S end the socket: its client is broken
 ERRORS_S: Final = 10.0
 UNSUPPORTED_DATA: Final = 1003  # RFC 6455 section 7.4.1: binary where text is spoken
 NO_STATUS: Final = 1005  # RFC 6455 section 7.4.1: a close frame without a code
-SERVICE_RESTART: Final = 1012  # what uvicorn says for us when it stops
+SERVICE_RESTART: Final = 1012  # what the transport says when this process stops
 
 _NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # escaped NUL, but no escaped backslash
 _CLEAN: Final = (1000, 1001)  # RFC 6455 section 7.4.1: done; going away, as a page reload does
+_FROM_HERE: Final = (CloseCode.TOO_SLOW, SERVICE_RESTART)  # our doing, not the client's
 
-Handle = Callable[[ClientMessage], Awaitable[int | None]]
-"""Does what a message asks; returns the revision for its ``ack``, or raises a GatewayError."""
+log = logging.getLogger(__name__)
+
+
+class Guest(Protocol):
+    """Whose socket it is, once it is let in."""
+
+    async def handle(self, message: ClientMessage) -> int | None:
+        """Do what a message asks; return the revision for its ``ack``, or raise a GatewayError."""
+        ...
+
+    def heartbeat(self) -> bytes:
+        """Return what is sent in silence; raises ``Ended`` if the socket may not stay."""
+        ...
+
+    def room(self) -> None:
+        """Take that the client takes more again."""
+        ...
+
+    def left(self, ended: Ended) -> None:
+        """Let go of everything, and then of the socket (``release``): it is over."""
+        ...
 
 
 class Socket(Line):
-    """One WebSocket, after its handshake.
+    """One WebSocket, from its handshake to its end.
 
-    Messages are read as fast as they come, because a server that does not read sees no pong
-    either, and handled one after the other; each is answered with ``ack`` or ``error``.
+    Messages are handled one after the other; each is answered with ``ack`` or ``error``.
 
     Args:
-        websocket: The connection.
-        chance: See :class:`Line`.
+        writer: The connection.
+        sockets: All of this process.
+        number: Tells it apart in logs.
         heartbeat_s: See :class:`Line`.
         messages_per_s: How many the client may send, ``BURST_S`` times as many at once.
     """
 
+    __slots__ = (
+        "_credit",
+        "_credit_at_s",
+        "_ended",
+        "_errors",
+        "_guest",
+        "_inbox",
+        "_is_working",
+        "_parting",
+        "_per_s",
+        "_sockets",
+        "_tasks",
+        "_waiting",
+        "_writer",
+        "number",
+    )
+
     def __init__(
         self,
-        websocket: WebSocket,
-        chance: Callable[[], float],
+        writer: Writer,
+        sockets: Sockets,
         *,
+        number: int,
         heartbeat_s: float,
         messages_per_s: float,
     ) -> None:
-        super().__init__(chance, heartbeat_s)
-        self.speaking = asyncio.Lock()  # held from reading a message until it is answered
-        self._websocket = websocket
-        self._handle: Handle | None = None
-        self._inbox: deque[str] = deque()
+        super().__init__(sockets.chance, heartbeat_s)
+        self.number = number
+        self._writer = writer
+        self._sockets = sockets
+        self._guest: Guest | None = None
+        self._inbox: list[str] = []
         self._is_working = False
-        self._gone = asyncio.Event()  # the client is: nobody hears what is said
-        self._idle = asyncio.Event()  # everything that was read is handled
-        self._idle.set()
+        self._waiting: asyncio.Event | None = None  # who works waits for room
+        self._parting: Ended | None = None  # how it ends when what was asked is done
+        self._ended: Ended | None = None
+        self._tasks: set[asyncio.Task[None]] | None = None
         self._per_s = messages_per_s
         self._credit = messages_per_s * BURST_S
         self._credit_at_s = self._loop.time()
-        self._errors: deque[float] = deque(maxlen=ERRORS_MAX)
-        self._is_closed = False
+        self._errors: deque[float] | None = None
 
-    async def say(self, message: FromServer) -> None:
-        """Send a message; raises as :meth:`send`."""
-        await self.send(render(message))
+    # --- what it says
 
-    def begin(self, handle: Handle) -> None:
-        """Handle what the client says from now on, and what it said before."""
-        self._handle = handle
-        self._work_on()
+    @property
+    def is_full(self) -> bool:
+        """Whether the client is so far behind that what can wait should wait."""
+        return self._writer.is_full
 
-    async def close(self, ended: Ended) -> None:
-        """Say goodbye and close, unless the client has done that; takes ``CLOSE_WITHIN_S``."""
-        if self._is_closed or not isinstance(ended, Goodbye):
-            return
-        self._is_closed = True
-        reason = ended.reason.encode()[:120].decode(errors="ignore")  # RFC 6455 section 5.5: 123
-        closing = {"type": "websocket.close", "code": int(ended.code), "reason": reason}
-        try:
-            async with asyncio.timeout(CLOSE_WITHIN_S):
-                await self._websocket.send(_text(render(ended.message)))
-                await self._websocket.send(closing)
-        except (TimeoutError, WebSocketDisconnect, RuntimeError):
-            return
+    def say(self, message: FromServer) -> None:
+        """Send a message; one that is over says nothing."""
+        self.write(frame(TEXT, render(message)))
+        if self._writer.is_full and self._writer.unsent > SAID_MAX_BYTES:
+            self.end(Goodbye(CloseCode.TOO_SLOW, "too_slow", self.away_ms()))
 
-    async def _write(self, data: bytes) -> None:
-        if self._gone.is_set():
+    def write(self, data: bytes) -> bool:
+        """Send a frame; return whether the client keeps up."""
+        self._writer.write(data)
+        self._sent_at_s = self._loop.time()
+        return not self._writer.is_full
+
+    def _on_beat(self, *, is_due: bool) -> None:
+        if self._guest is None:
             return
         try:
-            await self._websocket.send(_text(data))
-        except (WebSocketDisconnect, RuntimeError):  # the latter after uvicorn closed by itself
-            try:
-                async with asyncio.timeout(TOLD_WITHIN_S):
-                    await self._gone.wait()  # _listen hears how it ended
-            except TimeoutError:
-                raise Left("lost") from None
+            data = self._guest.heartbeat()
+        except Ended as ended:
+            self.end(ended)
+            return
+        if is_due:
+            self.write(frame(TEXT, data))
 
-    async def _listen(self) -> NoReturn:
-        while True:
-            message = await self._websocket.receive()
-            if message["type"] == "websocket.disconnect":
-                self._gone.set()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(DONE_WITHIN_S):
-                        await self._idle.wait()
-                raise Left(_cause(message))
-            text: str | None = message.get("text")
-            if text is None:
-                raise Goodbye(UNSUPPORTED_DATA, "binary")
-            self._spend()
-            self._inbox.append(text)
-            self._idle.clear()
-            self._work_on()
+    # --- what it hears: core.frames.Listener
 
-    def _spend(self) -> None:
+    def heard(self, message: str | bytes) -> None:
+        """Take what the client said."""
+        if self._ended is not None or self._parting is not None:
+            return
+        if isinstance(message, bytes):
+            self.end(Goodbye(UNSUPPORTED_DATA, "binary"))
+            return
         now_s = self._loop.time()
         earned = (now_s - self._credit_at_s) * self._per_s
         self._credit = min(self._per_s * BURST_S, self._credit + earned) - 1
         self._credit_at_s = now_s
         if self._credit < 0 or len(self._inbox) >= INBOX_MAX:
-            raise Goodbye(CloseCode.RATE_LIMITED, "rate_limited", self.away_ms())
+            self.end(Goodbye(CloseCode.RATE_LIMITED, "rate_limited", self.away_ms()))
+            return
+        self._inbox.append(message)
+        self._work_on()
+
+    def room(self) -> None:
+        """Take that the client takes more again."""
+        if self._waiting is not None:
+            self._waiting.set()
+        if self._guest is not None and self._ended is None:
+            self._guest.room()
+
+    def over(self, code: int, reason: str | None) -> None:
+        """Take that the connection is over; what the client said before is still done."""
+        ended = Left(_cause(code, reason))
+        if self._waiting is not None:
+            self._waiting.set()
+        if self._guest is not None and (self._is_working or self._inbox):
+            self._part(ended, DONE_WITHIN_S)
+        else:
+            self.end(ended)
+
+    # --- what is asked of it
 
     def _work_on(self) -> None:
-        if self._inbox and self._handle is not None and not self._is_working:
+        if self._inbox and self._guest is not None and not self._is_working:
             self._is_working = True
-            self.spawn(self._work(self._handle))
+            self.spawn(self._work(self._guest))
 
-    async def _work(self, handle: Handle) -> None:
-        while self._inbox:
-            async with self.speaking:
-                await self._answer(self._inbox.popleft(), handle)
+    async def _work(self, guest: Guest) -> None:
+        while self._inbox and self._ended is None:
+            if self._writer.is_full:
+                self._waiting = asyncio.Event()
+                await self._waiting.wait()
+                self._waiting = None
+            await self._answer(self._inbox.pop(0), guest)
+            if isinstance(self._parting, Goodbye):
+                break
         self._is_working = False
-        self._idle.set()
+        if self._parting is not None:
+            self.end(self._parting)
 
-    async def _answer(self, text: str, handle: Handle) -> None:
+    async def _answer(self, text: str, guest: Guest) -> None:
         ref: str | None = None
         try:
             message = parse(text)
@@ -162,32 +217,119 @@ class Socket(Line):
             ref = message.ref
             if _NUL.search(text):
                 raise Invalid("A text in the message holds NUL.")
-            revision = await handle(message)
+            revision = await guest.handle(message)
         except GatewayError as error:
             ref = ref or error.extra.get("ref")
-            await self.say(Error(code=error.code, message=error.detail, ref=ref))
+            self.say(Error(code=error.code, message=error.detail, ref=ref))
             self._count(error)
         else:
-            await self.say(Ack(ref=ref, revision=revision))
+            self.say(Ack(ref=ref, revision=revision))
 
     def _count(self, error: GatewayError) -> None:
         """Count messages that cannot be understood; being refused is not the client's fault."""
         if not isinstance(error, BadRequest | Invalid):
             return
+        if self._errors is None:
+            self._errors = deque(maxlen=ERRORS_MAX)
         now_s = self._loop.time()
         self._errors.append(now_s)
         if len(self._errors) == ERRORS_MAX and now_s - self._errors[0] < ERRORS_S:
             raise Goodbye(CloseCode.BAD_REQUEST, "bad_request")
 
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Do *work* as long as the socket lives; what it raises ends the socket."""
+        if self._ended is not None:
+            work.close()
+            return None
+        task = self._sockets.spawn(work)
+        if self._tasks is None:
+            self._tasks = set()
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
 
-def _text(data: bytes) -> Message:
-    return {"type": "websocket.send", "text": data.decode()}
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if self._tasks is not None:
+            self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self.end(self.ending(error))
+
+    def ending(self, error: Exception) -> Ended:
+        """Return the end that *error* means; one that nobody foresaw is logged."""
+        if isinstance(error, Ended):
+            return error
+        if isinstance(error, GatewayError):
+            return Goodbye.by(error, self.away_ms())
+        log.error("socket %d failed", self.number, exc_info=error)
+        return Goodbye(CloseCode.SERVER_ERROR, "internal", self.away_ms())
+
+    # --- its life
+
+    def begin(self, guest: Guest) -> None:
+        """Serve *guest* from now on, also what the client said before."""
+        self._guest = guest
+        if self._ended is not None:  # it left meanwhile, or was sent away
+            self._leave(guest, self._ended)
+            return
+        self.start_beating()
+        self._work_on()
+
+    def end_after_answer(self, goodbye: Goodbye) -> None:
+        """End as *goodbye* says, after the answer to what is being done, if it comes in time."""
+        if self._is_working:
+            self._part(goodbye, ANSWERED_WITHIN_S)
+        else:
+            self.end(goodbye)
+
+    def _part(self, ended: Ended, within_s: float) -> None:
+        if self._parting is None:
+            self._parting = ended
+            self._loop.call_later(within_s, self.end, ended)
+
+    def end(self, ended: Ended) -> None:
+        """End at once, with a goodbye if it is ours; the first one to say so decides how.
+
+        A socket whose guest is not let in yet ends when the handshake has come to its end.
+        """
+        if self._ended is not None:
+            return
+        self._ended = ended
+        self.stop_timers()
+        if self._guest is not None:
+            self._leave(self._guest, ended)
+
+    def _leave(self, guest: Guest, ended: Ended) -> None:
+        log.info("socket %d: %r", self.number, ended)
+        self._inbox.clear()
+        self._say_goodbye(ended)
+        for task in self._tasks or ():
+            if task is not asyncio.current_task():
+                task.cancel()
+        guest.left(ended)
+
+    def refuse(self, ended: Ended) -> None:
+        """End a socket that had no guest, as *ended* says unless somebody said otherwise."""
+        if self._ended is None:
+            self._ended = ended
+        self.stop_timers()
+        log.info("socket %d: %r", self.number, self._ended)
+        self._say_goodbye(self._ended)
+        self.release()
+
+    def release(self) -> None:
+        """Count as a socket no more: nothing has to be done for it."""
+        self._sockets.remove(self)
+
+    def _say_goodbye(self, ended: Ended) -> None:
+        if isinstance(ended, Goodbye):
+            self.write(frame(TEXT, render(ended.message)))
+            reason = ended.reason.encode()[:120].decode(errors="ignore")  # RFC 6455 section 5.5
+            self._writer.close(int(ended.code), reason)
 
 
-def _cause(message: Message) -> Cause:
-    """Return how a connection ended, as far as the server tells; see the module's docstring."""
-    code: int = message.get("code") or NO_STATUS
-    told = "reason" in message
-    if code == SERVICE_RESTART and not told:
+def _cause(code: int, reason: str | None) -> Cause:
+    """Return what the record shall say; see the module's docstring."""
+    if code in _FROM_HERE and reason is None:
         return "server"
-    return "clean" if code in _CLEAN or (code == NO_STATUS and told) else "lost"
+    return "clean" if code in _CLEAN or (code == NO_STATUS and reason is not None) else "lost"

@@ -4,10 +4,8 @@ Not here: who may watch what (``handshake``).
 """
 
 import asyncio
-from contextlib import ExitStack
 
 from gateway.api.socket import Socket
-from gateway.context import Context
 from gateway.core.position import Position
 from gateway.core.protocol import ObserverHello, ServerHeartbeat, render
 from gateway.core.public import rfc3339
@@ -46,49 +44,73 @@ def heartbeat(node: Node, subscription: Subscription | None) -> ServerHeartbeat:
 class Watcher:
     """The one subscription of a socket.
 
+    Once the client has its snapshot or what it missed, the channel writes to its socket by itself;
+    one whose client takes too little waits for room, and then catches up from the ring.
+
     Args:
-        context: The node and its surroundings.
+        node: This node.
         socket: Who is told.
     """
 
-    def __init__(self, context: Context, socket: Socket) -> None:
-        self._node = context.node
+    __slots__ = ("_node", "_socket", "_subscription", "_waiting")
+
+    def __init__(self, node: Node, socket: Socket) -> None:
+        self._node = node
         self._socket = socket
         self._subscription: Subscription | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None  # for the log, which has what was missed
 
     async def start(self, view: View, since: str | None) -> None:
         """Tell the client what happens in *view*, in place of what it was told before.
+
+        What is told follows the answer to whoever asked for it.
 
         Raises:
             BadPosition: *since* is no position.
             Overloaded: There are too many different subscriptions.
         """
         position, reason = await begin(self._node, view, since)
-        with ExitStack() as stack:
-            subscription = stack.enter_context(self._node.subscribe(view, position, reason))
-            self.stop()
-            task = self._socket.spawn(self._tell(subscription))
-            if task is not None:
-                self._task, self._subscription = task, subscription
-                rest = stack.pop_all()
-                task.add_done_callback(lambda _: rest.close())
+        subscription = self._node.subscribe(view, position, reason)
+        self.stop()
+        self._subscription = subscription
+        asyncio.get_running_loop().call_soon(self._greet, subscription)
 
     def stop(self) -> None:
         """Tell nothing any more."""
-        if self._task is not None:
-            self._task.cancel()
-        self._task = self._subscription = None
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription = None
 
-    def beat(self) -> bytes:
-        """Return the heartbeat."""
+    def heartbeat(self) -> bytes:
+        """Return what is said in silence."""
         return render(heartbeat(self._node, self._subscription))
 
-    async def _tell(self, subscription: Subscription) -> None:
-        async with self._socket.speaking:  # after the answer to who asked for it
-            await self._socket.say(hello(self._node, subscription, self._socket))
-        while True:
-            await self._socket.send((await subscription.next()).frame)
+    def room(self) -> None:
+        """Go on: the client takes more again."""
+        if self._subscription is not None and self._waiting is None:
+            self._tell(self._subscription)
+
+    def _greet(self, subscription: Subscription) -> None:
+        if subscription is self._subscription:
+            self._socket.say(hello(self._node, subscription, self._socket))
+            self._tell(subscription)
+
+    def _tell(self, subscription: Subscription) -> None:
+        while not self._socket.is_full and not subscription.follow(self._socket.write, self.room):
+            delivery = subscription.take()
+            if delivery is None:
+                self._waiting = self._socket.spawn(self._wait(subscription))
+                return
+            self._socket.write(delivery.frame)
+
+    async def _wait(self, subscription: Subscription) -> None:
+        delivery = await subscription.next()
+        self._waiting = None
+        self._socket.write(delivery.frame)
+        self._tell(subscription)
 
 
 def hello(node: Node, subscription: Subscription, line: Line) -> ObserverHello:

@@ -60,6 +60,27 @@ class Refused(Exception):
         self.reason = reason
 
 
+class Listener(Protocol):
+    """Who has taken a connection over; it is told at once, so it neither waits nor raises."""
+
+    def heard(self, message: str | bytes) -> None:
+        """Take what the client said."""
+        ...
+
+    def room(self) -> None:
+        """Take that the connection was full, and has room again."""
+        ...
+
+    def over(self, code: int, reason: str | None) -> None:
+        """Take that the connection is over, unless by ``Writer.close``; nothing follows.
+
+        Args:
+            code: The client's close code, or what happened.
+            reason: The client's words; ``None`` if it sent no close frame.
+        """
+        ...
+
+
 class Writer(Protocol):
     """A connection's way out, below its messages.
 
@@ -71,12 +92,25 @@ class Writer(Protocol):
         """How many bytes wait for the client to take them."""
         ...
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is unsent that a writer should wait until there is room."""
+        ...
+
     def write(self, data: bytes) -> None:
         """Send whole frames; they are queued however much is unsent."""
         ...
 
+    def close(self, code: int, reason: str) -> None:
+        """Say close and end; whatever the client still says is not heard."""
+        ...
+
     def abort(self) -> None:
         """End the connection at once; what is unsent is lost."""
+        ...
+
+    def adopt(self, listener: Listener) -> None:
+        """Let *listener* hear the client from now on; the application may return meanwhile."""
         ...
 
 

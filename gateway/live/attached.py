@@ -51,14 +51,22 @@ class Attached:
         self._goodbyes: dict[str, tuple[str, Cause]] = {}
         self._active: dict[str, int] = {}
 
+    def hold(self, session_id: str, connection_id: str) -> None:
+        """Say that a socket here holds this connection from now on."""
+        self._held[connection_id] = session_id
+
+    def let_go(self, connection_id: str) -> None:
+        """Say that no socket here holds this connection any more."""
+        del self._held[connection_id]
+
     @contextmanager
     def holding(self, session_id: str, connection_id: str) -> Iterator[None]:
-        """Say that a socket here holds this connection."""
-        self._held[connection_id] = session_id
+        """Say that a socket here holds this connection for a while."""
+        self.hold(session_id, connection_id)
         try:
             yield
         finally:
-            del self._held[connection_id]
+            self.let_go(connection_id)
 
     async def disconnect(self, session_id: str, connection_id: str, cause: Cause) -> None:
         """End a connection; if the store is away it is done as soon as it is back."""

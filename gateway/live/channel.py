@@ -1,23 +1,22 @@
 """Channel: all local subscribers of one view, and the ring that each reads at its own pace.
 
-Each batch of the feed becomes one *tick* a channel: its events encoded once and kept in the ring.
-A subscriber has no queue of its own; one that falls out of the ring starts over with a snapshot
-and is told so. A snapshot is one frozen picture at one position, shared by all who join within a
-quarter of a second; its pages are rendered as they are read.
+Each batch of the feed becomes one *tick* a channel: its events encoded once, framed once, and kept
+in the ring. Who has read everything and *follows* is told at once, by a plain call: no task wakes,
+nothing waits. Everybody else reads the ring, and has no queue of its own either; one that falls out
+of the ring starts over with a snapshot and is told so. A snapshot is one frozen picture at one
+position, shared by all who join within a quarter of a second; its pages are rendered as they are
+read.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Final, Literal
-
-from msgspec import Raw, Struct
+from typing import Final, Literal, Self
 
 from gateway.core.model import Session
 from gateway.core.position import Position
-from gateway.core.protocol import Events, Resync, Snapshot, render
 from gateway.core.query import View
-from gateway.live.change import Item
+from gateway.live.delivery import Delivery, Restart, SnapshotPage, Tick
 from gateway.live.mirror import Mirror
 from gateway.metrics import SLOW_READERS
 
@@ -27,70 +26,13 @@ SNAPSHOT_PAGE: Final = 200  # sessions a snapshot message
 SNAPSHOT_AGE_MS: Final = 250  # a frozen snapshot is shared by all who join within this time
 
 
-class Tick:
-    """What one batch of the feed means to one channel; its message is encoded once."""
-
-    __slots__ = ("_frame", "items", "position", "start")
-
-    def __init__(self, position: Position, items: list[Item], start: Position) -> None:
-        self.position = position
-        self.items = items
-        self.start = start  # the position before the batch
-        self._frame: bytes | None = None
-
-    @property
-    def frame(self) -> bytes:
-        """The ``events`` message."""
-        if self._frame is None:
-            events: list[Raw] = [Raw(item.data) for item in self.items]
-            self._frame = render(Events(position=str(self.position), events=[*events]))
-        return self._frame
-
-    @property
-    def size(self) -> int:
-        """About how many bytes the ring keeps for it."""
-        return 64 + sum(len(item.data) for item in self.items)
-
-
-class SnapshotPage:
-    """A part of a snapshot; its message is encoded once."""
-
-    __slots__ = ("_frame", "more", "position", "sessions")
-
-    def __init__(self, position: str, sessions: list[bytes], *, more: bool) -> None:
-        self.position = position
-        self.sessions = sessions
-        self.more = more
-        self._frame: bytes | None = None
-
-    @property
-    def frame(self) -> bytes:
-        """The ``snapshot`` message."""
-        if self._frame is None:
-            sessions: list[Raw] = [Raw(session) for session in self.sessions]
-            self._frame = render(
-                Snapshot(sessions=[*sessions], position=self.position, more=self.more)
-            )
-        return self._frame
-
-
-class Restart(Struct, frozen=True):
-    """Forget what you know; a snapshot follows."""
-
-    reason: str
-
-    @property
-    def frame(self) -> bytes:
-        """The ``resync`` message."""
-        return render(Resync(reason=self.reason))
-
-
 class Trimmed(Exception):
     """The log no longer has what a subscriber missed."""
 
 
-Delivery = Tick | SnapshotPage | Restart
 Replay = Callable[[Position, Position], AsyncIterator[Tick]]
+Push = Callable[[bytes], bool]
+"""Writes a frame; returns whether the reader keeps up."""
 
 
 class _Frozen:
@@ -117,9 +59,17 @@ class _Frozen:
 
 
 class Channel:
-    """All subscribers of one view on this node, and the ring that they read."""
+    """All subscribers of one view on this node, and the ring that they read.
 
-    def __init__(self, view: View, born: Position) -> None:
+    Args:
+        view: What they see.
+        born: Where the feed is.
+        on_empty: Called when the last one has left.
+    """
+
+    def __init__(
+        self, view: View, born: Position, on_empty: "Callable[[Channel], None]" = lambda _: None
+    ) -> None:
         self.view = view
         self.born = born  # everything after this went through the ring
         self.hash32 = view.hash32
@@ -133,6 +83,8 @@ class Channel:
         self._ring: deque[Tick] = deque()
         self._bytes = 0
         self._waiters: set[asyncio.Future[None]] = set()
+        self._followers: dict[Subscription, Push] = {}
+        self._on_empty = on_empty
 
     @property
     def first(self) -> int:
@@ -163,13 +115,19 @@ class Channel:
         return sequence if following is None or following.start.covers(position) else None
 
     def append(self, tick: Tick) -> None:
-        """Add a tick and wake all who wait for one."""
+        """Add a tick, tell it to all who follow, and wake all who wait for one."""
         self._ring.append(tick)
         self._bytes += tick.size
         self.sequence += 1
         while len(self._ring) > RING_TICKS or (self._bytes > RING_BYTES and len(self._ring) > 1):
             self._bytes -= self._ring.popleft().size
             self.complete = False
+        if self._followers:
+            told = tick.frame
+            behind = [reader for reader, push in self._followers.items() if not push(told)]
+            for reader in behind:
+                del self._followers[reader]
+                reader.fall_behind(self.sequence)
         self._wake()
 
     def restart(self, reason: str, born: Position) -> None:
@@ -180,7 +138,21 @@ class Channel:
         self.frozen = None
         self.generation += 1
         self.reason = reason
+        followers, self._followers = self._followers, {}
+        for reader in followers:
+            reader.fall_behind(self.sequence)
         self._wake()
+
+    def follow(self, reader: "Subscription", push: Push) -> None:
+        """Tell *reader*, who has read everything, each tick at once from now on."""
+        self._followers[reader] = push
+
+    def leave(self, reader: "Subscription") -> None:
+        """Tell *reader* nothing more."""
+        self._followers.pop(reader, None)
+        self.subscribers -= 1
+        if not self.subscribers:
+            self._on_empty(self)
 
     def thaw(self, frozen: _Frozen) -> None:
         """Let go of a snapshot that is too old to be shared; whoever reads it still has it."""
@@ -204,7 +176,7 @@ class Channel:
 
 
 class Subscription:
-    """One reader of a channel.
+    """One reader of a channel; ``with`` closes it.
 
     Args:
         mode: ``resume``: what was missed comes first; ``snapshot``: everything in view does.
@@ -235,6 +207,21 @@ class Subscription:
         self._sequence = channel.sequence
         self._frozen: _Frozen | None = None
         self._page = 0
+        self._on_behind: Callable[[], None] | None = None  # while it follows
+        self._is_closed = False
+        channel.subscribers += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Read no more."""
+        if not self._is_closed:
+            self._is_closed, self._on_behind = True, None
+            self._channel.leave(self)
 
     @property
     def view(self) -> View:
@@ -244,7 +231,7 @@ class Subscription:
     @property
     def is_behind(self) -> bool:
         """Whether there is something to read right now."""
-        return (
+        return self._on_behind is None and (
             self._sequence < self._channel.sequence
             or self._frozen is not None
             or self._missed is not None
@@ -281,20 +268,58 @@ class Subscription:
         self._sequence, self._generation = frozen.sequence, self._channel.generation
         self.position = frozen.position
 
+    def follow(self, push: Push, on_behind: Callable[[], None]) -> bool:
+        """Have each tick pushed from now on; return ``False`` if there is something to read first.
+
+        Args:
+            push: Writes a frame; one that returns ``False`` has taken it, but gets no more.
+            on_behind: Called when there is something to read again: it follows no more.
+        """
+        if self.is_behind:
+            return False
+        self._on_behind = on_behind
+        self._channel.follow(self, push)
+        return True
+
+    def fall_behind(self, sequence: int) -> None:
+        """Take that it follows no more; everything before *sequence* was told."""
+        self._sequence = sequence
+        on_behind, self._on_behind = self._on_behind, None
+        if on_behind is not None:
+            on_behind()
+
+    def take(self) -> Delivery | None:
+        """Return what comes next; ``None`` if it is not here, and has to be waited for."""
+        channel = self._channel
+        if self._generation != channel.generation:
+            reason = channel.reason
+            self.start()
+            return Restart(reason)
+        if self._frozen:
+            page = self._frozen.page(self._page, self._mirror, full=self.view.full)
+            self._page += 1
+            if not page.more:
+                self._frozen = None
+            return page
+        if self._missed:
+            return None
+        if self._sequence < channel.first:
+            self.start()
+            SLOW_READERS.inc()
+            return Restart("slow")
+        if self._sequence < channel.sequence:
+            tick = channel.tick(self._sequence)
+            self._sequence += 1
+            self.position = str(tick.position)
+            return tick
+        return None
+
     async def next(self) -> Delivery:
         """Return what comes next; waits as long as nothing does."""
         while True:
-            channel = self._channel
-            if self._generation != channel.generation:
-                reason = channel.reason
-                self.start()
-                return Restart(reason)
-            if self._frozen:
-                page = self._frozen.page(self._page, self._mirror, full=self.view.full)
-                self._page += 1
-                if not page.more:
-                    self._frozen = None
-                return page
+            delivery = self.take()
+            if delivery is not None:
+                return delivery
             if self._missed:
                 try:
                     tick = await anext(self._missed)
@@ -310,13 +335,4 @@ class Subscription:
                     raise
                 self._replayed, self.position = tick.position, str(tick.position)
                 return tick
-            if self._sequence < channel.first:
-                self.start()
-                SLOW_READERS.inc()
-                return Restart("slow")
-            if self._sequence < channel.sequence:
-                tick = channel.tick(self._sequence)
-                self._sequence += 1
-                self.position = str(tick.position)
-                return tick
-            await channel.wait()
+            await self._channel.wait()

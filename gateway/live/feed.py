@@ -22,8 +22,9 @@ from gateway.core.model import Session, decode_session
 from gateway.core.position import Position
 from gateway.core.query import View
 from gateway.live.change import Change, Item
-from gateway.live.channel import Tick, Trimmed
+from gateway.live.channel import Trimmed
 from gateway.live.closer import Closer
+from gateway.live.delivery import Tick
 from gateway.live.hub import Hub
 from gateway.live.mirror import HISTORY_MAX, Mirror, Tombstone
 from gateway.store.commit import split_value

@@ -8,7 +8,7 @@ else calls :meth:`Hub.publish`.
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -19,7 +19,8 @@ from gateway.core.model import Session
 from gateway.core.position import Position
 from gateway.core.query import Index, View, indexes_of
 from gateway.live.change import Change, Item
-from gateway.live.channel import Channel, Replay, Subscription, Tick
+from gateway.live.channel import Channel, Replay, Subscription
+from gateway.live.delivery import Tick
 from gateway.live.mirror import Mirror
 from gateway.metrics import OVERFLOWS
 
@@ -39,8 +40,21 @@ class Notice(Struct, frozen=True, gc=False):
     message: Message | None = None
 
 
+class Box(Protocol):
+    """Who is told what happens to one session."""
+
+    @property
+    def workspace(self) -> str | None:
+        """Where the session belongs."""
+        ...
+
+    def put(self, notice: Notice) -> None:
+        """Take a notice; it neither waits nor raises."""
+        ...
+
+
 class Mailbox:
-    """What happens to one session, for the socket attached to it; bounded."""
+    """What happens to one session, kept for who fetches it; bounded."""
 
     def __init__(self, session: Session) -> None:
         self.session_id = session.id
@@ -75,7 +89,7 @@ class Hub:
         self._channels: dict[bytes, Channel] = {}
         self._by_index: dict[Index | None, dict[bytes, Channel]] = {}
         self._in_dialects: dict[bytes, Channel] = {}
-        self._mailboxes: dict[str, dict[int, Mailbox]] = {}
+        self._mailboxes: dict[str, tuple[Box, ...]] = {}
         self._renderers: dict[str, Renderer] = {"": _native}
 
     def register(self, dialect: str, renderer: Renderer) -> None:
@@ -88,7 +102,6 @@ class Hub:
 
     # --- subscribing
 
-    @contextmanager
     def subscribe(
         self,
         view: View,
@@ -96,8 +109,8 @@ class Hub:
         missed: Replay | None = None,
         *,
         reason: str | None = None,
-    ) -> Iterator[Subscription]:
-        """Subscribe to *view* from now on.
+    ) -> Subscription:
+        """Subscribe to *view* from now on, until the subscription is closed.
 
         Args:
             view: What is seen.
@@ -109,28 +122,22 @@ class Hub:
             Overloaded: There are ``CHANNELS_MAX`` different views already.
         """
         channel = self._channel(view)
-        channel.subscribers += 1
-        try:
-            here = self._mirror.position(channel.hash32)
-            subscription = Subscription(
-                channel,
-                self._mirror,
-                self._clock_ms,
-                mode="snapshot" if since is None else "resume",
-                reason=reason,
-                position=since or here,
-            )
-            if since is None:
-                subscription.start()
-            elif (sequence := channel.after(since)) is not None:
-                subscription.resume(sequence)
-            elif missed:
-                subscription.replay(missed, since, here)
-            yield subscription
-        finally:
-            channel.subscribers -= 1
-            if not channel.subscribers:
-                self._drop(channel)
+        here = self._mirror.position(channel.hash32)
+        subscription = Subscription(
+            channel,
+            self._mirror,
+            self._clock_ms,
+            mode="snapshot" if since is None else "resume",
+            reason=reason,
+            position=since or here,
+        )
+        if since is None:
+            subscription.start()
+        elif (sequence := channel.after(since)) is not None:
+            subscription.resume(sequence)
+        elif missed:
+            subscription.replay(missed, since, here)
+        return subscription
 
     def _drop(self, channel: Channel) -> None:
         key = channel.view.key
@@ -147,7 +154,7 @@ class Hub:
             if len(self._channels) >= CHANNELS_MAX:
                 OVERFLOWS.labels("channels").inc()
                 raise Overloaded("There are too many different subscriptions.")
-            channel = self._channels[view.key] = Channel(view, self._mirror.position())
+            channel = self._channels[view.key] = Channel(view, self._mirror.position(), self._drop)
             self._by_index.setdefault(channel.index, {})[view.key] = channel
             if view.dialect:
                 self._in_dialects[view.key] = channel
@@ -157,14 +164,23 @@ class Hub:
     def mailbox(self, session: Session) -> Iterator[Mailbox]:
         """Receive what happens to *session* from now on."""
         box = Mailbox(session)
-        boxes = self._mailboxes.setdefault(session.id, {})
-        boxes[id(box)] = box
+        self.attach(session.id, box)
         try:
             yield box
         finally:
-            del boxes[id(box)]
-            if not boxes:
-                self._mailboxes.pop(session.id, None)
+            self.detach(session.id, box)
+
+    def attach(self, session_id: str, box: Box) -> None:
+        """Tell *box* what happens to a session from now on."""
+        self._mailboxes[session_id] = (*self._mailboxes.get(session_id, ()), box)
+
+    def detach(self, session_id: str, box: Box) -> None:
+        """Tell *box* nothing more."""
+        others = tuple(one for one in self._mailboxes.get(session_id, ()) if one is not box)
+        if others:
+            self._mailboxes[session_id] = others
+        else:
+            self._mailboxes.pop(session_id, None)
 
     # --- the feed
 
@@ -189,8 +205,8 @@ class Hub:
         """Make every subscriber start over: this node's picture was made anew."""
         for channel in self._channels.values():
             channel.restart(reason, self._mirror.position())
-        for boxes in self._mailboxes.values():
-            for box in boxes.values():
+        for boxes in list(self._mailboxes.values()):
+            for box in boxes:
                 box.put(Notice())
 
     def _interested(self, change: Change) -> Iterable[Channel]:
@@ -207,18 +223,18 @@ class Hub:
 
     def _deliver(self, change: Change) -> None:
         if isinstance(change.entry, SessionEntry):
-            for box in self._mailboxes.get(change.entry.record.id, {}).values():
+            for box in self._mailboxes.get(change.entry.record.id, ()):
                 box.put(Notice(change=change))
         elif isinstance(change.entry, MessageEntry):
             message = change.entry.message
             for boxes in self._recipients(message):
-                for box in boxes.values():
+                for box in boxes:
                     if message.to.workspace is None or box.workspace == message.to.workspace:
                         box.put(Notice(message=message))
 
-    def _recipients(self, message: Message) -> Iterable[dict[int, Mailbox]]:
+    def _recipients(self, message: Message) -> Iterable[tuple[Box, ...]]:
         if message.to.session is not None:
-            return (self._mailboxes.get(message.to.session, {}),)
+            return (self._mailboxes.get(message.to.session, ()),)
         return list(self._mailboxes.values())
 
 

@@ -226,15 +226,9 @@ class Http(HttpToolsProtocol):
         self.connections.discard(self)
         self._unset_keepalive_if_required()
         self.parser = None  # type: ignore[assignment]  # it holds this object
-        websocket = WebSocket(
-            self.app,
-            found,
-            self.transport,
-            state=self.server_state,
-            limits=self.limits,
-        )
+        websocket = WebSocket(found, self.transport, state=self.server_state, limits=self.limits)
         self.transport.set_protocol(websocket)
-        websocket.begin(scope, early)
+        websocket.begin(self.app, scope, early)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer and end, unless an answer is on its way already."""

@@ -10,6 +10,8 @@ from typing import Final
 
 from starlette.types import Message
 
+from gateway.core.frames import Listener
+
 INBOX_MAX_BYTES: Final = 128 * 1024  # two of the longest messages; more is left in the kernel
 MESSAGE_COST_BYTES: Final = 256  # what a message takes besides its payload, roughly
 
@@ -30,14 +32,17 @@ class Inbox:
         """Whether no more should be read."""
         return self._bytes > INBOX_MAX_BYTES
 
-    def put(self, message: str | bytes) -> None:
+    def heard(self, message: str | bytes) -> None:
         """Add what the client said."""
         kind = "text" if isinstance(message, str) else "bytes"
         self._messages.append({"type": "websocket.receive", kind: message})
         self._bytes += _cost(message)
         self._wake()
 
-    def end(self, code: int, reason: str | None = None) -> None:
+    def room(self) -> None:
+        """Nothing follows from it here: who sends waits by itself."""
+
+    def over(self, code: int, reason: str | None = None) -> None:
         """Say how it ended; the first one to say so is right."""
         if self._ended is None:
             self._ended = {"type": "websocket.disconnect", "code": code}
@@ -49,6 +54,14 @@ class Inbox:
         """Forget the messages: nobody wants them any more."""
         self._messages.clear()
         self._bytes = 0
+
+    def pass_on(self, listener: Listener) -> None:
+        """Tell *listener* what was not fetched, in the same order."""
+        for message in self._messages:
+            if message["type"] == "websocket.receive":
+                listener.heard(message["text"] if "text" in message else message["bytes"])
+        if self._ended is not None:
+            listener.over(self._ended["code"], self._ended.get("reason"))
 
     async def get(self) -> Message:
         """Return the next message, when there is one."""
@@ -69,3 +82,19 @@ class Inbox:
 
 def _cost(message: str | bytes) -> int:
     return len(message) + MESSAGE_COST_BYTES
+
+
+class _Nobody:
+    """Listens to a connection that its listener has closed."""
+
+    def heard(self, message: str | bytes) -> None:
+        """Pass it over."""
+
+    def room(self) -> None:
+        """Nobody waits."""
+
+    def over(self, code: int, reason: str | None) -> None:
+        """Nobody asks."""
+
+
+NOBODY: Final = _Nobody()

@@ -5,7 +5,8 @@ websockets; the handshake is ours, because the library's costs as much as all th
 
 Below the messages, ``scope["extensions"]["gateway.frames"]["writer"]`` is a
 :class:`~gateway.core.frames.Writer`: frames made once are written to many connections. They mix
-with ``websocket.send``.
+with ``websocket.send``. Once accepted, a connection may be *adopted* by a listener: then the
+application returns, and an idle connection costs no task.
 
 ``websocket.disconnect`` has a ``reason`` only if the client said goodbye by a close frame, whose
 code it tells (1005: none). Without one, ``code`` says what happened: 1006 the connection broke or
@@ -28,18 +29,17 @@ from uvicorn.server import ServerState
 from websockets.exceptions import ProtocolError
 
 from gateway.core.errors import CloseCode
-from gateway.core.frames import BINARY, POLICY_VIOLATION, TEXT, frame
+from gateway.core.frames import BINARY, POLICY_VIOLATION, TEXT, Listener, frame
 from gateway.transport.handshake import FAILED, SHUTTING_DOWN, Request, answer, switching
-from gateway.transport.inbox import Inbox
+from gateway.transport.inbox import NOBODY, Inbox
 from gateway.transport.limits import CLOSE_WITHIN_S, Limits
+from gateway.transport.outlet import HIGH_WATER_BYTES, LOW_WATER_BYTES, Outlet
 from gateway.transport.parser import Parser
 from gateway.transport.pulse import Pulse
-from gateway.transport.tcp import Farewell, Judge, untaken
+from gateway.transport.tcp import Farewell
 
 EXTENSION: Final = "gateway.frames"
 
-HIGH_WATER_BYTES: Final = 64 * 1024  # unsent; more, and who sends has to wait
-LOW_WATER_BYTES: Final = 16 * 1024  # until no more than this is unsent
 EARLY_MAX_BYTES: Final = 64 * 1024  # that come before the answer to the handshake
 
 LOST: Final = 1006  # RFC 6455 section 7.4.1; IANA for the last
@@ -47,6 +47,9 @@ INTERNAL_ERROR: Final = 1011
 SERVICE_RESTART: Final = 1012
 
 log = logging.getLogger(__name__)
+
+
+_Denial = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
 class _Stage(Enum):
@@ -57,11 +60,10 @@ class _Stage(Enum):
     OVER = auto()  # nothing is said any more
 
 
-class WebSocket(asyncio.Protocol):
+class WebSocket(Outlet):
     """One connection; made when the head of its request has been read.
 
     Args:
-        app: Who is asked.
         request: What the client offers.
         transport: The connection.
         state: What uvicorn knows of all connections.
@@ -69,60 +71,51 @@ class WebSocket(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_app",
         "_denial",
         "_early",
         "_end",
         "_farewell",
-        "_inbox",
-        "_judge",
         "_limits",
+        "_listener",
         "_loop",
         "_parser",
         "_pulse",
         "_request",
-        "_room",
         "_stage",
         "_state",
-        "_transport",
         "_unfinished",
         "is_reading",
-        "written",
     )
 
     def __init__(
         self,
-        app: ASGIApp,
         request: Request,
         transport: asyncio.Transport,
         *,
         state: ServerState,
         limits: Limits,
     ) -> None:
+        super().__init__(transport, limits.stalled_s)
         self.is_reading = True
-        self.written = 0  # bytes, since it is open
-        self._app = app
-        self._request = request
-        self._transport = transport
+        self._request: Request | None = request
         self._state = state
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._stage = _Stage.ASKED
         self._early = b""
-        self._denial: tuple[int, list[tuple[bytes, bytes]], bytes] = (500, [], b"")
+        self._denial: _Denial | None = None
         self._parser: Parser | None = None
         self._pulse: Pulse | None = None
-        self._inbox = Inbox()
-        self._room: asyncio.Event | None = None  # set when there is room again
-        self._judge: Judge | None = None
+        self._listener: Listener = Inbox()
         self._unfinished: asyncio.TimerHandle | None = None
         self._end: asyncio.TimerHandle | None = None
         self._farewell: Farewell | None = None
 
-    def begin(self, scope: Scope, early: bytes) -> None:
+    def begin(self, app: ASGIApp, scope: Scope, early: bytes) -> None:
         """Ask the application.
 
         Args:
+            app: Who is asked.
             scope: Without ``extensions``.
             early: What came after the request.
         """
@@ -131,14 +124,14 @@ class WebSocket(asyncio.Protocol):
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
         if early:
             self.data_received(early)
-        task = self._loop.create_task(self._run(scope))
+        task = self._loop.create_task(self._run(app, scope))
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
 
-    async def _run(self, scope: Scope) -> None:
+    async def _run(self, app: ASGIApp, scope: Scope) -> None:
         failed = False
         try:
-            await self._app(scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except ClientDisconnected:  # it was too late to say anything
             pass
         except asyncio.CancelledError:
@@ -152,17 +145,24 @@ class WebSocket(asyncio.Protocol):
                 self._say_last(FAILED.answer())
             case _Stage.OPEN if failed:
                 self.cut(INTERNAL_ERROR)
-            case _Stage.OPEN:  # it left without a goodbye, and so does the connection
+            case _Stage.OPEN if self._inbox:  # it left without a goodbye, and so does this
                 self._say_last(b"")
 
     # --- the application's side
 
     async def receive(self) -> Message:
         """Return the next ASGI message; after the last one always that one."""
+        if self._inbox is None:
+            raise RuntimeError("This connection has been adopted.")
         message = await self._inbox.get()
         if not self.is_reading and not self._inbox.is_full:
             self._read_on()
         return message
+
+    @property
+    def _inbox(self) -> Inbox | None:
+        """What the application has not fetched, as long as it is the one who listens."""
+        return self._listener if isinstance(self._listener, Inbox) else None
 
     async def send(self, message: Message) -> None:
         """Take an ASGI message; waits while ``HIGH_WATER_BYTES`` are unsent.
@@ -172,8 +172,8 @@ class WebSocket(asyncio.Protocol):
             RuntimeError: It is not the time for this message.
         """
         kind = message["type"]
-        if kind == "websocket.send" and self._room is not None:
-            await self._room.wait()
+        if kind == "websocket.send":
+            await self.has_room()
         match self._stage, kind:
             case _Stage.OPEN, "websocket.send":
                 text = message.get("text")
@@ -191,7 +191,7 @@ class WebSocket(asyncio.Protocol):
                 self._stage = _Stage.REFUSING
                 headers = [*self._state.default_headers, *message.get("headers", ())]
                 self._denial = (message["status"], headers, b"")
-            case _Stage.REFUSING, "websocket.http.response.body":
+            case _Stage.REFUSING, "websocket.http.response.body" if self._denial:
                 status, headers, body = self._denial
                 self._denial = (status, headers, body + message.get("body", b""))
                 if not message.get("more_body", False):
@@ -202,9 +202,11 @@ class WebSocket(asyncio.Protocol):
                 raise RuntimeError(f"{kind} cannot be sent: the WebSocket is {stage.name}")
 
     def _accept(self, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        if subprotocol is not None and subprotocol not in self._request.subprotocols:
+        request = self._request
+        if request is None or (subprotocol is not None and subprotocol not in request.subprotocols):
             raise RuntimeError("This subprotocol was not offered.")
-        reply = switching(self._request, subprotocol, headers)
+        reply = switching(request, subprotocol, headers)
+        self._request = None
         self._stage = _Stage.OPEN
         self._parser = Parser(self._limits.caps, self._loop.time())
         self._pulse = Pulse(self, self._limits.heartbeat_s, self._limits.pong_s)
@@ -223,18 +225,14 @@ class WebSocket(asyncio.Protocol):
             raise RuntimeError(f"{code} cannot be sent as a close code.") from error
         self.write(self._parser.said())
         self._stage = _Stage.CLOSING
-        self._inbox.clear()
-        self._inbox.end(code)
+        if self._inbox is not None:
+            self._inbox.clear()
+            self._inbox.over(code)
         self._stop_timers()
         self._end = self._loop.call_later(CLOSE_WITHIN_S, self.abort)
         self._read_on()
 
     # --- below the messages: core.frames.Writer
-
-    @property
-    def unsent(self) -> int:
-        """How many bytes wait for the client to take them."""
-        return self._transport.get_write_buffer_size()
 
     def write(self, data: bytes) -> None:
         """Send whole frames; they are queued however much is unsent."""
@@ -242,10 +240,25 @@ class WebSocket(asyncio.Protocol):
             self.written += len(data)
             self._transport.write(data)
 
+    def close(self, code: int, reason: str) -> None:
+        """Say close and end; whatever the client still says is not heard."""
+        self._listener = NOBODY
+        if self._stage is _Stage.OPEN:
+            self._close(code, reason)
+
     def abort(self) -> None:
         """End the connection at once; what is unsent is lost."""
         self._leave(LOST)
         self._transport.abort()
+
+    def adopt(self, listener: Listener) -> None:
+        """Let *listener* hear the client from now on; the application may return meanwhile."""
+        inbox = self._inbox
+        if inbox is None:
+            raise RuntimeError("This connection has been adopted.")
+        self._listener = listener
+        inbox.pass_on(listener)
+        self._read_on()
 
     # --- the client's side
 
@@ -270,8 +283,9 @@ class WebSocket(asyncio.Protocol):
             self._forget_unfinished()
             if self._stage is _Stage.OPEN:
                 for message in parser.messages:
-                    self._inbox.put(message)
-                if self._inbox.is_full and self.is_reading:
+                    self._listener.heard(message)
+                inbox = self._inbox
+                if inbox is not None and inbox.is_full and self.is_reading:
                     self.is_reading = False
                     self._transport.pause_reading()
             parser.messages.clear()
@@ -314,26 +328,14 @@ class WebSocket(asyncio.Protocol):
             self._parser = None
         self._state.connections.discard(self)
 
-    def pause_writing(self) -> None:
-        """Take that ``HIGH_WATER_BYTES`` are unsent."""
-        self._room = asyncio.Event()
-        if self._stage is _Stage.OPEN:
-            self._judge = Judge(
-                self.count_taken, lambda: self.cut(CloseCode.TOO_SLOW), self._limits.stalled_s
-            )
+    def _is_open(self) -> bool:
+        return self._stage is _Stage.OPEN
 
-    def resume_writing(self) -> None:
-        """Take that there is room again."""
-        if self._room is not None:
-            self._room.set()
-            self._room = None
-        if self._judge is not None:
-            self._judge.dismiss()
-            self._judge = None
+    def _go_on(self) -> None:
+        self._listener.room()
 
-    def count_taken(self) -> int:
-        """Return how many written bytes the client's machine has acknowledged."""
-        return self.written - untaken(self._transport)
+    def _stall(self) -> None:
+        self.cut(CloseCode.TOO_SLOW)
 
     # --- the end
 
@@ -346,7 +348,7 @@ class WebSocket(asyncio.Protocol):
 
     def cut(self, code: int) -> None:
         """End it from here; the client is told why if it takes anything."""
-        if self._parser is None or self._room is not None:
+        if self._parser is None or self.is_full:
             self._leave(code)
             self._transport.abort()
             return
@@ -362,18 +364,17 @@ class WebSocket(asyncio.Protocol):
         self._farewell = Farewell(self._transport)
 
     def _leave(self, code: int, reason: str | None = None) -> None:
-        self._stage = _Stage.OVER
-        self._inbox.end(code, reason)
+        was_over, self._stage = self._stage is _Stage.OVER, _Stage.OVER
         self._stop_timers()
+        if not was_over:
+            self._listener.over(code, reason)
 
     def _stop_timers(self) -> None:
         self._forget_unfinished()
         if self._pulse is not None:
             self._pulse.stop()
             self._pulse = None
-        if self._judge is not None:
-            self._judge.dismiss()
-            self._judge = None
+        self._dismiss()
         if self._end is not None:
             self._end.cancel()
             self._end = None

@@ -12,7 +12,8 @@ from gateway.core.position import Position
 from gateway.core.query import View, Visibility
 from gateway.live import channel as channel_module
 from gateway.live.change import Change
-from gateway.live.channel import Channel, Restart, SnapshotPage, Subscription, Tick, Trimmed
+from gateway.live.channel import Channel, Subscription, Trimmed
+from gateway.live.delivery import Restart, SnapshotPage, Tick
 from gateway.live.hub import Hub
 from gateway.live.mirror import Mirror
 from tests.live.logbook import Log
@@ -75,7 +76,7 @@ async def revisions(subscription: Subscription, upto: int) -> list[int]:
     while not found or found[-1] < upto:
         delivery = await subscription.next()
         assert isinstance(delivery, Tick), delivery
-        found += [event["revision"] for event in decode(delivery.frame)["events"]]
+        found += [event["revision"] for event in decode(delivery.message)["events"]]
     return found
 
 
@@ -154,7 +155,7 @@ async def test_cancelled_replay_goes_on(world: World) -> None:
         world.gate.set()
         world.write(1)
 
-        assert decode(first.frame)["events"][-1]["revision"] == 2
+        assert decode(first.message)["events"][-1]["revision"] == 2
         assert await revisions(subscription, 7) == [3, 4, 5, 6, 7]
 
 
@@ -225,8 +226,8 @@ async def test_one_tick_tells_a_batch_at_its_end(world: World) -> None:
         tick = await subscription.next()
 
         assert isinstance(tick, Tick)
-        assert decode(tick.frame)["position"] == str(world.at(5)) == subscription.position
-        assert [event["revision"] for event in decode(tick.frame)["events"]] == [1, 2, 3, 4, 5]
+        assert decode(tick.message)["position"] == str(world.at(5)) == subscription.position
+        assert [event["revision"] for event in decode(tick.message)["events"]] == [1, 2, 3, 4, 5]
         assert not subscription.is_behind
 
 

@@ -13,8 +13,8 @@ from gateway.core.errors import SessionClosed, StoreUnavailable
 from gateway.core.model import Connection, Deadline
 from gateway.core.query import View, Visibility
 from gateway.live import closer as closer_module
-from gateway.live.channel import Tick
 from gateway.live.closer import OTHERS_AFTER_MS, RETRY_MS, Closer, Due
+from gateway.live.delivery import Tick
 from gateway.live.lease import Lease, rank
 from gateway.live.mirror import Mirror
 from gateway.node import Node
@@ -339,7 +339,7 @@ async def test_two_nodes_close_once(nodes: list[Node]) -> None:
                 assert isinstance(tick, Tick)
                 closed += [
                     event
-                    for event in decode(tick.frame)["events"]
+                    for event in decode(tick.message)["events"]
                     if event["type"] == "session.closed"
                 ]
 

@@ -12,7 +12,8 @@ from gateway.core import command as c
 from gateway.core.model import Watch
 from gateway.core.query import View, Visibility
 from gateway.live import feed as feed_module
-from gateway.live.channel import Restart, SnapshotPage, Tick, Trimmed
+from gateway.live.channel import Trimmed
+from gateway.live.delivery import Restart, SnapshotPage, Tick
 from gateway.live.hub import Notice
 from gateway.node import Node
 from gateway.store import log as log_module

@@ -13,7 +13,8 @@ from gateway.core.position import Position
 from gateway.core.query import Filter, View, Visibility
 from gateway.live import hub as hub_module
 from gateway.live.change import Change, Item
-from gateway.live.channel import Delivery, Restart, SnapshotPage, Subscription, Tick
+from gateway.live.channel import Subscription
+from gateway.live.delivery import Delivery, Restart, SnapshotPage, Tick
 from gateway.live.hub import Hub, Notice
 from gateway.live.mirror import Mirror
 from tests.live.logbook import Log
@@ -66,7 +67,7 @@ def events(found: list[Delivery]) -> list[str]:
         f"{event['type']} {event['session_id']}"
         for delivery in found
         if isinstance(delivery, Tick)
-        for event in decode(delivery.frame)["events"]
+        for event in decode(delivery.message)["events"]
     ]
 
 
@@ -81,7 +82,7 @@ class Fold(dict[str, dict[str, object]]):
             elif isinstance(delivery, SnapshotPage):
                 self.update({shown["id"]: shown for shown in map(decode, delivery.sessions)})
             else:
-                for event in decode(delivery.frame)["events"]:
+                for event in decode(delivery.message)["events"]:
                     self._event(event)
         return self
 
@@ -335,7 +336,7 @@ async def test_restart_reaches_everybody(world: World) -> None:
         found = [await subscription.next(), await subscription.next()]
 
         assert found[0] == Restart("history lost")
-        assert decode(found[0].frame) == {"type": "resync", "reason": "history lost"}
+        assert decode(found[0].message) == {"type": "resync", "reason": "history lost"}
         assert isinstance(found[1], SnapshotPage)
         assert found[1].position.startswith("epoch2-")
         assert await box.get() == Notice()

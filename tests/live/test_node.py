@@ -27,7 +27,8 @@ from gateway.core.model import Stream, Watch
 from gateway.core.position import Position
 from gateway.core.query import Filter, View, Visibility
 from gateway.live import coalescer as coalescer_module
-from gateway.live.channel import Subscription, Tick
+from gateway.live.channel import Subscription
+from gateway.live.delivery import Tick
 from gateway.node import Node
 from gateway.store.commit import Commit
 from gateway.store.embedded import EmbeddedValkey
@@ -50,7 +51,7 @@ async def told(subscription: Subscription) -> list[str]:
     while subscription.is_behind:
         delivery = await subscription.next()
         if isinstance(delivery, Tick):
-            found += [event["type"] for event in decode(delivery.frame)["events"]]
+            found += [event["type"] for event in decode(delivery.message)["events"]]
     return found
 
 

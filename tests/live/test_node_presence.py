@@ -16,7 +16,8 @@ from gateway.core.query import View, Visibility
 from gateway.live import attached
 from gateway.live import lease as lease_module
 from gateway.live import writer as writer_module
-from gateway.live.channel import Subscription, Tick
+from gateway.live.channel import Subscription
+from gateway.live.delivery import Tick
 from gateway.node import Node
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import blank, connection, running_node
@@ -38,7 +39,7 @@ async def told(subscription: Subscription) -> list[str]:
     while subscription.is_behind:
         delivery = await subscription.next()
         if isinstance(delivery, Tick):
-            found += [event["type"] for event in decode(delivery.frame)["events"]]
+            found += [event["type"] for event in decode(delivery.message)["events"]]
     return found
 
 

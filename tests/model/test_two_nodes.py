@@ -25,7 +25,8 @@ from gateway.core.event import AnyEvent
 from gateway.core.model import Connection, Session, Stream, Watch
 from gateway.core.query import Filter, View, Visibility
 from gateway.core.session import advance, deadlines, decide
-from gateway.live.channel import Delivery, SnapshotPage, Subscription, Tick
+from gateway.live.channel import Subscription
+from gateway.live.delivery import Delivery, SnapshotPage, Tick
 from gateway.node import Node
 from gateway.store.clock import RedisClock
 from gateway.store.embedded import EmbeddedValkey
@@ -97,7 +98,7 @@ def plain(session: Session | None) -> dict[str, Any] | None:
 
 def item(delivery: Delivery) -> Item:
     """Return what a subscriber was told, as the client's fold takes it."""
-    message = decode(delivery.frame)
+    message = decode(delivery.message)
     if isinstance(delivery, SnapshotPage):
         return Snapshot(
             sessions=message["sessions"],

@@ -45,7 +45,7 @@ async def test_reader_that_stops_is_given_up(how: str) -> None:
             except OSError:
                 pass
         else:
-            while writer.unsent < 200_000:
+            while not writer.is_full:
                 writer.write(server_frame(TEXT, b"x" * 10_000))
                 await asyncio.sleep(0)
         told.append((await receive())["code"])

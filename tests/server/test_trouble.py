@@ -9,41 +9,51 @@ from urllib.parse import urlsplit
 import pytest
 from msgspec.structs import replace
 
-from gateway import lines
 from gateway.core.command import Update
 from gateway.core.model import Session
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
+from gateway.transport import Limits, http_protocol
 from tests.server.conftest import Gateway
 from tests.server.talk import dial
 from tests.server.test_handshake import upgrade
 from tests.support import Proxy, S, eventually
 
 
-async def test_reader_that_stopped_is_given_up(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A watcher that takes nothing is given up; those beside it miss nothing."""
-    monkeypatch.setattr(lines, "SEND_WITHIN_S", 0.2)
-    await gateway.node.open(Session(id="a", number=0, revision=0, created_at=0))
-    place = urlsplit(gateway.url)
-    with sockets.socket() as stuck:
-        stuck.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
-        stuck.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(stuck, (place.hostname, place.port))
-        request = upgrade("/v1/events") + "\n"
-        await loop.sock_sendall(stuck, request.replace("\n", "\r\n").encode())
-        async with await dial(gateway, "/v1/events") as watcher:
-            await watcher.find("snapshot")
-            await eventually(lambda: gateway.context.sockets.count == 2)
-            revision = 1
-            while gateway.context.sockets.count == 2:
-                revision += 1
-                text = {"text": f"{revision} {'x' * 4000}"}
-                await gateway.node.apply("a", Update(attributes=text))
-                assert [event["revision"] for event in await watcher.events()] == [revision]
-            assert revision > 100  # it took the kernel's buffers and ours to fill
+class TestStalled:
+    """A gateway that gives up soon who takes nothing."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+        """A short patience."""
+
+        def impatient(limits: Limits) -> type[asyncio.Protocol]:
+            return http_protocol(replace(limits, stalled_s=0.2))
+
+        monkeypatch.setattr("gateway.app.http_protocol", impatient)
+        return settings
+
+    async def test_reader_that_stopped_is_given_up(self, gateway: Gateway) -> None:
+        """A watcher that takes nothing is given up; those beside it miss nothing."""
+        await gateway.node.open(Session(id="a", number=0, revision=0, created_at=0))
+        place = urlsplit(gateway.url)
+        with sockets.socket() as stuck:
+            stuck.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+            stuck.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(stuck, (place.hostname, place.port))
+            request = upgrade("/v1/events") + "\n"
+            await loop.sock_sendall(stuck, request.replace("\n", "\r\n").encode())
+            async with await dial(gateway, "/v1/events") as watcher:
+                await watcher.find("snapshot")
+                await eventually(lambda: gateway.context.sockets.count == 2)
+                revision = 1
+                while gateway.context.sockets.count == 2:
+                    revision += 1
+                    text = {"text": f"{revision} {'x' * 4000}"}
+                    await gateway.node.apply("a", Update(attributes=text))
+                    assert [event["revision"] for event in await watcher.events()] == [revision]
+                assert revision > 100  # it took the kernel's buffers and ours to fill
 
 
 class TestDeadClient:

@@ -22,7 +22,7 @@ from gateway.core.model import Cause
 from gateway.dialects.neko.bodies import ClientEvent
 from gateway.dialects.neko.service import Service
 from gateway.dialects.neko.shapes import HEARTBEAT, Notice, event
-from gateway.lines import Ended, Goodbye, Left, Line
+from gateway.lines import Ended, Goodbye, Left, TaskLine
 
 HEARTBEAT_S: Final = 10.0  # between two heartbeats; neko's constant
 GOODBYE_S: Final = 1.0  # for the last message to leave
@@ -62,7 +62,7 @@ class Farewell(Ended):
         self.cause = cause
 
 
-class NekoLine(Line):
+class NekoLine(TaskLine):
     """One WebSocket: sends messages, hears what means something."""
 
     def __init__(self, websocket: WebSocket, service: Service) -> None:

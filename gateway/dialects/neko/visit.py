@@ -11,7 +11,6 @@ who hears ``system/disconnect`` stays away, who does not is back within the grac
 Not here: what changes mean (``rooms``), what members may do (``control``).
 """
 
-import asyncio
 import logging
 from contextlib import ExitStack
 from functools import partial
@@ -52,7 +51,8 @@ from gateway.dialects.neko.shapes import (
     state_of,
 )
 from gateway.lines import Ended, Goodbye
-from gateway.live.channel import Subscription, Tick
+from gateway.live.channel import Subscription
+from gateway.live.delivery import Tick
 
 LOG_LINES_MAX: Final = 20  # lines of a client's log that are taken from one message
 LOG_LINE_MAX: Final = 500  # characters of such a line
@@ -96,6 +96,7 @@ class Visit:
         self._session = session
         self._room = room_of(session)
         self._connection = _connection(service, websocket)
+        self._sockets = service.context.sockets
 
     async def live(self) -> Ended:
         """Attach, serve the client until one of the two ends it, record how; return that.
@@ -107,7 +108,8 @@ class Visit:
         node, session_id, own_id = self._node, self._session.id, self._connection.id
         with ExitStack() as stack:
             stack.enter_context(node.holding(session_id, own_id))
-            greeted = stack.enter_context(self._service.context.sockets.greeting(own_id))
+            self._sockets.expect(own_id)
+            stack.callback(self._sockets.greet, own_id)
             await self._attach()
             # Nothing may wait from here to the greeting: it is one moment's picture.
             position = self._node.mirror.position(VIEW.hash32)
@@ -118,7 +120,7 @@ class Visit:
                 ended = over
             else:
                 self._line.on_message = partial(node.touch, session_id)
-                hear = self._hear(subscription, greeting, greeted)
+                hear = self._hear(subscription, greeting)
                 ended = await self._line.run(_silence, hear, self._line.beat(), self._work())
         if not (isinstance(ended, Farewell) and ended.message in ENDED_BY_OTHERS):
             await node.disconnect(session_id, own_id, ended.cause)
@@ -174,12 +176,10 @@ class Visit:
 
     # --- what the client hears
 
-    async def _hear(
-        self, subscription: Subscription, greeting: list[bytes], greeted: asyncio.Event
-    ) -> None:
+    async def _hear(self, subscription: Subscription, greeting: list[bytes]) -> None:
         for text in greeting:
             await self._line.send(text)
-        greeted.set()
+        self._sockets.greet(self._connection.id)
         while True:
             delivery = await subscription.next()
             if not isinstance(
@@ -213,8 +213,7 @@ class Visit:
     async def _fenced(self, fence: Fence) -> None:
         held = fence.record.connection
         if held is not None and held.id != self._connection.id:
-            sockets = self._service.context.sockets
-            await sockets.greeted(held.id, is_here=held.node == self._node.id)
+            await self._sockets.greeted(held.id, is_here=held.node == self._node.id)
         self._check(fence)
         self._caller = caller_of(fence.record)
 

@@ -6,7 +6,7 @@ from gateway.context import Context
 from gateway.core.errors import GatewayError
 from gateway.dialects.neko.rooms import DIALECT, VIEW
 from gateway.dialects.neko.service import service_of
-from gateway.live.channel import Restart
+from gateway.live.delivery import Restart
 
 log = logging.getLogger(__name__)
 

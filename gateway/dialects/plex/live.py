@@ -44,9 +44,10 @@ from gateway.dialects.plex.shapes import (
     transcode_session,
 )
 from gateway.dialects.plex.state import Plex
-from gateway.lines import CLOSE_WITHIN_S, Ended, Goodbye, Left, Line
+from gateway.lines import CLOSE_WITHIN_S, Ended, Goodbye, Left, TaskLine
 from gateway.live.change import Change, Item, Step
-from gateway.live.channel import Subscription, Tick
+from gateway.live.channel import Subscription
+from gateway.live.delivery import Tick
 
 DIALECT: Final = "plex"
 PLAYING: Final = "playing"
@@ -173,7 +174,7 @@ def wanted(call: Call) -> Wants:
     return wants
 
 
-class _PlexLine(Line):
+class _PlexLine(TaskLine):
     """A connection on which Plex's pushes are told."""
 
     async def tell(self, plex: Plex, subscription: Subscription, wants: Wants) -> None:

@@ -20,7 +20,7 @@ from gateway.context import Context
 from gateway.core.errors import CloseCode
 from gateway.core.model import Cause
 from gateway.dialects.webida.engineio import EngineSocket, Joining, Sign
-from gateway.lines import CLOSE_WITHIN_S, Ended, Goodbye, Left, Line
+from gateway.lines import CLOSE_WITHIN_S, Ended, Goodbye, Left, TaskLine
 
 BURST_S: Final = 2.0  # seconds' worth of messages that may come at once
 TOLD_WITHIN_S: Final = 1.0  # for the server to say how a connection ended that cannot be written
@@ -40,7 +40,7 @@ def _nothing() -> None:
     return
 
 
-class EngineLine(Line):
+class EngineLine(TaskLine):
     """One WebSocket that speaks Engine.IO.
 
     Args:

@@ -18,9 +18,9 @@ from gateway.auth.principals import Authenticator, Scope
 from gateway.auth.users import Users
 from gateway.context import Context
 from gateway.dialects.neko import routes, run
-from gateway.lines import Sockets
 from gateway.node import Node
 from gateway.settings import Settings
+from gateway.sockets import Sockets
 from gateway.store.embedded import EmbeddedValkey
 from tests.dialects.neko.client import Neko
 from tests.nodes import running_node

@@ -161,7 +161,7 @@ async def test_displaced_socket_does_not_speak_any_more(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a socket says after another took over changes nothing."""
-    monkeypatch.setattr("gateway.lines.ELSEWHERE_S", S)
+    monkeypatch.setattr("gateway.sockets.ELSEWHERE_S", S)
     mia, node = await gateway.login("mia"), gateway.node
 
     async with mia.connected() as socket:

@@ -24,7 +24,8 @@ from gateway.core.command import Watch as WatchCommand
 from gateway.core.model import Client, Stream, Watch
 from gateway.dialects.plex import live
 from gateway.dialects.plex.door import Call
-from gateway.live.channel import Restart, Subscription
+from gateway.live.channel import Subscription
+from gateway.live.delivery import Restart
 from tests.dialects.plex.conftest import ADMIN, Plex
 from tests.nodes import blank
 from tests.support import S, eventually

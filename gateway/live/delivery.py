@@ -1,0 +1,74 @@
+"""Delivery: what a channel has for its readers, encoded once for all of them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from msgspec import Raw
+
+from gateway.core.frames import TEXT, frame
+from gateway.core.position import Position
+from gateway.core.protocol import Events, FromServer, Resync, Snapshot, render
+from gateway.live.change import Item
+
+
+class _Message:
+    """One message for many: encoded once, and framed once for those who speak WebSocket."""
+
+    @cached_property
+    def message(self) -> bytes:
+        """Its JSON text."""
+        return render(self._message())
+
+    @cached_property
+    def frame(self) -> bytes:
+        """The same as a WebSocket frame."""
+        return frame(TEXT, self.message)
+
+    def _message(self) -> FromServer:
+        raise NotImplementedError
+
+
+class Tick(_Message):
+    """What one batch of the feed means to one channel: an ``events`` message."""
+
+    def __init__(self, position: Position, items: list[Item], start: Position) -> None:
+        self.position = position
+        self.items = items
+        self.start = start  # the position before the batch
+
+    def _message(self) -> FromServer:
+        return Events(position=str(self.position), events=[Raw(item.data) for item in self.items])
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the ring keeps for it."""
+        return 64 + sum(len(item.data) for item in self.items)
+
+
+class SnapshotPage(_Message):
+    """A part of a snapshot: a ``snapshot`` message."""
+
+    def __init__(self, position: str, sessions: list[bytes], *, more: bool) -> None:
+        self.position = position
+        self.sessions = sessions
+        self.more = more
+
+    def _message(self) -> FromServer:
+        return Snapshot(
+            sessions=[Raw(session) for session in self.sessions],
+            position=self.position,
+            more=self.more,
+        )
+
+
+@dataclass(frozen=True)
+class Restart(_Message):
+    """Forget what you know, a snapshot follows: a ``resync`` message."""
+
+    reason: str
+
+    def _message(self) -> FromServer:
+        return Resync(reason=self.reason)
+
+
+Delivery = Tick | SnapshotPage | Restart
