@@ -4,7 +4,8 @@ A command names absolute times only and carries no right: who may send it was se
 :func:`gateway.core.session.decide` says what follows from it.
 """
 
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -114,6 +115,12 @@ class Update(Command, frozen=True):
     keepalive_ms: int | UnsetType | None = UNSET
     ttl_ms: int | UnsetType | None = UNSET
 
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """The fields that are named, with their new values."""
+        fields = zip(UPDATABLE, _values(self), strict=True)
+        return {name: value for name, value in fields if value is not UNSET}
+
 
 class StartStream(Command, frozen=True):
     """Add a stream; a known key is updated."""
@@ -216,3 +223,4 @@ class Updatable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 UPDATABLE: Final = Updatable.__struct_fields__
+_values: Final = attrgetter(*UPDATABLE)

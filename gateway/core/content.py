@@ -5,7 +5,7 @@ shown by every node: no null in a map (a merge patch could not carry it), nothin
 that walking it fails, nothing too large.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import ValidationError, convert, to_builtins
 from msgspec.json import encode
@@ -22,6 +22,8 @@ from gateway.core.model import (
     check_object,
 )
 from gateway.core.public import merge
+
+_UPDATABLE: Final = frozenset(UPDATABLE)
 
 
 def check_content(*parts: Object | Profile | Watch | Stream | None) -> None:
@@ -53,12 +55,10 @@ def patched(session: Session, patch: Object) -> dict[str, Any]:
         Invalid: It names a field that cannot be changed, or makes one that is not acceptable.
     """
     check_object(patch, "changes", nulls=True)
-    if not patch.keys() <= set(UPDATABLE):
+    if not patch.keys() <= _UPDATABLE:
         raise Invalid(f"Only these fields can be changed: {', '.join(UPDATABLE)}.")
     former = {
-        name: to_builtins(value)
-        for name in UPDATABLE
-        if (value := getattr(session, name)) is not None
+        name: to_builtins(value) for name in patch if (value := getattr(session, name)) is not None
     }
     try:
         wanted = convert(merge(former, patch), Updatable)

@@ -7,15 +7,12 @@ seen the past.
 
 from typing import Any, Final, Literal
 
-from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError, to_builtins
+from msgspec import UNSET, Raw, Struct, UnsetType, ValidationError
 from msgspec.json import Decoder, decode, encode
 from msgspec.structs import replace
 
-from gateway.core.command import UPDATABLE
 from gateway.core.document import Document, Message
-from gateway.core.errors import Invalid, LimitExceeded, excerpt
 from gateway.core.model import (
-    RECORD_MAX_BYTES,
     Cause,
     Client,
     Closed,
@@ -29,7 +26,6 @@ from gateway.core.model import (
     Watch,
     decode_session,
     encode_session,
-    same_json,
     session_from,
     session_to,
 )
@@ -196,6 +192,18 @@ class EpochEntry(LogEntry, tag="e", frozen=True):
 AnyEntry = SessionEntry | DocumentEntry | MessageEntry | ActiveEntry | EpochEntry
 
 
+class _SessionText(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="kind", tag="s"
+):
+    """A :class:`SessionEntry` to be written, of which the record is text already."""
+
+    op: str
+    events: list[Any]
+    record: Raw
+    before: dict[str, Any] | None = None
+    at: int
+
+
 class _LooseEntry(Struct):
     """An entry of which some part may be newer than this version; each part is read by itself."""
 
@@ -248,67 +256,27 @@ def _known_event(raw: Raw) -> AnyEvent | None:
     return _event.decode(raw) if kind else None
 
 
-def encode_entry(entry: AnyEntry) -> bytes:
-    """Return a log entry's text, the way back of :func:`decode_entry`."""
-    if not isinstance(entry, SessionEntry) or not entry.record.unknown:
-        return encode(entry)
-    events = [
-        {"type": event.__struct_config__.tag, "session": session_to(event.session)}
-        if isinstance(event, Opened)
-        else event
-        for event in entry.events
-    ]
-    fields = {"events": events, "record": session_to(entry.record)}
-    return encode({**to_builtins(entry), **fields})
+def encode_entry(entry: AnyEntry, record: bytes | None = None) -> bytes:
+    """Return a log entry's text, the way back of :func:`decode_entry`.
 
-
-def sealed(before: Session | None, events: list[AnyEvent], after: Session) -> bytes:
-    """Return the text of the record *after* a commit, after a last look at it.
-
-    What a client adds must leave the record within :data:`~gateway.core.model.RECORD_MAX_BYTES`.
-    Nothing else is refused for its size: whatever a record holds, it can be closed.
-
-    Raises:
-        LimitExceeded: These *events* make the record too large.
-        Invalid: A value in it is not what its type allows; no node could read it back.
+    Args:
+        entry: What is written.
+        record: The text of its record, if that is at hand.
     """
-    data = encode_session(after)
-    if (
-        len(data) > RECORD_MAX_BYTES
-        and any(map(_adds, events))
-        and (before is None or len(data) > len(encode_session(before)))
-    ):
-        raise LimitExceeded(f"A session's record holds at most {RECORD_MAX_BYTES} bytes.")
-    try:
-        decode_session(data)
-    except ValidationError as error:
-        raise Invalid(excerpt(str(error))) from error
-    return data
-
-
-def _adds(event: AnyEvent) -> bool:
-    if isinstance(event, Updated):
-        return any(getattr(event, name) is not UNSET for name in (*UPDATABLE, "watch"))
-    return isinstance(event, Opened | Watching | StreamStarted | StreamUpdated)
-
-
-def changed_fields(before: Session | None, after: Session) -> dict[str, Any] | None:
-    """Return the fields of *before* that *after* changed, as ``SessionEntry.before`` keeps them."""
-    if before is None:
-        return None
-    return {
-        name: to_builtins(value)
-        for name in Session.__struct_fields__
-        if (value := getattr(before, name)) is not (new := getattr(after, name))
-        and not same_json(value, new)
-    }
-
-
-def restore(record: Session, before: dict[str, Any] | None) -> Session | None:
-    """Return the session before the commit that led to *record*: :func:`changed_fields` undone."""
-    if before is None:
-        return None
-    return session_from({**session_to(record), **before})
+    if not isinstance(entry, SessionEntry):
+        return encode(entry)
+    text = Raw(record or encode_session(entry.record))
+    events: list[Any] = entry.events
+    if entry.record.unknown:
+        events = [
+            {"type": event.__struct_config__.tag, "session": session_to(event.session)}
+            if isinstance(event, Opened)
+            else event
+            for event in events
+        ]
+    return encode(
+        _SessionText(op=entry.op, events=events, record=text, before=entry.before, at=entry.at)
+    )
 
 
 class HistoryRow(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -368,7 +336,6 @@ def _row(
     watch: Watch | None = None,
     closed: Closed | None = None,
 ) -> HistoryRow:
-    reason = closed.reason if closed else None
     row = HistoryRow(
         kind=kind,
         session_id=session.id,
@@ -383,16 +350,22 @@ def _row(
         client=session.client,
         watch=watch,
         outcome=closed.outcome if closed else None,
-        reason=reason,
+        reason=closed.reason if closed else None,
     )
-    if len(encode(row)) > HISTORY_ROW_MAX_BYTES and watch:
+    if _fits(row):
+        return row
+    if watch:
         watch = replace(watch, item=None)
         row = replace(row, watch=watch)
-    if len(encode(row)) > HISTORY_ROW_MAX_BYTES:
-        watch = replace(watch, title=_cut(watch.title)) if watch else None
-        name, reason = _cut(session.name), _cut(reason)
-        row = replace(row, labels={}, client=None, name=name, reason=reason, watch=watch)
-    return row
+        if _fits(row):
+            return row
+        watch = replace(watch, title=_cut(watch.title))
+    name, reason = _cut(row.name), _cut(row.reason)
+    return replace(row, labels={}, client=None, name=name, reason=reason, watch=watch)
+
+
+def _fits(row: HistoryRow) -> bool:
+    return len(encode(row)) <= HISTORY_ROW_MAX_BYTES
 
 
 def _cut(text: str | None) -> str | None:

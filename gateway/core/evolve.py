@@ -8,7 +8,7 @@ comes from the same events to the same record.
 from typing import assert_never
 
 from msgspec import UNSET
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from gateway.core.errors import NotFound
 from gateway.core.event import (
@@ -75,11 +75,8 @@ def evolve(session: Session | None, event: AnyEvent, at: int) -> Session:
         case Unwatched():
             return _renewed(replace(session, watch=None, watching_since=None, unwatched_at=at), at)
         case Updated():
-            changes = {
-                name: value
-                for name in event.__struct_fields__
-                if (value := getattr(event, name)) is not UNSET
-            }
+            fields = zip(event.__struct_fields__, astuple(event), strict=True)
+            changes = {name: value for name, value in fields if value is not UNSET}
             return _renewed(replace(session, **changes), at)
         case ClosingScheduled() | CloseExtended():
             return replace(session, closing=event.closing, linger_at=None)

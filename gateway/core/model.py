@@ -6,13 +6,14 @@ be added with a default, never re-typed (msgspec, *Schema Evolution*); fields th
 wrote are carried along untouched.
 """
 
-from collections.abc import Iterator
 from enum import StrEnum
+from itertools import compress
+from operator import is_not
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, ValidationError, convert, to_builtins
 from msgspec.json import Decoder, encode
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from gateway.core.errors import Invalid
 
@@ -244,7 +245,8 @@ class Session(Record, frozen=True, forbid_unknown_fields=True):
 
 _session: Final = Decoder(Session)
 _object: Final = Decoder(dict[str, Any])
-_KNOWN: Final = frozenset(Session.__struct_fields__) - {"unknown"}
+_FIELDS: Final = Session.__struct_fields__
+KNOWN: Final = frozenset(_FIELDS) - {"unknown"}  # the fields of a record that this version knows
 
 
 def decode_session(data: bytes) -> Session:
@@ -272,8 +274,8 @@ def session_from(fields: Object) -> Session:
     Raises:
         msgspec.ValidationError: A field is missing or of another type.
     """
-    known = {name: value for name, value in fields.items() if name in _KNOWN and value is not None}
-    unknown = {name: value for name, value in fields.items() if name not in _KNOWN}
+    known = {name: value for name, value in fields.items() if name in KNOWN and value is not None}
+    unknown = {name: value for name, value in fields.items() if name not in KNOWN}
     return convert({**known, "unknown": unknown}, Session)
 
 
@@ -283,21 +285,27 @@ def session_to(session: Session) -> Object:
     return {**session.unknown, **fields}
 
 
+def touched(before: Session, after: Session) -> tuple[str, ...]:
+    """Return the fields of two records of one session that are not the very same object.
+
+    Records evolve by ``replace``, so this names what changed; a value may still be equal.
+    """
+    return tuple(compress(_FIELDS, map(is_not, astuple(before), astuple(after))))
+
+
 def same_json(one: object, other: object) -> bool:
     """Whether two values are the same as JSON; unlike ``==``, true is not 1 and 1.0 is not 1."""
     if one is other:
         return True
-    if type(one) is not type(other):
+    if type(one) is not type(other) or one != other:
         return False
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_json(one[name], other[name]) for name in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(same_json, one, other))
-    if isinstance(one, Struct):
-        return all(
-            same_json(getattr(one, name), getattr(other, name)) for name in one.__struct_fields__
-        )
-    return one == other
+        return all(same_json(value, other[name]) for name, value in one.items())
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return all(map(same_json, one, other))
+    if isinstance(one, Struct) and isinstance(other, Struct):
+        return all(map(same_json, astuple(one), astuple(other)))
+    return True
 
 
 def check_object(value: object, name: str, *, nulls: bool = False) -> None:
@@ -311,25 +319,17 @@ def check_object(value: object, name: str, *, nulls: bool = False) -> None:
     Raises:
         Invalid: It is nested deeper than :data:`DEPTH_MAX`, or a map in it holds null.
     """
-    for depth, level in enumerate(_levels(value)):
-        if depth > DEPTH_MAX:
-            raise Invalid(f"`{name}` is nested deeper than {DEPTH_MAX} levels.")
-        if not nulls and _null_in(level):
-            raise Invalid(f"A map in `{name}` holds null: leave the member out.")
-
-
-def _levels(value: object) -> Iterator[list[object]]:
     level = [value]
-    while level:
-        yield level
+    for _ in range(DEPTH_MAX + 1):
         inner: list[object] = []
         for item in level:
             if isinstance(item, dict):
+                if not nulls and None in item.values():
+                    raise Invalid(f"A map in `{name}` holds null: leave the member out.")
                 inner.extend(item.values())
-            elif isinstance(item, list | tuple):
+            elif isinstance(item, (list, tuple)):
                 inner.extend(item)
+        if not inner:
+            return
         level = inner
-
-
-def _null_in(level: list[object]) -> bool:
-    return any(isinstance(item, dict) and None in item.values() for item in level)
+    raise Invalid(f"`{name}` is nested deeper than {DEPTH_MAX} levels.")

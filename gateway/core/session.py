@@ -19,12 +19,10 @@ Not here: writing (``store``), rendering (``public``), timers (``live.closer``),
 
 from typing import assert_never
 
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from gateway.core import model
 from gateway.core.command import (
-    UPDATABLE,
     AnyCommand,
     CancelClose,
     Close,
@@ -283,7 +281,7 @@ def _progress(session: Session, command: Progress, now_ms: int) -> list[AnyEvent
 
 
 def _update(session: Session, command: Update) -> list[AnyEvent]:
-    wanted = {name: value for name in UPDATABLE if (value := getattr(command, name)) is not UNSET}
+    wanted = command.wanted
     if command.patch is not None:
         wanted |= patched(session, command.patch)
     check_content(wanted.get("attributes"), wanted.get("profile"))

@@ -10,10 +10,11 @@ from typing import Self
 from msgspec import Struct
 from msgspec.json import encode
 
-from gateway.core.event import AnyEntry, AnyEvent, SessionEntry, Updated, restore
+from gateway.core.event import AnyEntry, AnyEvent, SessionEntry, Updated
 from gateway.core.model import Session
 from gateway.core.public import PublicEvent, public, public_event
 from gateway.core.query import View
+from gateway.core.seal import restore
 from gateway.core.session import evolve
 
 

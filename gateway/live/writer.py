@@ -33,12 +33,11 @@ from gateway.core.event import (
     DocumentEntry,
     MessageEntry,
     SessionEntry,
-    changed_fields,
     encode_entry,
     history_rows,
-    sealed,
 )
 from gateway.core.model import Session, decode_session
+from gateway.core.seal import changed_fields, sealed
 from gateway.core.session import advance, decide, evolve
 from gateway.live.coalescer import Reported
 from gateway.live.mirror import Mirror
@@ -259,7 +258,6 @@ def _commit(
     command: AnyCommand | None,
     now_ms: int,
 ) -> Commit:
-    record = sealed(session, events, after)
     entry = SessionEntry(
         at=now_ms,
         op=after.ops[-1],
@@ -267,6 +265,7 @@ def _commit(
         record=after,
         before=changed_fields(session, after),
     )
+    record = sealed(session, entry)
     due_ms, amnesty_ms = 0, 0
     if isinstance(command, Expire):
         due_ms, amnesty_ms = command.at, command.amnesty_ms
@@ -275,7 +274,7 @@ def _commit(
         field=after.id,
         expected=session.revision if session else 0,
         value=b"" if after.closed else value,
-        entry=encode_entry(entry),
+        entry=encode_entry(entry, record),
         not_before_ms=due_ms,
         amnesty_ms=amnesty_ms,
         tombstone=value if after.closed else b"",

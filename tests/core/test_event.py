@@ -5,9 +5,8 @@ from msgspec import DecodeError, to_builtins
 from msgspec.json import decode, encode
 from msgspec.structs import replace
 
-from gateway.core.command import AnyCommand, Close, Open, Unwatch, Update, UpdateStream, Watch
+from gateway.core.command import Close, Open, Unwatch, Update, Watch
 from gateway.core.document import Document, Message, Recipients
-from gateway.core.errors import Invalid, LimitExceeded
 from gateway.core.event import (
     HISTORY_ROW_MAX_BYTES,
     ActiveEntry,
@@ -18,18 +17,14 @@ from gateway.core.event import (
     MessageEntry,
     SessionEnded,
     SessionEntry,
-    Updated,
-    changed_fields,
     decode_entry,
     encode_entry,
     history_rows,
-    restore,
-    sealed,
 )
-from gateway.core.model import RECORD_MAX_BYTES, Client, Session, Stream, encode_session
+from gateway.core.model import Client, Session, encode_session
 from gateway.core.model import Watch as Watched
-from gateway.core.session import advance, decide
-from tests.core.build import NOW, applied, busy, closing, connected, fresh, idle
+from gateway.core.seal import changed_fields
+from tests.core.build import NOW, applied, busy, connected, fresh, idle
 
 
 def entry_of(before: Session | None, events: list[AnyEvent], after: Session) -> SessionEntry:
@@ -69,6 +64,23 @@ def test_entry_survives_its_text(entry: AnyEntry) -> None:
     assert encode_entry(decode_entry(text)) == text
 
 
+def test_entry_is_written_as_ever() -> None:
+    """The text of an entry is what nodes of every version read, with its record as sealed in it."""
+    before = replace(idle(), name="Ann")
+    entry = entry_of(before, *applied(before, Update(name="Bob")))
+    record = encode_session(entry.record)
+
+    assert encode_entry(entry, record) == encode_entry(entry) == encode(entry)
+    assert encode_entry(entry) == (
+        b'{"kind":"s","op":"op",'
+        b'"events":[{"type":"session.updated","name":"Bob"}],'
+        b'"record":{"id":"s1","number":17,"revision":2,"created_at":1767323045678,"name":"Bob",'
+        b'"ops":["op-1767323045678","op-1767323045678"]},'
+        b'"before":{"revision":1,"name":"Ann","ops":["op-1767323045678"]},'
+        b'"at":1767323045678}'
+    )
+
+
 def test_unknown_event_is_left_out_and_the_record_kept() -> None:
     """An event that only a newer version knows does not hide the rest of its commit."""
     entry = decode_entry(encode_entry(updated()))
@@ -91,18 +103,6 @@ def test_unknown_fields_of_a_record_survive_in_the_log() -> None:
     assert entry.record.unknown == {"zone": "a"}
     assert decode(encode_entry(entry)) == plain
     assert decode_entry(encode_entry(entry)) == entry
-
-
-def test_former_value_of_an_unknown_field_is_restored() -> None:
-    """What a newer version says a field was before is kept on the way back."""
-    plain = decode(encode_entry(updated()))
-    plain["record"]["zone"], plain["before"]["zone"] = "b", "a"
-    entry = decode_entry(encode(plain))
-
-    assert isinstance(entry, SessionEntry)
-    former = restore(entry.record, entry.before)
-    assert former is not None
-    assert former.unknown == {"zone": "a"}
 
 
 def test_entry_of_an_unknown_kind_says_nothing() -> None:
@@ -135,83 +135,6 @@ def test_damaged_event_in_a_whole_entry_is_refused() -> None:
 
     with pytest.raises(DecodeError):
         decode_entry(encode(plain))
-
-
-@pytest.mark.parametrize(
-    "before, command",
-    [
-        (busy(), Update(name="Bob")),
-        (busy(), Update(attributes={"a": {"b": 1}})),
-        (busy(), Close()),
-        (idle(attributes={"a": 1}), Update(attributes={"a": True})),
-        (idle(attributes={"a": 1}, name="Ann"), Update(attributes={}, name=None)),
-        (closing(), Unwatch()),
-        (connected(), Watch(watch=Watched(key="k", item={"a": [1]}))),
-    ],
-)
-def test_session_before_a_commit_is_restored(before: Session, command: AnyCommand) -> None:
-    """From the record and its former values comes exactly the session before, through JSON too."""
-    after = advance(before, decide(before, command, NOW), "op", NOW)
-    former = changed_fields(before, after)
-
-    restored = restore(after, decode(encode(former)))
-
-    assert encode_session(restored or after) == encode_session(before)
-    assert restored == before
-
-
-def test_opening_has_nothing_before_it() -> None:
-    """There is no session before the first commit."""
-    assert changed_fields(None, idle()) is None
-    assert restore(idle(), None) is None
-
-
-def test_record_that_a_client_fills_is_refused_when_it_gets_too_large() -> None:
-    """What a client adds must fit; taking away, reporting and closing always work."""
-    part = "x" * 4000
-    streams = tuple(Stream(key=f"t{number}", kind="k", data={"a": part}) for number in range(4))
-    full = replace(busy(), streams=streams, attributes={"a": "x" * 400})
-    assert len(encode_session(full)) > RECORD_MAX_BYTES
-
-    def seal(command: AnyCommand) -> bytes:
-        events = decide(full, command, NOW)
-        return sealed(full, events, advance(full, events, "op", NOW))
-
-    adding: list[AnyCommand] = [
-        UpdateStream(stream=Stream(key="t0", kind="k", data={"a": part + "y"})),
-        Update(name="Bob"),
-        Watch(watch=Watched(key="movie/1", title="x" * 1000)),
-    ]
-    for command in adding:
-        with pytest.raises(LimitExceeded):
-            seal(command)
-    always: list[AnyCommand] = [
-        Update(attributes={"a": "b"}, labels={}),
-        Close(reason="x" * 1000),
-        Unwatch(),
-    ]
-    for command in always:
-        assert len(seal(command)) > RECORD_MAX_BYTES - 1000
-    with pytest.raises(LimitExceeded):
-        sealed(None, decide(None, Open(session=full), NOW), full)
-    assert sealed(busy(), [Updated()], full)
-
-
-def test_value_that_no_node_could_read_back_is_refused() -> None:
-    """A value that a door failed to check stops before the log, not in every reader of it."""
-    before = idle()
-    events = decide(before, Update(name="x" * 9000), NOW)
-
-    with pytest.raises(Invalid, match=r"length <= 256 - at `\$.name`"):
-        sealed(before, events, advance(before, events, "op", NOW))
-
-
-def test_record_within_its_bounds_is_sealed_as_its_text() -> None:
-    """The sealed text is the record's."""
-    before = idle()
-    events, after = applied(before, Update(name="Bob"))
-
-    assert sealed(before, events, after) == encode_session(after)
 
 
 def test_finished_watch_and_closed_session_become_history() -> None:

@@ -1,8 +1,9 @@
 """A log that a test writes with commands, without a store."""
 
 from gateway.core import command as c
-from gateway.core.event import SessionEntry, changed_fields, history_rows
+from gateway.core.event import SessionEntry, history_rows
 from gateway.core.model import Session
+from gateway.core.seal import changed_fields
 from gateway.core.session import advance, decide
 from gateway.live.hub import Hub
 from gateway.live.mirror import Mirror
