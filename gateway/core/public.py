@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gateway.core.event import AnyEvent, HistoryRow, Opened
+from gateway.core.event import HistoryRow
 from gateway.core.model import (
     Client,
     Closed,
@@ -175,8 +175,12 @@ class PublicRow(Public, frozen=True):
 @lru_cache(maxsize=8192)
 def rfc3339(at: int) -> str:
     """Return the time *at* (milliseconds since the Unix epoch) as RFC 3339 UTC text."""
-    second = datetime.fromtimestamp(at // 1000, UTC)
-    return f"{second:%Y-%m-%dT%H:%M:%S}.{at % 1000:03d}Z"
+    return f"{_second(at // 1000)}.{at % 1000:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _time(at: int | None) -> str | None:
@@ -213,15 +217,16 @@ def public(session: Session, *, full: bool = False) -> PublicSession:
         unwatched_at=_time(session.unwatched_at),
         closes_at=_time(session.closes_at),
         closed_at=_time(session.closed_at),
-        connection=_connection(session.connection, full=full) if session.connection else None,
-        watch=_watch(session.watch) if session.watch else None,
+        connection=public_connection(session.connection, full=full) if session.connection else None,
+        watch=public_watch(session.watch) if session.watch else None,
         streams=tuple(map(public_stream, session.streams)),
-        closing=_closing(session.closing) if session.closing else None,
-        closed=_closed(session.closed) if session.closed else None,
+        closing=public_closing(session.closing) if session.closing else None,
+        closed=public_closed(session.closed) if session.closed else None,
     )
 
 
-def _connection(connection: Connection, *, full: bool) -> PublicConnection:
+def public_connection(connection: Connection, *, full: bool) -> PublicConnection:
+    """Return *connection* as it is shown at the plain or the *full* level."""
     shown = PublicConnection(
         id=connection.id,
         connected_at=rfc3339(connection.connected_at),
@@ -241,7 +246,8 @@ def _connection(connection: Connection, *, full: bool) -> PublicConnection:
     )
 
 
-def _watch(watch: Watch) -> PublicWatch:
+def public_watch(watch: Watch) -> PublicWatch:
+    """Return *watch* as it is shown."""
     return PublicWatch(
         key=watch.key,
         title=watch.title,
@@ -260,7 +266,8 @@ def public_stream(stream: Stream) -> PublicStream:
     return PublicStream(key=stream.key, kind=stream.kind, state=stream.state, data=stream.data)
 
 
-def _closing(closing: Closing) -> PublicClosing:
+def public_closing(closing: Closing) -> PublicClosing:
+    """Return *closing* as it is shown."""
     return PublicClosing(
         at=rfc3339(closing.at),
         requested_at=rfc3339(closing.requested_at),
@@ -271,7 +278,8 @@ def _closing(closing: Closing) -> PublicClosing:
     )
 
 
-def _closed(closed: Closed) -> PublicClosed:
+def public_closed(closed: Closed) -> PublicClosed:
+    """Return *closed* as it is shown."""
     return PublicClosed(
         at=rfc3339(closed.at),
         outcome=closed.outcome,
@@ -296,40 +304,9 @@ def public_row(row: HistoryRow) -> PublicRow:
         service=row.service,
         labels=row.labels,
         client=row.client,
-        watch=_watch(row.watch) if row.watch else None,
+        watch=public_watch(row.watch) if row.watch else None,
         outcome=row.outcome,
         reason=row.reason,
-    )
-
-
-def public_event(
-    event: AnyEvent,
-    before: Session | None,
-    after: Session,
-    revision: int,
-    at: int,
-    *,
-    full: bool = False,
-) -> PublicEvent:
-    """Return *event* as it is shown.
-
-    Args:
-        event: What happened.
-        before: The session before it; ``None`` if there was none.
-        after: The session after it.
-        revision: The revision that its commit gave the session.
-        at: When it happened, in milliseconds of Redis time.
-        full: Which level is shown.
-    """
-    new: dict[str, Any] = to_builtins(public(after, full=full))
-    if before is None or isinstance(event, Opened):
-        changes = {**new, "revision": revision}
-    else:
-        changes = diff(to_builtins(public(before, full=full)), new)
-        changes.pop("revision", None)
-    kind = str(event.__struct_config__.tag)
-    return PublicEvent(
-        type=kind, session_id=after.id, revision=revision, at=rfc3339(at), changes=changes
     )
 
 
@@ -338,6 +315,8 @@ def diff(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     patch: dict[str, Any] = {}
     for name, new in after.items():
         old = before.get(name)
+        if old is new:
+            continue
         if isinstance(old, dict) and isinstance(new, dict):
             if inner := diff(old, new):
                 patch[name] = inner

@@ -4,7 +4,6 @@ Channels ask a :class:`Change` for the JSON they need; each piece is encoded whe
 shared by all who see the same level.
 """
 
-from functools import cached_property
 from typing import Self
 
 from msgspec import Struct
@@ -12,9 +11,10 @@ from msgspec.json import encode
 
 from gateway.core.event import AnyEntry, AnyEvent, SessionEntry, Updated
 from gateway.core.model import Session
-from gateway.core.public import PublicEvent, public, public_event
+from gateway.core.news import public_event
+from gateway.core.public import PublicEvent, public
 from gateway.core.query import View
-from gateway.core.seal import restore
+from gateway.core.seal import joined, recognized, restore
 from gateway.core.session import evolve
 
 
@@ -45,6 +45,7 @@ class Change:
         self.entry = entry
         self.before = before
         self.after = entry.record if isinstance(entry, SessionEntry) else None
+        self._steps: list[Step] | None = None
         self._items: dict[tuple[int, str, bool], Item] = {}
 
     @classmethod
@@ -54,20 +55,25 @@ class Change:
             return cls(entry, restore(entry.record, entry.before))
         return cls(entry)
 
-    @cached_property
+    @property
     def steps(self) -> list[Step]:
         """The events of a session's commit, in order; none for other entries."""
-        if not isinstance(self.entry, SessionEntry):
-            return []
-        events: list[AnyEvent] = self.entry.events or [Updated()]
-        steps: list[Step] = []
+        if self._steps is None:
+            self._steps = self._walk(self.entry) if isinstance(self.entry, SessionEntry) else []
+        return self._steps
+
+    def _walk(self, entry: SessionEntry) -> list[Step]:
         before = self.before
-        for number, event in enumerate(events, 1):
-            last = number == len(events)
-            after = self.entry.record if last else evolve(before, event, self.entry.at)
+        *events, last = entry.events or [Updated()]
+        record = joined(before, entry) if before else entry.record
+        steps: list[Step] = []
+        for event in events:
+            after = evolve(before, event, entry.at)
             steps.append(Step(event, before, after))
             before = after
-        return steps
+        if before and not self.before:
+            record = recognized(evolve(before, last, entry.at), record)
+        return [*steps, Step(last, before, record)]
 
     def native(self, view: View) -> list[Item]:
         """Return what this change means in *view*, in the native words."""

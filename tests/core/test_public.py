@@ -4,40 +4,17 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from msgspec import to_builtins
 from msgspec.json import decode, encode
 from msgspec.structs import replace
 
 from gateway.core.command import (
-    AnyCommand,
-    CancelClose,
     Close,
-    Connect,
-    Disconnect,
-    Expire,
-    ExtendClose,
-    Join,
-    Kick,
-    Leave,
-    Open,
-    Progress,
-    Report,
-    RequestClose,
-    Saving,
-    StartStream,
-    StopStream,
-    Unwatch,
-    Update,
-    UpdateStream,
-    Watch,
 )
-from gateway.core.errors import GatewayError
 from gateway.core.event import HistoryRow
-from gateway.core.model import Client, Closing, Profile, Session, Stream
+from gateway.core.model import Client, Closing, Profile, Session
 from gateway.core.model import Watch as Watched
-from gateway.core.public import diff, merge, public, public_event, public_row, rfc3339
-from gateway.core.session import advance, deadlines, decide, evolve
+from gateway.core.public import diff, merge, public, public_row, rfc3339
 from tests.core.build import (
     BOUNDED,
     NOW,
@@ -47,10 +24,9 @@ from tests.core.build import (
     closed,
     closing,
     connected,
-    connection,
-    fresh,
     idle,
 )
+from tests.core.lives import objects
 
 RFC_7396_APPENDIX_A = [
     ({"a": "b"}, {"a": "c"}, {"a": "c"}),
@@ -64,17 +40,6 @@ RFC_7396_APPENDIX_A = [
     ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
     ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
 ]
-
-scalars = st.booleans() | st.integers(-3, 3) | st.floats(-1, 1) | st.text("ab", max_size=2)
-without_null = st.recursive(
-    scalars,
-    lambda inner: (
-        st.lists(st.none() | inner, max_size=2)
-        | st.dictionaries(st.text("ab", max_size=1), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-objects = st.dictionaries(st.text("ab", max_size=1), without_null, max_size=3)
 
 
 @pytest.mark.parametrize("target, patch, result", RFC_7396_APPENDIX_A)
@@ -194,20 +159,6 @@ def test_null_never_appears_in_what_is_shown() -> None:
             assert b"null" not in encode(public(session, full=full))
 
 
-def test_opening_is_shown_whole_with_its_revision() -> None:
-    """The first event of a session carries all of it, as of its commit."""
-    events, session = applied(None, Open(session=fresh(name="Ann", connection=connection())))
-    first = evolve(None, events[0], NOW)
-
-    event = public_event(events[0], None, first, session.revision, NOW)
-
-    assert (event.type, event.session_id, event.revision) == ("session.opened", "s1", 1)
-    assert isinstance(event.changes, dict)
-    assert event.changes["revision"] == 1
-    assert event.changes["state"] == "idle"
-    assert event.changes["name"] == "Ann"
-
-
 def test_history_rows_are_shown() -> None:
     """A row is shown with its times as text; the place in Redis is not."""
     row = HistoryRow(
@@ -231,102 +182,6 @@ def test_history_rows_are_shown() -> None:
         "watch": {"key": "k", "position_ms": 1, "position_at": rfc3339(NOW)},
     }
     assert public_row(replace(row, kind="session", watch=None)).watch is None
-
-
-keys = st.sampled_from(["k1", "k2"])
-small = st.none() | st.sampled_from([0, 1, 20_000])
-commands: st.SearchStrategy[Any] = st.one_of(
-    st.builds(
-        Connect,
-        connection=st.integers(1, 3).map(connection),
-        displace=st.booleans(),
-        readmit=st.booleans(),
-    ),
-    st.builds(
-        Disconnect,
-        connection=st.sampled_from(["c1", "c2", "c3"]),
-        cause=st.sampled_from(["clean", "lost", "server", "kicked"]),
-    ),
-    st.builds(Kick),
-    st.builds(Watch, watch=st.builds(Watched, key=keys, item=st.none() | objects)),
-    st.builds(Progress, position_ms=small, state=st.none() | keys, bandwidth=small),
-    st.builds(Unwatch),
-    st.builds(Report),
-    st.builds(Update, attributes=objects, labels=st.dictionaries(keys, keys)),
-    st.builds(
-        Update, name=st.none() | keys, profile=st.none() | st.builds(Profile, plugins=objects)
-    ),
-    st.builds(Update, linger_ms=small, keepalive_ms=small, ttl_ms=small, grace_ms=small),
-    st.builds(Update, patch=st.fixed_dictionaries({"attributes": st.none() | objects})),
-    st.builds(StartStream, stream=st.builds(Stream, key=keys, kind=keys, data=objects)),
-    st.builds(UpdateStream, stream=st.builds(Stream, key=keys, kind=keys, data=objects)),
-    st.builds(StopStream, key=keys),
-    st.builds(Join, members=st.lists(keys, min_size=1).map(tuple)),
-    st.builds(Leave, members=st.lists(keys, min_size=1).map(tuple)),
-    st.builds(
-        RequestClose,
-        at=st.sampled_from([NOW + 10, NOW + 30_000]),
-        extend_max_ms=st.sampled_from([0, 9000]),
-    ),
-    st.builds(ExtendClose, at=st.just(NOW + 35_000)),
-    st.builds(CancelClose),
-    st.builds(Saving),
-    st.just("expire"),
-)
-openings = st.builds(
-    Open,
-    session=st.builds(
-        fresh,
-        connection=st.none() | st.just(connection()),
-        watch=st.none() | st.just(Watched(key="k1", position_ms=5)),
-        linger_ms=small,
-        grace_ms=small,
-        keepalive_ms=small,
-        ttl_ms=st.none() | st.just(10**6),
-        attributes=objects,
-    ),
-)
-
-
-def due(session: Session) -> AnyCommand:
-    """Return the Expire of the first deadline; a Report if there is none."""
-    live = sorted(deadlines(session), key=lambda found: found[1])
-    return Expire(kind=live[0][0], at=live[0][1]) if live else Report()
-
-
-@BOUNDED
-@given(openings, st.lists(st.tuples(commands, st.sampled_from([0, 1, 20_000])), max_size=12))
-def test_fold_of_events_is_the_session(
-    opening: Open, sequence: list[tuple[AnyCommand | str, int]]
-) -> None:
-    """Whatever happens, a watcher who folds the changes holds what REST shows, at both levels."""
-    now = NOW
-    session: Session | None = None
-    folded: dict[bool, dict[str, Any]] = {False: {}, True: {}}
-    for asked, wait_ms in [(opening, 0), *sequence]:
-        now += wait_ms
-        command = due(session) if isinstance(asked, str) and session else asked
-        try:
-            events = decide(session, command, now)  # type: ignore[arg-type]
-        except GatewayError:
-            continue
-        if not events:
-            continue
-        after = advance(session, events, "op", now)
-        step = session
-        for event in events:
-            former, step = step, evolve(step, event, now)
-            for full in (False, True):
-                told = public_event(event, former, step, after.revision, now, full=full)
-                patch = decode(encode(told.changes))
-                assert former is None or "revision" not in patch
-                folded[full] = {**merge(folded[full], patch), "revision": told.revision}
-        session = after
-        for full in (False, True):
-            assert encode(folded[full], order="sorted") == encode(
-                shown(session, full=full), order="sorted"
-            )
-        assert not session.closed or deadlines(session) == []
 
 
 def test_private_parts_of_a_close_are_not_shown() -> None:
