@@ -172,27 +172,28 @@ class Session(Record, frozen=True, forbid_unknown_fields=True):
     """One session's record; ``…_at`` is an absolute time in milliseconds, ``…_ms`` a duration.
 
     It is read with :func:`decode_session`, which puts what this version does not know into
-    ``unknown``, and written with :func:`encode_session`, which puts it back where it was.
+    ``unknown``, and written with :func:`encode_session`, which puts it back where it was. The
+    bounds of its own fields are checked once, before it is written; see :class:`Bounded`.
     """
 
-    id: SessionId
+    id: str
     number: int
     revision: int
     created_at: int
-    name: Name | None = None
-    account: Name | None = None
-    workspace: Name | None = None
-    service: Name | None = None
-    labels: Labels = {}
+    name: str | None = None
+    account: str | None = None
+    workspace: str | None = None
+    service: str | None = None
+    labels: dict[str, str] = {}
     attributes: Object = {}
     profile: Profile | None = None
     client: Client | None = None
-    members: Members = ()
-    phase: Key | None = None
-    linger_ms: DurationMs | None = None
-    grace_ms: DurationMs | None = None
-    keepalive_ms: DurationMs | None = None
-    ttl_ms: DurationMs | None = None
+    members: tuple[str, ...] = ()
+    phase: str | None = None
+    linger_ms: int | None = None
+    grace_ms: int | None = None
+    keepalive_ms: int | None = None
+    ttl_ms: int | None = None
     connection: Connection | None = None
     watch: Watch | None = None
     streams: tuple[Stream, ...] = ()
@@ -241,6 +242,23 @@ class Session(Record, frozen=True, forbid_unknown_fields=True):
     def closes_at(self) -> int | None:
         """When the pending close is due."""
         return self.closing.at if self.closing else None
+
+
+class Bounded(Session, frozen=True):
+    """A session's record with the bounds of its fields, which whoever writes it checks."""
+
+    id: SessionId
+    name: Name | None = None
+    account: Name | None = None
+    workspace: Name | None = None
+    service: Name | None = None
+    labels: Labels = {}
+    members: Members = ()
+    phase: Key | None = None
+    linger_ms: DurationMs | None = None
+    grace_ms: DurationMs | None = None
+    keepalive_ms: DurationMs | None = None
+    ttl_ms: DurationMs | None = None
 
 
 _session: Final = Decoder(Session)

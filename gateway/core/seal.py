@@ -6,6 +6,7 @@ What is once stored is read by every node, so nothing may get there that one of 
 from typing import Any, Final
 
 from msgspec import UNSET, ValidationError
+from msgspec.json import Decoder, encode
 from msgspec.structs import replace
 
 from gateway.core.command import UPDATABLE
@@ -22,9 +23,9 @@ from gateway.core.event import (
 from gateway.core.model import (
     KNOWN,
     RECORD_MAX_BYTES,
+    Bounded,
     Object,
     Session,
-    decode_session,
     encode_session,
     same_json,
     session_from,
@@ -34,6 +35,7 @@ from gateway.core.model import (
 
 _REQUIRED: Final[Object] = {"id": "-", "number": 0, "revision": 0, "created_at": 0}
 _BLANK: Final = session_from(_REQUIRED)
+_bounded: Final = Decoder(Bounded)
 
 
 def sealed(before: Session | None, entry: SessionEntry) -> bytes:
@@ -55,14 +57,19 @@ def sealed(before: Session | None, entry: SessionEntry) -> bytes:
     ):
         raise LimitExceeded(f"A session's record holds at most {RECORD_MAX_BYTES} bytes.")
     try:
-        decode_session(data if entry.before is None else _news(entry.record, entry.before))
+        _bounded.decode(_news(entry, data))
     except ValidationError as error:
         raise Invalid(excerpt(str(error))) from error
     return data
 
 
-def _news(record: Session, before: dict[str, Any]) -> bytes:
-    return encode_session(replace(_BLANK, **{name: getattr(record, name) for name in before}))
+def _news(entry: SessionEntry, data: bytes) -> bytes:
+    record = entry.record
+    if entry.before is not None:
+        record = replace(_BLANK, **{name: getattr(record, name) for name in entry.before})
+    elif not record.unknown:
+        return data
+    return encode(record)
 
 
 def _adds(event: AnyEvent) -> bool:

@@ -14,6 +14,7 @@ from gateway.core.errors import Invalid, LimitExceeded
 from gateway.core.event import AnyEvent, SessionEntry, Updated, decode_entry, encode_entry
 from gateway.core.model import (
     RECORD_MAX_BYTES,
+    Bounded,
     Client,
     Profile,
     Session,
@@ -132,6 +133,42 @@ def test_record_within_its_bounds_is_sealed_as_its_text() -> None:
     assert sealed(before, entry_of(before, events, after)) == encode_session(after)
 
 
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("id", ""),
+        ("id", "a/b"),
+        ("id", "a\n"),
+        ("id", "x" * 129),
+        ("name", ""),
+        ("name", "a\x00b"),
+        ("name", "x" * 257),
+        ("labels", {"a b": "c"}),
+        ("labels", {f"l{number}": "" for number in range(33)}),
+        ("members", ["m"] * 257),
+        ("linger_ms", -1),
+        ("linger_ms", True),
+        ("ttl_ms", 367 * 86_400_000),
+    ],
+)
+def test_value_out_of_bounds_is_not_written(field: str, value: object) -> None:
+    """A record holds only ids, names, labels and durations within their bounds."""
+    before = idle()
+    with pytest.raises(Invalid, match=f"`\\$.{field}"):
+        sealed(before, entry_of(before, [Updated()], replace(before, **{field: value})))
+    with pytest.raises(Invalid, match=f"`\\$.{field}"):
+        sealed(None, entry_of(None, [Updated()], replace(before, **{field: value})))
+
+
+def test_opening_with_fields_of_a_newer_version_is_sealed() -> None:
+    """What this version does not know has no bounds; what it knows has."""
+    newer = replace(idle(), unknown={"zone": {"a": 1}})
+
+    assert decode_session(sealed(None, entry_of(None, [], newer))) == newer
+    with pytest.raises(Invalid):
+        sealed(None, entry_of(None, [], replace(newer, name="")))
+
+
 # Values that some door could have failed to check: right ones and wrong ones of each kind.
 FIELDS: dict[str, list[Any]] = {
     "name": [None, "Ann", "", "x" * 257, "a\x00b", 7],
@@ -150,17 +187,19 @@ FIELDS: dict[str, list[Any]] = {
 
 @BOUNDED
 @given(st.fixed_dictionaries({}, optional={n: st.sampled_from(v) for n, v in FIELDS.items()}))
-def test_record_is_sealed_exactly_when_it_can_be_read_back(values: dict[str, Any]) -> None:
-    """Reading only what a commit changed refuses what reading all of the record would."""
+def test_record_is_sealed_exactly_when_all_of_it_is_within_bounds(values: dict[str, Any]) -> None:
+    """A look at what a commit changed refuses what a look at all of the record would."""
     before = decode_session(encode_session(busy()))
     after = replace(before, revision=before.revision + 1, **values)
     try:
-        decode_session(encode_session(after))
+        decode(encode(after), type=Bounded)
     except ValidationError:
         with pytest.raises(Invalid):
             sealed(before, entry_of(before, [Updated()], after))
     else:
-        assert sealed(before, entry_of(before, [Updated()], after)) == encode_session(after)
+        text = sealed(before, entry_of(before, [Updated()], after))
+        assert text == encode_session(after)
+        assert decode_session(text) == after
 
 
 @BOUNDED
