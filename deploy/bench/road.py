@@ -35,7 +35,7 @@ from gateway.store.clock import RedisClock
 from gateway.store.embedded import EmbeddedValkey
 from gateway.store.store import Store
 
-KEY = secrets.token_urlsafe(24)
+KEY = secrets.token_hex(24)  # an option may not begin with a dash
 LEAN: dict[str, Any] = {"compression": None, "max_size": None, "ping_interval": None}
 WAYS = 64  # requests or commits at once
 ROUNDS = 300  # of the latency measurements

@@ -60,6 +60,7 @@ from gateway.core.model import (
     Session,
     SessionId,
 )
+from gateway.node import Node
 
 OPEN_ATTEMPTS: Final = 2  # an id that somebody takes meanwhile is attached to the second time
 USER_AGENT_MAX: Final = 512  # characters that are kept of it
@@ -103,8 +104,11 @@ async def connect(visit: Visit) -> None:
     principal: Principal | None = None
     if visit.shown.token is not None or secret is None:
         principal = await visit.principal()
+    ask = named is not None and not _seems_new(visit.context.node, named, principal, secret)
     for attempt in range(OPEN_ATTEMPTS):
-        session = None if named is None else await _known(visit, named, principal, secret)
+        session = None
+        if named is not None and ask:
+            session = await _known(visit, named, principal, secret)
         try:
             if session is not None:
                 own = secret is not None and secret_matches(session.private.token_hash, secret)
@@ -112,9 +116,16 @@ async def connect(visit: Visit) -> None:
             else:
                 await _open(visit, wanted, named, principal)
             return
-        except IdUnavailable:  # somebody else opened it just now
+        except IdUnavailable:  # it is there, or was, and this node has not heard of it
             if attempt + 1 == OPEN_ATTEMPTS:
                 raise
+            ask = True
+
+
+def _seems_new(node: Node, named: str, principal: Principal | None, secret: str | None) -> bool:
+    """Whether to open a session without asking the store for it first: opening asks by itself."""
+    may_open = secret is None and principal is not None and principal.has(Scope.WRITE)
+    return may_open and named not in node.mirror.sessions and named not in node.mirror.gone
 
 
 def _own_token(wanted: Opening, offered: str | None) -> tuple[str | None, str | None]:

@@ -323,9 +323,8 @@ class Socket(Line):
 
     def _say_goodbye(self, ended: Ended) -> None:
         if isinstance(ended, Goodbye):
-            self.write(frame(TEXT, render(ended.message)))
             reason = ended.reason.encode()[:120].decode(errors="ignore")  # RFC 6455 section 5.5
-            self._writer.close(int(ended.code), reason)
+            self._writer.close(int(ended.code), reason, frame(TEXT, render(ended.message)))
 
 
 def _cause(code: int, reason: str | None) -> Cause:

@@ -6,6 +6,7 @@ Not here: who may watch what (``handshake``).
 import asyncio
 
 from gateway.api.socket import Socket
+from gateway.core.frames import TEXT, frame
 from gateway.core.position import Position
 from gateway.core.protocol import ObserverHello, ServerHeartbeat, render
 from gateway.core.public import rfc3339
@@ -95,7 +96,10 @@ class Watcher:
 
     def _greet(self, subscription: Subscription) -> None:
         if subscription is self._subscription:
-            self._socket.say(hello(self._node, subscription, self._socket))
+            greeting = frame(TEXT, render(hello(self._node, subscription, self._socket)))
+            if (first := subscription.take()) is not None:
+                greeting += first.frame  # often it is all there is, and one write costs less
+            self._socket.write(greeting)
             self._tell(subscription)
 
     def _tell(self, subscription: Subscription) -> None:

@@ -6,6 +6,7 @@ connects is served, a port in use is told at once.
 
 import asyncio
 import errno
+import gc
 import logging
 import shlex
 import signal
@@ -29,6 +30,7 @@ from gateway.core.errors import GatewayError
 from gateway.settings import TABLE, Settings
 from gateway.store.store import StoreRefused
 
+COLLECT: Final = (20_000, 20, 50)  # gc.set_threshold
 LOOK_EVERY_S: Final = 0.01  # whether the server listens
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
 _NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -94,9 +96,21 @@ async def _serve(settings: Settings) -> None:
         port: int = sockets[0].getsockname()[1]
         async with running(settings) as context:
             web = server(context)
+            tune_collector()
             async with asyncio.TaskGroup() as group:
                 group.create_task(_announce(web, replace(settings, port=port), has_auth=has_auth))
                 await web.serve(sockets)
+
+
+def tune_collector() -> None:
+    """Let the collector of cycles look seldom, and never at what is there now.
+
+    What a gateway keeps, sessions and connections, is hardly ever a cycle, but the collector walks
+    over all of it again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:

@@ -101,8 +101,8 @@ class Writer(Protocol):
         """Send whole frames; they are queued however much is unsent."""
         ...
 
-    def close(self, code: int, reason: str) -> None:
-        """Say close and end; whatever the client still says is not heard."""
+    def close(self, code: int, reason: str, last: bytes = b"") -> None:
+        """Send the frame *last*, say close and end; what the client still says is not heard."""
         ...
 
     def abort(self) -> None:

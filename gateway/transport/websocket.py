@@ -215,7 +215,7 @@ class WebSocket(Outlet):
             early, self._early = self._early, b""
             self._parse(self._parser, early)
 
-    def _close(self, code: int, reason: str) -> None:
+    def _close(self, code: int, reason: str, last: bytes = b"") -> None:
         """Say close and wait for the client's answer; whatever it still says is not heard."""
         if self._parser is None:
             return
@@ -223,7 +223,7 @@ class WebSocket(Outlet):
             self._parser.send_close(code, reason)
         except ProtocolError as error:
             raise RuntimeError(f"{code} cannot be sent as a close code.") from error
-        self.write(self._parser.said())
+        self.write(last + self._parser.said())
         self._stage = _Stage.CLOSING
         if self._inbox is not None:
             self._inbox.clear()
@@ -240,11 +240,11 @@ class WebSocket(Outlet):
             self.written += len(data)
             self._transport.write(data)
 
-    def close(self, code: int, reason: str) -> None:
-        """Say close and end; whatever the client still says is not heard."""
+    def close(self, code: int, reason: str, last: bytes = b"") -> None:
+        """Send the frame *last*, say close and end; what the client still says is not heard."""
         self._listener = NOBODY
         if self._stage is _Stage.OPEN:
-            self._close(code, reason)
+            self._close(code, reason, last)
 
     def abort(self) -> None:
         """End the connection at once; what is unsent is lost."""

@@ -13,7 +13,7 @@ from swarm import CHANNEL, EOF, MARK, NUMBER, TIME, Steps, text, upgrade
 import gateway
 from peers.base import Contestant
 
-KEY = secrets.token_urlsafe(24)
+KEY = secrets.token_hex(24)  # an option may not begin with a dash
 BEARER = b"Authorization: Bearer " + KEY.encode()
 HANDSHAKE = b"\r\n\r\n"
 PAGE = 1000  # the most that one page of the list holds

@@ -13,6 +13,8 @@ Not here: what a member may ask for (``control``), the sockets (``socket``).
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from msgspec import Struct, ValidationError, convert
@@ -121,6 +123,16 @@ class Rooms:
         self._node = node
         self._defaults = defaults
         self._rooms: dict[str, Room] = {}
+        self._hearers = 0
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Say what happens to sessions, which nobody hears without it."""
+        self._hearers += 1
+        try:
+            yield
+        finally:
+            self._hearers -= 1
 
     def start(self) -> None:
         """Take everything from the mirror, which must not change until the channel is there."""
@@ -204,10 +216,12 @@ class Rooms:
     def _session_news(self, entry: SessionEntry, before: Session | None) -> list[News]:
         record = entry.record
         shown = shown_id(record)
-        first, last = told(shown, before, record)
         self._note(record)
         key = room_of(record)
         consequences = self._consequences(key, shown, record)
+        if not self._hearers:
+            return consequences  # empty unless something is to be tidied up
+        first, last = told(shown, before, record)
         causes = [known.cause for known in entry.events if isinstance(known, Disconnected)]
         news = [News("session", data, about=record) for data in first]
         news.append(News("fence", b"", only=record.id, fence=Fence(record, *causes[-1:])))

@@ -113,6 +113,7 @@ class Visit:
             await self._attach()
             # Nothing may wait from here to the greeting: it is one moment's picture.
             position = self._node.mirror.position(VIEW.hash32)
+            stack.enter_context(self._service.rooms.heard())
             subscription = stack.enter_context(node.subscribe(VIEW, position))
             try:
                 greeting = self._greeting()
