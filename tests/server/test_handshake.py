@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import json
 import logging
 import os
@@ -10,12 +11,14 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+import uvicorn
 from joserfc import jwt
 from joserfc.jwk import OctKey
 from msgspec.structs import replace
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from gateway.app import create_app
 from gateway.auth.tokens import LEEWAY_MS
 from gateway.settings import Settings
 from tests.server.conftest import ADMIN, ALLOWED_ORIGIN, Gateway
@@ -336,6 +339,30 @@ async def test_refused_socket_is_forgotten(gateway: Gateway) -> None:
     await eventually(lambda: gateway.context.sockets.count == 0)
 
     assert pending_timers() <= before
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_another_server_is_told_what_is_missing(gateway: Gateway, path: str) -> None:
+    """Below a server without our transport sockets are refused in clear words; HTTP works."""
+    config = uvicorn.Config(
+        create_app(gateway.context), port=0, lifespan="off", log_config=None, ws="websockets-sansio"
+    )
+    config.load()
+    web = uvicorn.Server(config)
+    web.lifespan = config.lifespan_class(config)
+    await web.startup()
+    try:
+        port = web.servers[0].sockets[0].getsockname()[1]
+        other = dataclasses.replace(gateway, url=f"http://127.0.0.1:{port}")
+        with pytest.raises(InvalidStatus) as refused:
+            await dial(other, path)
+        async with other.http() as http:
+            assert (await http.get("/v1/sessions")).status_code == 200
+    finally:
+        await web.shutdown()
+
+    assert refused.value.response.status_code == 503
+    assert "gateway serve" in json.loads(refused.value.response.body)["detail"]
 
 
 def pending_timers() -> int:
