@@ -200,13 +200,13 @@ class _Server(uvicorn.Server):
     def handle_exit(self, _sig: int, _frame: FrameType | None) -> None:
         """Drain at the first signal, stop at once at the second."""
         if self._draining is None and not self.should_exit:
+            self._context.node.is_draining = True
             self._draining = asyncio.get_running_loop().create_task(self._drain())
         else:
             self.should_exit = self.force_exit = True
 
     async def _drain(self) -> None:
         context = self._context
-        context.node.is_draining = True
         over_s = min(max(context.sockets.count / DRAIN_PER_S, DRAIN_MIN_S), DRAIN_MAX_S)
         log.info("draining %d sockets over %.1f s", context.sockets.count, over_s)
         try:
