@@ -32,6 +32,17 @@ def configure(log_format: Literal["text", "json"], level: str) -> None:
     logging.captureWarnings(capture=True)
 
 
+def sign(node: str) -> None:
+    """Let every line from now on name its node: workers share one stderr."""
+
+    def signed(record: logging.LogRecord) -> bool:
+        record.node = node
+        return True
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(signed)
+
+
 def without_secrets(text: str) -> str:
     """Return *text* without queries of addresses and without bearer and session tokens."""
     for pattern, instead in _SECRETS:

@@ -1,7 +1,8 @@
 """``gateway serve``: run a gateway until it is told to stop, and say plainly why it cannot.
 
 The address is taken before anything else is begun and listened on when the node is ready: who
-connects is served, a port in use is told at once.
+connects is served, a port in use is told at once. With several ``workers`` this process only minds
+them (``workers``).
 """
 
 import asyncio
@@ -12,7 +13,9 @@ import shlex
 import signal
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from types import FrameType
 from typing import Final
 
@@ -26,6 +29,8 @@ from gateway.auth.principals import kept_admin_key
 from gateway.cli import logs
 from gateway.cli.options import DEFAULT_URL, SettingFlags, data_dir, read_settings
 from gateway.cli.output import complain, put
+from gateway.cli.workers import Workers
+from gateway.context import Context
 from gateway.core.errors import GatewayError
 from gateway.settings import TABLE, Settings
 from gateway.store.store import StoreRefused
@@ -50,22 +55,25 @@ def serve(
     """
     settings, _ = read_settings(flags)
     logs.configure(settings.log_format, settings.log_level)
+    return _until_stopped(settings, lambda: _serve(settings))
+
+
+def _until_stopped(settings: Settings, work: Callable[[], int]) -> int:
+    """Do *work*; return its exit code, or 1 when it cannot be done, having said why."""
     # The server handles signals while it serves; before and after, both are a Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        uvloop.run(_serve(settings))
+        return work()
     except KeyboardInterrupt:
         return 0
     except (GatewayError, StoreRefused) as error:
         complain(f"cannot start: {error}{_where(settings)}")
-        return 1
     except OSError as error:
         complain(f"cannot start: {_reason(error)}")
-        return 1
     except BaseExceptionGroup:
         log.critical("the gateway has failed", exc_info=True)
-        return 1
-    return 0
+    return 1
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -81,7 +89,7 @@ def _reason(error: OSError) -> str:
     return f"{error.filename}: {text}" if error.filename else text
 
 
-async def _serve(settings: Settings) -> None:
+def _serve(settings: Settings) -> int:
     with ExitStack() as stack:
         if settings.tls_cert:  # tried now: later it would look like a gateway that failed
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
@@ -93,13 +101,55 @@ async def _serve(settings: Settings) -> None:
         has_auth = settings.has_auth
         if not has_auth:
             settings = replace(settings, admin_key=kept_admin_key(settings.data_dir))
-        port: int = sockets[0].getsockname()[1]
+        settings = replace(settings, port=sockets[0].getsockname()[1])
+        greet = partial(_greet, settings, has_auth=has_auth)
+        if settings.workers > 1:
+            for one in sockets:
+                admit_workers(one)
+            return Workers(settings, _work, greet).run()
+        uvloop.run(_serve_alone(settings, sockets, greet))
+        return 0
+
+
+async def _serve_alone(
+    settings: Settings, sockets: list[socket.socket], greet: Callable[[], None]
+) -> None:
+    async with running(settings) as context:
+        await _listen(context, sockets, greet)
+
+
+def _work(settings: Settings, life: int, tell: Callable[[], None]) -> int:
+    logs.sign(settings.node_name)
+    return _until_stopped(settings, lambda: uvloop.run(_serve_beside(settings, life, tell)))
+
+
+async def _serve_beside(settings: Settings, life: int, tell: Callable[[], None]) -> int:
+    """Serve as one of several workers, until *life* ends."""
+    loop = asyncio.get_running_loop()
+    context: Context | None = None
+
+    def leave() -> None:
+        loop.remove_reader(life)
+        # Some service managers have sent the signal to all of us; a second one would be rude.
+        if context is None or not context.node.is_draining:
+            signal.raise_signal(signal.SIGTERM)
+
+    loop.add_reader(life, leave)
+    with ExitStack() as stack:
+        sockets = bind(settings.host, settings.port, is_shared=True)
+        for one in sockets:
+            stack.enter_context(one)
         async with running(settings) as context:
-            web = server(context)
-            tune_collector()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_announce(web, replace(settings, port=port), has_auth=has_auth))
-                await web.serve(sockets)
+            await _listen(context, sockets, tell)
+    return 0
+
+
+async def _listen(context: Context, sockets: list[socket.socket], tell: Callable[[], None]) -> None:
+    web = server(context)
+    tune_collector()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_announce(web, tell))
+        await web.serve(sockets)
 
 
 def tune_collector() -> None:
@@ -113,8 +163,13 @@ def tune_collector() -> None:
     gc.set_threshold(*COLLECT)
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+def bind(host: str, port: int, *, is_shared: bool = False) -> list[socket.socket]:
     """Return sockets of every address of *host*, on one port; they do not listen yet.
+
+    Args:
+        host: A name or an address.
+        port: 0 takes a free one.
+        is_shared: Whether the port is that of :func:`admit_workers`.
 
     Raises:
         OSError: An address is in use, or none can be used.
@@ -130,6 +185,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
             try:
                 one = stack.enter_context(socket.socket(family, kind, protocol))
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if is_shared:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 if family == socket.AF_INET6:
                     one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 one.bind(at)
@@ -146,12 +203,26 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return bound
 
 
-async def _announce(web: uvicorn.Server, settings: Settings, *, has_auth: bool) -> None:
-    """Say where the gateway is as soon as it listens."""
+def admit_workers(bound: socket.socket) -> None:
+    """Keep the port of a socket that will not listen, for workers who share it.
+
+    It was taken without sharing, so a port in use was told; only from now on others of this user
+    may come to it, and only by sharing.
+    """
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+async def _announce(web: uvicorn.Server, tell: Callable[[], None]) -> None:
+    """Call *tell* as soon as the server listens."""
     while not web.started:
         if web.should_exit:
             return
         await asyncio.sleep(LOOK_EVERY_S)
+    tell()
+
+
+def _greet(settings: Settings, *, has_auth: bool) -> None:
     with suppress(BrokenPipeError):  # who started us may read the first line only
         for line in greeting(settings, has_auth=has_auth):
             put(line)

@@ -44,6 +44,7 @@ Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$(?!\n)")]
 Mounted = Annotated[str, Meta(pattern=r"^(neko|plex|webida|gameye|maxscale)=/$(?!\n)")]
 KeyText = Annotated[str, Meta(min_length=1, max_length=65536)]
 Partitions = Annotated[int, Meta(ge=1, le=1024)]
+Workers = Annotated[int, Meta(ge=1, le=64)]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
 Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
 PositiveRate = Annotated[float, Meta(gt=0, le=1_000_000)]
@@ -107,6 +108,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     node_name: Annotated[
         Word, _say("Name of this node in records, lists and logs", default="the host's name")
     ] = field(default_factory=default_node_name)
+    workers: Annotated[
+        Workers, _say("Processes that serve the port; several are nodes `name-1`, `name-2`, …")
+    ] = 1
     admin_key: Annotated[
         Secret | None, _say("Token for everything, and password of user `admin`", secret=True)
     ] = None

@@ -1,0 +1,208 @@
+"""Workers: N nodes behind one port, each a process, and the parent that minds them.
+
+The parent serves nobody. It holds the address, runs the Valkey if there is no ``redis_url``, starts
+workers and starts them again when they die. A worker is a fork made while no event loop and no
+thread exists, so it shares the memory of what is imported, is up at once, and is the same code also
+after an upgrade on the disk. It learns that it shall leave from the end of a pipe that only the
+parent holds: that is how the parent says so, and what happens when the parent is killed.
+
+Each worker listens on a socket of its own (``SO_REUSEPORT``): Linux spreads connections over them
+by their addresses, and takes a dead worker out at once. One socket for all was tried: whoever wakes
+first takes what waits, and of 200 connections one of two workers got 127 to 189. So the parent only
+keeps the port: bound, but not listening.
+Not here: what a worker does (``serving``).
+"""
+
+import asyncio
+import gc
+import logging
+import mmap
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
+from types import FrameType
+from typing import Final
+
+from msgspec.structs import replace
+
+from gateway.settings import Settings
+from gateway.store.embedded import EmbeddedValkey
+
+LOOK_EVERY_S: Final = 0.05  # one system call a worker
+STEADY_S: Final = 10.0  # who lived so long did not die of its start
+RETRY_S: Final = 0.2  # before a dead worker is started again; doubled each time it dies young
+DEATHS_MAX: Final = 5  # of one worker in a row, each of them young; then all are taken down
+NAME_MAX: Final = 61  # characters of a node's name, so that "-64" has room behind
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[Settings, int, Callable[[], None]], int]
+"""Serves as the node of these settings until the file of this number can be read, which is its end;
+calls back once it serves; returns the exit code."""
+
+
+class _Worker:
+    """One of the nodes: its process of the moment, and how those before ended."""
+
+    def __init__(self, number: int, name: str) -> None:
+        self.number = number
+        self.name = name
+        self.process: ForkProcess | None = None
+        self.started_s = 0.0
+        self.due_s = 0.0  # when to start it again
+        self.deaths = 0  # in a row, each of them young
+
+
+class Workers:
+    """All workers of this process.
+
+    Args:
+        settings: Of the gateway, with the port it has.
+        work: What each of them does.
+        greet: Called once, when all serve for the first time.
+    """
+
+    def __init__(self, settings: Settings, work: Work, greet: Callable[[], None]) -> None:
+        self._settings = settings
+        self._work = work
+        self._greet = greet
+        self._valkey = None if settings.redis_url else EmbeddedValkey(settings.data_dir)
+        name = settings.node_name[:NAME_MAX]
+        self._workers = [_Worker(n, f"{name}-{n + 1}") for n in range(settings.workers)]
+        self._serving = mmap.mmap(-1, settings.workers)  # shared; each worker sets its byte
+        self._all_served = False
+        self._life, self._leash = os.pipe()
+        self._is_leaving = False
+        self._told = self._obeyed = 0  # signals
+        self._code = 0
+
+    def run(self) -> int:
+        """Mind them until all have left; return the exit code.
+
+        Raises:
+            StoreUnavailable: Our own Valkey does not start.
+        """
+        try:
+            if self._valkey is not None:
+                asyncio.run(self._valkey.start())
+                self._settings = replace(self._settings, redis_url=self._valkey.url)
+            gc.collect()
+            gc.freeze()  # or the first collection of a worker would copy all it inherits
+            with _handled(self._tell):
+                while not self._is_leaving or self._are_left:
+                    for worker in filter(self._is_due, self._workers):
+                        self._start(worker)
+                    asyncio.run(self._mind())
+        finally:
+            self._leave()
+            if self._valkey is not None:
+                asyncio.run(self._valkey.stop())
+        return self._code
+
+    # --- one worker
+
+    def _is_due(self, worker: _Worker) -> bool:
+        # The first goes ahead: what keeps a gateway from starting is told once, and not N times.
+        may_start = worker.number == 0 or self._all_served or bool(self._serving[0])
+        is_gone = worker.process is None and time.monotonic() >= worker.due_s
+        return is_gone and may_start and not self._is_leaving
+
+    def _start(self, worker: _Worker) -> None:
+        self._serving[worker.number] = 0
+        process = get_context("fork").Process(target=self._live, args=(worker,))
+        process.start()
+        worker.process, worker.started_s = process, time.monotonic()
+        log.info("worker %s is started", worker.name, extra={"pid": process.pid})
+
+    def _live(self, worker: _Worker) -> None:
+        os.close(self._leash)  # only the parent holds it
+        os.setsid()  # Ctrl-C is for the parent, which tells us
+        settings = replace(self._settings, node_name=worker.name)
+        sys.exit(self._work(settings, self._life, lambda: self._serves(worker)))
+
+    def _serves(self, worker: _Worker) -> None:
+        self._serving[worker.number] = 1
+
+    def _bury(self, worker: _Worker, process: ForkProcess) -> None:
+        about = {"pid": process.pid, "exit_code": process.exitcode}
+        worker.process = None
+        if self._is_leaving:
+            self._code = self._code or int(process.exitcode != 0)
+            log.info("worker %s has left", worker.name, extra=about)
+            return
+        died_young = time.monotonic() - worker.started_s < STEADY_S
+        worker.deaths = worker.deaths + 1 if died_young else 1
+        if not self._all_served or worker.deaths >= DEATHS_MAX:
+            log.critical("worker %s does not start: all stop", worker.name, extra=about)
+            self._code = 1
+            self._leave()
+            return
+        wait_s = RETRY_S * 2 ** (worker.deaths - 1)
+        worker.due_s = time.monotonic() + wait_s
+        log.warning("worker %s ended, next in %.1f s", worker.name, wait_s, extra=about)
+
+    # --- all of them
+
+    @property
+    def _are_left(self) -> bool:
+        return any(worker.process is not None for worker in self._workers)
+
+    async def _mind(self) -> None:
+        """Look after all until one is to be started, or nobody is left.
+
+        A loop of its own each time: where an event loop is there is no fork.
+        """
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(self._valkey.watch()) if self._valkey else None
+            while not any(map(self._is_due, self._workers)):
+                if self._is_leaving and not self._are_left:
+                    break
+                await asyncio.sleep(LOOK_EVERY_S)
+                self._look()
+            if watch is not None:
+                watch.cancel()
+
+    def _look(self) -> None:
+        if self._told > self._obeyed:
+            self._obeyed += 1
+            if self._is_leaving:
+                self._hurry()
+            else:
+                self._leave()
+        for worker in self._workers:
+            if worker.process is not None and not worker.process.is_alive():
+                self._bury(worker, worker.process)
+        if not self._all_served and all(self._serving[:]):
+            self._all_served = True
+            log.info("all %d workers are ready", len(self._workers))
+            self._greet()
+
+    def _tell(self, _signal: int, _frame: FrameType | None) -> None:
+        self._told += 1
+
+    def _leave(self) -> None:
+        """Let all leave politely."""
+        if not self._is_leaving:
+            self._is_leaving = True
+            os.close(self._leash)
+
+    def _hurry(self) -> None:
+        """Let those who are leaving leave at once."""
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.terminate()
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    kept = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, before in kept.items():
+            signal.signal(number, before)
