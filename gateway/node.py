@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
-from weakref import WeakValueDictionary
 
 from msgspec.json import encode
 from msgspec.structs import replace
@@ -42,7 +41,9 @@ from gateway.live.feed import Feed
 from gateway.live.hub import Hub
 from gateway.live.lease import RENEW_S, Lease, rank
 from gateway.live.mirror import Mirror
-from gateway.live.writer import SEEN_S, TooEarly, Writer
+from gateway.live.turns import Turns
+from gateway.live.waiting import SEEN_S
+from gateway.live.writer import TooEarly, Writer
 from gateway.store.clock import RedisClock
 from gateway.store.store import Store
 
@@ -84,7 +85,7 @@ class Node:
         self.is_draining = False
         self._writer = Writer(store, self.mirror, clock, boot)
         self.documents = Documents(self._writer, self.mirror)
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns = Turns()
         self._coalescer = Coalescer()
         self._attached = Attached(store, self.mirror, self.id, self.apply)
 
@@ -149,17 +150,11 @@ class Node:
         return await self._write(session_id, command, op)
 
     async def _write(self, session_id: str, command: AnyCommand | None, op: str | None) -> Session:
-        turn = self._turns.get(session_id)
-        if turn is None:
-            turn = self._turns[session_id] = asyncio.Lock()
-        if turn.locked():
+        if not self._turns.take(session_id):
             try:
-                async with asyncio.timeout(TURN_S):
-                    await turn.acquire()
+                await self._turns.wait(session_id, TURN_S)
             except TimeoutError:
                 raise StoreUnavailable from None
-        else:
-            await turn.acquire()
         held = self._coalescer.take(session_id)
         try:
             return await self._writer.write(session_id, held, command, op or self._writer.next_op())
@@ -169,7 +164,7 @@ class Node:
             self._coalescer.give_back(session_id, held)
             raise
         finally:
-            turn.release()
+            self._turns.end(session_id)
 
     async def open(self, session: Session, *, op: str | None = None) -> Session:
         """Open *session*, attached to its ``connection`` if it has one; its number is given here.

@@ -36,7 +36,8 @@ class Coalescer:
 
     def take(self, session_id: str) -> list[Reported]:
         """Return and forget what is held back of a session, oldest first."""
-        return list(self._held.pop(session_id, {}).values())
+        held = self._held.pop(session_id, None)
+        return list(held.values()) if held else []
 
     def give_back(self, session_id: str, held: list[Reported]) -> None:
         """Hold back again what was taken and could not be written; what came meanwhile is newer."""

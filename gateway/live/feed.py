@@ -115,7 +115,11 @@ class Feed:
             rows,
             is_here=lambda key: self._store.partition(key) == partition,
         )
+        if mirror.epochs[partition] != meta.epoch:
+            mirror.waiting.void(partition)
         mirror.epochs[partition], mirror.offsets[partition] = meta.epoch, meta.offset
+        mirror.memo.clear()
+        mirror.wake(partition)
         self._tails[partition] = tail
         self._followers[partition] = Follower(self._store, partition, meta.offset, meta.epoch)
         self._closer.reload()
@@ -155,7 +159,9 @@ class Feed:
         changes: list[Change] = []
         before = self._mirror.position()
         for entry in batch:
-            decoded = _decoded(partition, entry.offset, entry.data)
+            decoded = self._mirror.memo.take(entry.data) or _decoded(
+                partition, entry.offset, entry.data
+            )
             if decoded is None:
                 self._mirror.offsets[partition] = entry.offset
                 continue
@@ -166,7 +172,7 @@ class Feed:
                     self._closer.note(change.after)
         if changes:
             self._hub.publish(changes, before)
-        self._mirror.wake()
+        self._mirror.wake(partition)
         self._check_caught_up()
 
     def _check_caught_up(self) -> None:
@@ -185,7 +191,6 @@ class Feed:
                 await asyncio.sleep(RETRY_S)
                 continue
             self._hub.restart("history lost" if lost else "trimmed")
-            self._mirror.wake()
             return
 
     # --- the past

@@ -13,7 +13,8 @@ from typing import Final
 
 from gateway.store.clock import RedisClock
 from gateway.store.commit import Beat
-from gateway.store.store import OUTAGE_MS, Store
+from gateway.store.group import OUTAGE_MS
+from gateway.store.store import Store
 
 RENEW_S: Final = 3.0  # between two renewals
 WATCH_S: Final = 0.5  # between two while somebody is overdue

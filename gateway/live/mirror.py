@@ -7,7 +7,6 @@ by an older entry.
 Not here: fetching (``node``), telling (``hub``), rendering rules (``core.public``).
 """
 
-import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -33,6 +32,8 @@ from gateway.core.position import Position
 from gateway.core.public import public
 from gateway.core.query import Filter, Index, Page, SortKey, View, indexes_of, sort_key
 from gateway.live.change import Change
+from gateway.live.memo import Memo
+from gateway.live.waiting import Waiting
 from gateway.store.log import Row
 from gateway.store.store import GONE_AGE_MS, GONE_MAX
 
@@ -83,7 +84,8 @@ class Mirror:
         self._orders: dict[str, SortedList[SortKey]] = {name: SortedList() for name in ORDERS}
         self._indexes: dict[Index, SortedList[SortKey]] = {_ALL: self._orders["created_at"]}
         self._rendered: tuple[dict[str, bytes], dict[str, bytes]] = ({}, {})
-        self._waiters: dict[asyncio.Future[None], Position] = {}
+        self.waiting = Waiting(partitions)
+        self.memo = Memo()
 
     # --- position
 
@@ -94,31 +96,14 @@ class Mirror:
 
     async def reached(self, position: Position) -> None:
         """Wait until everything up to *position* is applied; the caller bounds the wait."""
-        if self.position().covers(position):
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = position
-        try:
-            await waiter
-        finally:
-            self._waiters.pop(waiter, None)
+        if not self.position().covers(position):
+            await self.waiting.position(position)
 
-    def after_offset(self, partition: int, offset: int) -> Position:
-        """Return the position at which *offset* of *partition* has been applied."""
-        offsets = [0] * len(self.offsets)
-        offsets[partition] = offset
-        return Position(self.position().epoch, tuple(offsets))
-
-    def wake(self) -> None:
-        """Let those go on whose position has come; called after each batch."""
-        if not self._waiters:
-            return
-        here = self.position()
-        for waiter, position in list(self._waiters.items()):
-            if here.covers(position) or here.epoch != position.epoch:
-                del self._waiters[waiter]
-                if not waiter.done():
-                    waiter.set_result(None)
+    def wake(self, partition: int) -> None:
+        """Let those go on whose news have come; called after each batch of *partition*."""
+        self.waiting.came(partition, self.offsets[partition])
+        if self.waiting.has_positions:
+            self.waiting.reached(self.position())
 
     # --- writes: load and feed
 
@@ -243,18 +228,15 @@ class Mirror:
             return
         for rendered in self._rendered:
             rendered.pop(session.id, None)
-        if before and before.connection and before.is_connected:
-            node = before.connection.node
-            self.nodes[node] -= 1
-            if not self.nodes[node]:
-                del self.nodes[node]
-        if after and after.connection and after.is_connected:
-            self.nodes[after.connection.node] += 1
         if after is None:
             del self.sessions[session.id]
             self.active.pop(session.id, None)
         else:
             self.sessions[session.id] = after
+        if before and after and _stands_alike(before, after):
+            return
+        self._count_node(before, -1)
+        self._count_node(after, 1)
         for name, order in self._orders.items():
             old = sort_key(before, name) if before else None
             new = sort_key(after, name) if after else None
@@ -277,6 +259,13 @@ class Mirror:
         for index in set(new_indexes).difference(old_indexes):
             if index[0] != "id":
                 self._indexes.setdefault(index, SortedList()).add(key)
+
+    def _count_node(self, session: Session | None, one: int) -> None:
+        if session and session.connection and session.is_connected:
+            node = session.connection.node
+            self.nodes[node] += one
+            if not self.nodes[node]:
+                del self.nodes[node]
 
     # --- reads
 
@@ -355,6 +344,21 @@ class Mirror:
     def rows(self, kind: Literal["session", "watch"]) -> Iterator[HistoryRow]:
         """Return the known history rows of *kind*, newest first."""
         return (row for row in reversed(self.history) if row.kind == kind)
+
+
+def _stands_alike(before: Session, after: Session) -> bool:
+    """Whether two records of a session stand in the same places of every order and index."""
+    return (
+        before.connection == after.connection
+        and before.closing == after.closing
+        and before.labels == after.labels
+        and before.members == after.members
+        and before.account == after.account
+        and before.workspace == after.workspace
+        and before.service == after.service
+        and before.number == after.number
+        and before.created_at == after.created_at
+    )
 
 
 def _digest(epochs: list[str]) -> str:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from msgspec import Struct
 from msgspec.json import decode, encode
 from msgspec.structs import replace
 
@@ -43,12 +44,12 @@ from gateway.live.coalescer import Reported
 from gateway.live.mirror import Mirror
 from gateway.store.clock import RedisClock
 from gateway.store.commit import Commit, split_value
+from gateway.store.group import Teller
 from gateway.store.store import Store
 
 ATTEMPTS: Final = 5  # decisions on a record that others keep changing
 OUTCOME_S: Final = 3.0  # to find out what became of a write without an answer
 RETRY_S: Final = 0.1  # between two tries of that
-SEEN_S: Final = 2.0  # a done write waits this long for its own news
 NUMBERS: Final = 256  # session numbers reserved at once
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,32 @@ class TooEarly(Exception):
     def __init__(self, due_ms: int) -> None:
         super().__init__(due_ms)
         self.due_ms = due_ms
+
+
+class _Work(Struct):
+    """A command on its way, and what has come of it.
+
+    Args:
+        session_id: Whose.
+        partition: Where that is kept.
+        held: What was held back, to be done before.
+        command: What is asked for, if anything.
+        op: Names it.
+        session: What it is decided on.
+        offset: Its log entry, once done; ``None`` if there was nothing to write.
+        sent: Whether a commit of it may have been done without an answer.
+        is_unknown: Whether that has still to be found out.
+    """
+
+    session_id: str
+    partition: int
+    held: list[Reported]
+    command: AnyCommand | None
+    op: str
+    session: Session | None = None
+    offset: int | None = None
+    sent: bool = False
+    is_unknown: bool = False
 
 
 class Writer:
@@ -85,62 +112,98 @@ class Writer:
         self, session_id: str, held: list[Reported], command: AnyCommand | None, op: str
     ) -> Session:
         """Do what was held back, then *command*, in one commit; see ``Node.apply``."""
+        until_s = asyncio.get_running_loop().time() + OUTCOME_S
         partition = self.store.partition(session_id)
+        work = _Work(session_id, partition, held, command, op)
+        work.session = self.mirror.sessions.get(session_id)
+        tries = ATTEMPTS
+        if work.session is not None or isinstance(command, Open):
+            tries -= 1
+            after = await self._try(work, self.mirror.waiting.write)  # the store bounds it
+            if after is not None:
+                if work.offset is None:
+                    await self._catch_up(work, after)
+                return after
         try:
-            async with asyncio.timeout(OUTCOME_S):
-                after, offset = await self._write(session_id, held, command, op)
+            async with asyncio.timeout_at(until_s):
+                after = await self._insist(work, tries)
         except TimeoutError:
             raise OutcomeUnknown from None
-        if offset is None and after is not self.mirror.sessions.get(session_id):
-            offset = await self._tail(partition)
-        if offset is not None:
-            await self._seen(partition, offset)
+        if work.offset is None:
+            await self._catch_up(work, after)
+        else:
+            await self.mirror.waiting.offset(partition, work.offset)
         return after
 
-    async def _write(
-        self, session_id: str, held: list[Reported], command: AnyCommand | None, op: str
-    ) -> tuple[Session, int | None]:
-        """Return the session and the offset of the commit; ``None`` if there was none now."""
-        partition = self.store.partition(session_id)
-        session = self.mirror.sessions.get(session_id)
-        if session is None and not isinstance(command, Open):
-            session = await self.fetch(session_id)
-        sent = False
-        for _ in range(ATTEMPTS):
-            if session and op in session.ops:
-                if sent or not held:
-                    return session, None
-                command, op = None, self.next_op()  # a repeat; what was held back is not
-            now_ms = self.clock.now_ms()
-            events = _decide_all(session, held, command, now_ms)
+    async def _insist(self, work: _Work, tries: int) -> Session:
+        """Do what is not done yet: on what stands in the store, whatever the link to it does."""
+        if tries == ATTEMPTS:
+            work.session = await self.fetch(work.session_id)
+        for _ in range(tries):
+            if work.is_unknown:
+                work.session = await self._found_out(work.session_id)
+                work.is_unknown = False
+            after = await self._try(work, None)
+            if after is not None:
+                return after
+        raise Conflict
+
+    async def _try(self, work: _Work, teller: Teller | None) -> Session | None:
+        """Decide and commit once; return the session after it, ``None`` if there is more to do."""
+        after, commit = self._decided(work)
+        if commit is None:
+            return after
+        try:
+            result = await self.store.commit(work.partition, commit, teller)
+        except OutcomeUnknown:
+            work.sent = work.is_unknown = True
+            return None
+        match result.status:
+            case "done":
+                work.offset = result.offset
+                return after
+            case "early":
+                raise TooEarly(result.due_ms)
+            case _:
+                work.session = _record(result.current)
+                return None
+
+    def _decided(self, work: _Work) -> tuple[Session, Commit | None]:
+        """Return the session after *work*, and what has to be written for that, if anything."""
+        session = work.session
+        if session and work.op in session.ops:
+            if work.sent or not work.held:
+                return session, None
+            work.command, work.op = None, self.next_op()  # a repeat; what was held back is not
+        now_ms = self.clock.now_ms()
+        while True:
+            events = _decide_all(session, work.held, work.command, now_ms)
             if not events:
                 if session is None:
                     raise NotFound
                 return session, None
-            after = advance(session, events, op, now_ms)
+            after = advance(session, events, work.op, now_ms)
             try:
-                commit = _commit(session, events, after, command, now_ms)
+                entry, commit = _commit(session, events, after, work.command, now_ms)
             except (Invalid, LimitExceeded) as error:
-                if not held:
+                if not work.held:
                     raise
                 # What was accepted fits no record: it must not keep anybody from the rest.
                 log.warning("held-back updates of a session are left out: %s", error.code)
-                held = []
+                work.held = []
                 continue
-            try:
-                result = await self.store.commit(partition, commit)
-            except OutcomeUnknown:
-                sent = True
-                session = await self._found_out(session_id)
-                continue
-            match result.status:
-                case "done":
-                    return after, result.offset
-                case "early":
-                    raise TooEarly(result.due_ms)
-                case _:
-                    session = _record(result.current)
-        raise Conflict
+            self.mirror.memo.keep(commit.entry, entry)
+            return after, commit
+
+    async def _catch_up(self, work: _Work, after: Session) -> None:
+        """Let this node see what was decided on, if it came from the store; it is not new."""
+        if after is self.mirror.sessions.get(work.session_id):
+            return
+        try:
+            tail = (await self.store.meta(work.partition)).offset
+        except Unavailable:  # what was asked for is done all the same
+            return
+        await self.mirror.waiting.offset(work.partition, tail)
 
     async def write_document(
         self, kind: str, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]
@@ -168,9 +231,8 @@ class Writer:
                 value=_stored(after.revision, value) if after.body else b"",
                 entry=encode_entry(entry),
             )
-            result = await self.store.commit(partition, commit)
+            result = await self.store.commit(partition, commit, self.mirror.waiting.write)
             if result.status == "done":
-                await self._seen(partition, result.offset)
                 return after
             current = _document(result.current) if result.current else document
         raise Conflict
@@ -179,8 +241,7 @@ class Writer:
         """Deliver *message* once to the live connections of its recipients, on every node."""
         partition = self.store.partition(message.to.session or "")
         entry = encode_entry(MessageEntry(at=self.clock.now_ms(), message=message))
-        result = await self.store.commit(partition, Commit(entry=entry))
-        await self._seen(partition, result.offset)
+        await self.store.commit(partition, Commit(entry=entry), self.mirror.waiting.write)
 
     async def _found_out(self, session_id: str) -> Session | None:
         while True:  # the caller bounds it
@@ -189,24 +250,10 @@ class Writer:
             except Unavailable:
                 await asyncio.sleep(RETRY_S)
 
-    async def _tail(self, partition: int) -> int | None:
-        try:
-            return (await self.store.meta(partition)).offset
-        except Unavailable:  # what was asked for is done all the same
-            return None
-
     async def fetch(self, session_id: str) -> Session | None:
         """Return what the store has of a session, open or closed."""
         live, gone = await self.store.read(self.store.partition(session_id), session_id)
         return _record(live or gone or b"")
-
-    async def _seen(self, partition: int, offset: int) -> None:
-        position = self.mirror.after_offset(partition, offset)
-        try:
-            async with asyncio.timeout(SEEN_S):
-                await self.mirror.reached(position)
-        except TimeoutError:
-            log.warning("own write not seen within %g s", SEEN_S)
 
     async def number(self, partition: int) -> int:
         """Return a session number that was never given before.
@@ -257,7 +304,7 @@ def _commit(
     after: Session,
     command: AnyCommand | None,
     now_ms: int,
-) -> Commit:
+) -> tuple[SessionEntry, Commit]:
     entry = SessionEntry(
         at=now_ms,
         op=after.ops[-1],
@@ -270,7 +317,7 @@ def _commit(
     if isinstance(command, Expire):
         due_ms, amnesty_ms = command.at, command.amnesty_ms
     value = _stored(after.revision, record)
-    return Commit(
+    return entry, Commit(
         field=after.id,
         expected=session.revision if session else 0,
         value=b"" if after.closed else value,

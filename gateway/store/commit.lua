@@ -1,73 +1,101 @@
 #!lua flags=allow-oom
--- commit: write a record's next revision and its log entry, if nobody else did first.
+-- commit: for each of many, write a record's next revision and its log entry, if nobody else did first.
 --   KEYS[1] live HASH   [2] log STREAM   [3] gone HASH   [4] history STREAM   [5] meta HASH
---   ARGV[1] field of live; "" writes a log entry only
---   ARGV[2] expected revision, 0 = must not exist and never was closed
---   ARGV[3] new value "revision JSON"; "" deletes
---   ARGV[4] log entry (JSON)
---   ARGV[5] not before, ms of Redis time; 0 = whenever
---   ARGV[6] duration of that deadline that outages prolong, ms; 0 = none
---   ARGV[7] tombstone "revision JSON"; "" none
---   ARGV[8] bytes the log may take; trimmed every 256th entry, never below ARGV[9] entries
---   ARGV[10] silence of all leases that counts as an outage, ms
---   ARGV[11…] history rows (JSON)
---   returns {"done", now ms, offset, row number, row key, …}
---        or {"changed", now ms, current value or ""} | {"gone", now ms, tombstone} | {"early", now ms, due ms}
---        or {"lost", now ms}: there is no epoch, the server was emptied
-local time = redis.call('TIME')
+--   ARGV[1] bytes the log may take; looked at every 256th entry, never trimmed below ARGV[2] entries
+--   ARGV[3] silence of all leases that counts as an outage, ms
+--   then for each commit, one after the other:
+--     field of live; "" writes a log entry only
+--     expected revision, 0 = must not exist and never was closed
+--     new value "revision JSON"; "" deletes
+--     log entry (JSON)
+--     not before, ms of Redis time; 0 = whenever
+--     duration of that deadline that outages prolong, ms; 0 = none
+--     tombstone "revision JSON"; "" none
+--     number of history rows, and that many rows (JSON)
+--   returns {now ms, why the log could not be trimmed or "", result, …}, a result for each commit in their order:
+--     offset of the log entry = done
+--     or {"changed", current value or ""} | {"gone", tombstone} | {"early", due ms}
+--     or {"lost"}: there is no epoch, the server was emptied
+--     or {"failed", message}: the server refused it; those before and after it stand by themselves
+local LIVE, LOG, GONE, HISTORY, META = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local call, format = redis.call, string.format
+local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local known = redis.call('HMGET', KEYS[5], 'epoch', 'up_since', 'beat')
-if not known[1] then return {'lost', now} end
+local meta = call('HMGET', META, 'epoch', 'up_since', 'beat', 'offset', 'rows')
+local epoch, up_since, beat = meta[1], tonumber(meta[2] or '0'), tonumber(meta[3] or '0')
+local offset, rows = tonumber(meta[4] or '0'), tonumber(meta[5] or '0')
+local first, first_row = offset, rows
+local outage = tonumber(ARGV[3])
 
-local due = tonumber(ARGV[5])
-if due > 0 then
-  local duration = tonumber(ARGV[6])
-  if duration > 0 then
-    local outage = tonumber(ARGV[10])
-    -- an outage that no lease has reported yet: whoever renews first moves up_since
-    if now - tonumber(known[3] or '0') > outage then return {'early', now, now + outage} end
-    due = math.max(due, tonumber(known[2] or '0') + duration)
+-- where the arguments of a commit begin; the rows are the last
+local function commit(at)
+  if not epoch then return {'lost'} end
+
+  local due = tonumber(ARGV[at + 4])
+  if due > 0 then
+    local duration = tonumber(ARGV[at + 5])
+    if duration > 0 then
+      -- an outage that no lease has reported yet: whoever renews first moves up_since
+      if now - beat > outage then return {'early', now + outage} end
+      due = math.max(due, up_since + duration)
+    end
+    if now < due then return {'early', due} end
   end
-  if now < due then return {'early', now, due} end
-end
 
-local field, expected = ARGV[1], tonumber(ARGV[2])
-if field ~= '' then
-  local current = redis.call('HGET', KEYS[1], field)
-  local revision = current and tonumber(string.match(current, '^%d+')) or 0
-  if not current then
-    local tombstone = redis.call('HGET', KEYS[3], field)
-    if tombstone then return {'gone', now, tombstone} end
+  local field = ARGV[at]
+  if field ~= '' then
+    local current = call('HGET', LIVE, field)
+    local revision = current and tonumber(string.match(current, '^%d+')) or 0
+    if not current then
+      local tombstone = call('HGET', GONE, field)
+      if tombstone then return {'gone', tombstone} end
+    end
+    if revision ~= tonumber(ARGV[at + 1]) then return {'changed', current or ''} end
   end
-  if revision ~= expected then return {'changed', now, current or ''} end
+
+  local fields = {'e', ARGV[at + 3]}
+  for i = at + 8, at + 7 + ARGV[at + 7] do
+    rows = rows + 1
+    local key = call('XADD', HISTORY, '*', 'n', rows, 'r', ARGV[i])
+    fields[#fields + 1] = 'h'
+    fields[#fields + 1] = format('%.0f ', rows) .. key
+  end
+  offset = offset + 1
+  call('XADD', LOG, format('%.0f-0', offset), unpack(fields))
+  if field ~= '' then
+    if ARGV[at + 2] ~= '' then call('HSET', LIVE, field, ARGV[at + 2]) else call('HDEL', LIVE, field) end
+    if ARGV[at + 6] ~= '' then call('HSET', GONE, field, ARGV[at + 6]) end
+  end
+  return offset
 end
 
-local reply = {'done', now, 0}
-local fields = {'e', ARGV[4]}
-for i = 11, #ARGV do
-  local number = redis.call('HINCRBY', KEYS[5], 'rows', 1)
-  local key = redis.call('XADD', KEYS[4], '*', 'n', number, 'r', ARGV[i])
-  reply[#reply + 1] = number
-  reply[#reply + 1] = key
-  fields[#fields + 1] = 'h'
-  fields[#fields + 1] = string.format('%.0f ', number) .. key
-end
-
-local offset = redis.call('HINCRBY', KEYS[5], 'offset', 1)
-reply[3] = offset
-redis.call('XADD', KEYS[2], string.format('%.0f-0', offset), unpack(fields))
-if field ~= '' then
-  if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], field, ARGV[3]) else redis.call('HDEL', KEYS[1], field) end
-  if ARGV[7] ~= '' then redis.call('HSET', KEYS[3], field, ARGV[7]) end
-end
-
-if offset % 256 == 0 then
-  local bytes = redis.call('MEMORY', 'USAGE', KEYS[2])
-  local budget = tonumber(ARGV[8])
+local function trim()
+  local bytes, budget = call('MEMORY', 'USAGE', LOG), tonumber(ARGV[1])
   if bytes > budget then
-    local keep = math.floor(redis.call('XLEN', KEYS[2]) * budget / bytes * 0.9)
-    redis.call('XTRIM', KEYS[2], 'MAXLEN', '~', math.max(keep, tonumber(ARGV[9])))
+    local keep = math.floor(call('XLEN', LOG) * budget / bytes * 0.9)
+    call('XTRIM', LOG, 'MAXLEN', '~', math.max(keep, tonumber(ARGV[2])))
   end
+end
+
+local function message(failure)
+  return type(failure) == 'table' and failure.err or tostring(failure)
+end
+
+local reply = {now, ''}
+local at = 4
+while at <= #ARGV do
+  local ran, result = pcall(commit, at)
+  reply[#reply + 1] = ran and result or {'failed', message(result)}
+  at = at + 8 + ARGV[at + 7]
+end
+
+-- both also moved by what failed: a number is never given twice
+if rows > first_row then call('HSET', META, 'rows', format('%.0f', rows)) end
+if offset > first then call('HSET', META, 'offset', format('%.0f', offset)) end
+
+if math.floor(offset / 256) > math.floor(first / 256) then
+  local ran, failure = pcall(trim)
+  if not ran then reply[2] = message(failure) end
 end
 return reply

@@ -8,10 +8,9 @@ from importlib.resources import files
 from typing import Literal
 
 from msgspec import Struct
-from redis.exceptions import ResponseError
 
-from gateway.core.errors import Repairing
-from gateway.store.link import Reply, refused
+from gateway.core.errors import GatewayError, Repairing, StoreUnavailable
+from gateway.store.link import Reply
 
 
 class Commit(Struct, frozen=True, kw_only=True):
@@ -87,22 +86,18 @@ def split_value(value: bytes) -> tuple[int, bytes]:
     return int(revision), record
 
 
-def result_of(reply: Reply) -> Result:
-    """Return what ``commit.lua`` answered.
-
-    Raises:
-        Unavailable: It refused.
-    """
-    if isinstance(reply, ResponseError):
-        raise refused(reply) from reply
+def result_of(reply: Reply, time_ms: int) -> Result | GatewayError:
+    """Return what ``commit.lua`` answered to one commit at *time_ms*, an error if it refused."""
+    if isinstance(reply, int):
+        return Result("done", time_ms, offset=reply)
     match reply[0]:
-        case b"lost":
-            raise Repairing
-        case b"done":
-            return Result("done", reply[1], offset=reply[2])
         case b"changed":
-            return Result("changed", reply[1], current=reply[2])
+            return Result("changed", time_ms, current=reply[1])
         case b"gone":
-            return Result("gone", reply[1], current=reply[2])
+            return Result("gone", time_ms, current=reply[1])
+        case b"early":
+            return Result("early", time_ms, due_ms=reply[1])
+        case b"lost":
+            return Repairing()
         case _:
-            return Result("early", reply[1], due_ms=reply[2])
+            return StoreUnavailable(f"The store refused: {reply[1].decode()}.")

@@ -60,6 +60,7 @@ class Link:
             ),
         )
         self._lock = asyncio.Lock()
+        self._queued = 0  # who wait for it
 
     @property
     def is_connected(self) -> bool:
@@ -128,11 +129,17 @@ class Link:
 
     async def _begin(self, until_s: float) -> None:
         """Take the connection for oneself; waits behind a dead server do not add up."""
-        try:
-            async with asyncio.timeout_at(until_s):
-                await self._lock.acquire()
-        except TimeoutError:
-            raise StoreUnavailable from None
+        if self._lock.locked() or self._queued:
+            self._queued += 1
+            try:
+                async with asyncio.timeout_at(until_s):
+                    await self._lock.acquire()
+            except TimeoutError:
+                raise StoreUnavailable from None
+            finally:
+                self._queued -= 1
+        else:
+            await self._lock.acquire()  # at once
         if self._wire.is_connected:
             return
         try:

@@ -1,14 +1,14 @@
 """Following one partition's log: every entry once, in order, or word that history was lost.
 
-A follower owns a connection, since a blocked read blocks all behind it. Offsets are consecutive,
-so a gap is seen at once. After every reconnect it asks the log for the entry it knows, and with
-every read for the epoch: missing or different means that the server lost history (emptied,
-restarted, failed over, restored from a backup), and whoever follows has to load again.
+A follower owns a connection, since a blocked read blocks all behind it. A group of commits is one
+script, so a read that waits sees all of it. Offsets are consecutive, so a gap is seen at once.
+After every reconnect it asks the log for the entry it knows, and with every read for the epoch:
+missing or different means that the server lost history (emptied, restarted, failed over, restored
+from a backup), and whoever follows has to load again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Final
 
@@ -91,10 +91,7 @@ class Follower:
                 try:
                     if not (self._verified and self._link.is_connected):
                         await self._verify()
-                    found = await self._read(BLOCK_MS)
-                    if found:
-                        with suppress(Unavailable):  # what was found is read, and must be told
-                            found += await self._read(None)
+                    found = await self._read()
                 except Unavailable:
                     await asyncio.sleep(retry_s)
                     retry_s = min(2 * retry_s, RETRY_MAX_S)
@@ -122,24 +119,30 @@ class Follower:
             raise HistoryLost
         self._verified = True
 
-    async def _read(self, block_ms: int | None) -> list[Entry]:
-        block = ("BLOCK", block_ms) if block_ms is not None else ()
+    async def _read(self) -> list[Entry]:
+        after = f"{self.offset}-0"
         reply, epoch = await self._pipeline(
-            ("XREAD", *block, "COUNT", COUNT_MAX, "STREAMS", self._log, f"{self.offset}-0"),
+            ("XREAD", "BLOCK", BLOCK_MS, "COUNT", COUNT_MAX, "STREAMS", self._log, after),
             ("HGET", self._meta, "epoch"),  # after the read: what it returned is of this epoch
         )
         if epoch != self._epoch:
             raise HistoryLost
-        found = (
-            [_entry(entry_id, fields, self._number_of) for entry_id, fields in reply[0][1]]
-            if reply
-            else []
-        )
-        for entry in found:
-            if entry.offset != self.offset + 1:
+        found: list[Entry] = []
+        for entry_id, fields in reply[0][1] if reply else ():
+            offset = self.offset + 1
+            if entry_id != b"%d-0" % offset:
                 raise LogTrimmed
-            self.offset, self._known = entry.offset, entry.data
+            data = fields[1]
+            found.append(Entry(offset, data, self._rows(fields) if len(fields) > 2 else ()))  # noqa: PLR2004
+            self.offset, self._known = offset, data
         return found
+
+    def _rows(self, fields: list[bytes]) -> tuple[Row, ...]:
+        rows = []
+        for value in fields[3::2]:
+            number, _, key = value.decode().partition(" ")
+            rows.append(Row(self._number_of(int(number)), key))
+        return tuple(rows)
 
     async def _pipeline(self, *commands: Command) -> list[Reply]:
         replies = await self._link.pipeline(commands, answer_s=BLOCK_ANSWER_S)
@@ -152,11 +155,3 @@ class Follower:
 
 def _offset(entry_id: bytes) -> int:
     return int(entry_id.partition(b"-")[0])
-
-
-def _entry(entry_id: bytes, fields: list[bytes], number_of: Callable[[int], int]) -> Entry:
-    rows = []
-    for value in fields[3::2]:
-        number, _, key = value.decode().partition(" ")
-        rows.append(Row(number_of(int(number)), key))
-    return Entry(_offset(entry_id), fields[1], tuple(rows))

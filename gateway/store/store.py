@@ -1,42 +1,30 @@
-"""The store: group commit, load and history over Redis or Valkey.
+"""The store: commits, load and history over Redis or Valkey.
 
 Promises: a commit is atomic and answered once, with ``done``, with what stands there instead, or
-with an error that says whether it may have happened; nothing is repeated in secret. Commits of one
-moment travel in one pipeline: while one is on its way the next one fills, so waiting costs nothing
-when idle and little when busy.
+with an error that says whether it may have happened; nothing is repeated in secret.
 
-Not here: what to write (``core.session``), following the log (``log``), who owns what (``live``).
+Not here: what to write (``core.session``), how commits travel (``group``), following the log
+(``log``), who owns what (``live``).
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Final, Literal
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ResponseError
 
-from gateway.core.errors import (
-    GatewayError,
-    OutcomeUnknown,
-    Overloaded,
-    StoreUnavailable,
-)
-from gateway.metrics import OVERFLOWS
+from gateway.core.errors import GatewayError
 from gateway.store.clock import RedisClock
-from gateway.store.commit import Beat, Commit, Meta, Result, Script, result_of, split_value
+from gateway.store.commit import Beat, Commit, Meta, Result, Script, split_value
+from gateway.store.group import OUTAGE_MS, Group, Teller, run_scripts
 from gateway.store.keys import CLUSTER_PARTITIONS, Keys, keys, partition_of
-from gateway.store.link import ANSWER_S, Command, Link, Reply, refused
+from gateway.store.link import Command, Link, Reply, refused
 
 SCHEMA: Final = 1  # of the keys; a newer one in the store refuses the start
-LOG_BYTES_MAX: Final = 256 << 20  # a partition's log is trimmed to about this much
-LOG_ENTRIES_MIN: Final = 10_000  # but never below this many entries
 HISTORY_ROWS_MAX: Final = 100_000  # rows kept, and for
 HISTORY_AGE_MS: Final = 7 * 86_400_000
 GONE_MAX: Final = 200_000  # tombstones kept, and for
 GONE_AGE_MS: Final = 24 * 3_600_000
-QUEUE_MAX: Final = 10_000  # commits waiting; one more is refused with Overloaded
-BATCH_MAX: Final = 256  # commits in one pipeline: about 3 ms of the server's time
-OUTAGE_MS: Final = 4_000  # if no node renewed its lease for this long (RENEW_S), all were down
 FORGET_COUNT: Final = 1_000  # tombstones removed by one command
 SCAN_COUNT: Final = 1_000  # fields a HSCAN step
 FULL_SHARE: Final = 0.9  # of maxmemory; above it opens are refused
@@ -66,14 +54,11 @@ class Store:
         self._wanted_partitions = partitions
         self._prefix = prefix
         self._url = url
-        self._commit, self._lease = Script("commit.lua"), Script("lease.lua")
-        self._epoch = Script("epoch.lua")
+        self._lease, self._epoch = Script("lease.lua"), Script("epoch.lua")
         self._writer = Link(url, f"{prefix}-commit")
         self._reader = Link(url, f"{prefix}-read")
         self._pulse = Link(url, f"{prefix}-lease")
-        self._queue: deque[tuple[Command, asyncio.Future[Reply]]] = deque()
-        self._wake = asyncio.Event()
-        self._ended = False
+        self._group = Group(self._writer, clock)
         self.is_full = False
         self.secret = b""
         self.keys: tuple[Keys, ...] = ()
@@ -129,111 +114,33 @@ class Store:
             )
         self.partitions, self.secret = int(partitions), secret
         self.keys = tuple(keys(self._prefix, number) for number in range(self.partitions))
+        self._group.keys = self.keys
         epochs: list[Command] = [("HSETNX", part.meta, "epoch", token()[:8]) for part in self.keys]
         _raise_first(await self._reader.pipeline(epochs))
 
     # --- writes
 
-    async def commit(self, partition: int, commit: Commit) -> Result:
+    def commit(
+        self, partition: int, commit: Commit, teller: Teller | None = None
+    ) -> asyncio.Future[Result]:
         """Write *commit*, together with all others of this moment.
 
+        Args:
+            partition: Where.
+            commit: What.
+            teller: Gives the answer if it is done, now or later; without it that is at once.
+
         Raises:
-            Overloaded: ``QUEUE_MAX`` commits wait already; nothing was done.
-            StoreUnavailable: The server cannot be reached; nothing was done.
+            Overloaded: Too many commits wait already; nothing was done.
+            StoreUnavailable: The server cannot be reached or refused it; nothing was done.
             Repairing: The server has lost its data; nothing was done.
             OutcomeUnknown: It was sent and no answer came.
         """
-        if self._ended:
-            raise StoreUnavailable
-        if len(self._queue) >= QUEUE_MAX:
-            OVERFLOWS.labels("commits").inc()
-            raise Overloaded
-        part = self.keys[partition]
-        command: Command = (
-            "EVALSHA",
-            self._commit.sha,
-            5,
-            part.live,
-            part.log,
-            part.gone,
-            part.history,
-            part.meta,
-            commit.field,
-            commit.expected,
-            commit.value,
-            commit.entry,
-            commit.not_before_ms,
-            commit.amnesty_ms,
-            commit.tombstone,
-            LOG_BYTES_MAX,
-            LOG_ENTRIES_MIN,
-            OUTAGE_MS,
-            *commit.rows,
-        )
-        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._queue.append((command, answer))
-        self._wake.set()
-        return result_of(await answer)
+        return self._group.commit(partition, commit, teller)
 
     async def run(self) -> None:
-        """Send what waits, one pipeline after the other, for ever."""
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._queue:
-                    batch = [self._queue.popleft() for _ in range(min(BATCH_MAX, len(self._queue)))]
-                    waiting = [(command, answer) for command, answer in batch if not answer.done()]
-                    if waiting:
-                        await self._send(waiting)
-        finally:
-            self._ended = True
-            self._refuse_waiting()
-
-    def _refuse_waiting(self) -> None:
-        while self._queue:
-            _, answer = self._queue.popleft()
-            if not answer.done():
-                answer.set_exception(StoreUnavailable())
-
-    async def _send(self, batch: list[tuple[Command, asyncio.Future[Reply]]]) -> None:
-        sent_ms = self.clock.monotonic_ms()
-        failure: type[GatewayError] = OutcomeUnknown
-        replies: list[Reply] = []
-        try:
-            replies = await self._pipeline(
-                self._writer, self._commit, [command for command, _ in batch]
-            )
-        except GatewayError as error:
-            failure = type(error)
-        finally:  # also when cancelled: nobody may wait for ever
-            if not replies:
-                for _, answer in batch:
-                    if not answer.done():
-                        answer.set_exception(failure())
-        received_ms = self.clock.monotonic_ms()
-        if not replies:
-            if received_ms - sent_ms >= ANSWER_S * 1000:  # who waits behind a hung server hears so
-                self._refuse_waiting()
-            return
-        for (_, answer), reply in zip(batch, replies, strict=True):
-            if isinstance(reply, list):
-                self.clock.sample(sent_ms, received_ms, reply[1])
-            if not answer.done():
-                answer.set_result(reply)
-
-    async def _pipeline(self, link: Link, script: Script, commands: list[Command]) -> list[Reply]:
-        replies = await link.pipeline(commands)
-        unknown = [
-            number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)
-        ]
-        if unknown:  # a restarted or flushed server: these were not run, so they may be sent again
-            again: list[Command] = [
-                ("EVAL", script.text, *commands[number][2:]) for number in unknown
-            ]
-            for number, reply in zip(unknown, await link.pipeline(again), strict=True):
-                replies[number] = reply
-        return replies
+        """Send what is committed, for ever."""
+        await self._group.run()
 
     async def beat(self, node_id: str, announcement: bytes) -> Beat:
         """Renew *node_id*'s lease; a silence of all nodes above ``OUTAGE_MS`` moves ``up_since``.
@@ -248,7 +155,7 @@ class Store:
             commands.append(("EVALSHA", *scope, named, announcement, OUTAGE_MS))
         await self._pulse.connect()
         sent_ms = self.clock.monotonic_ms()
-        [reply, *_] = _raise_first(await self._pipeline(self._pulse, self._lease, commands))
+        [reply, *_] = _raise_first(await run_scripts(self._pulse, self._lease, commands))
         self.clock.sample(sent_ms, self.clock.monotonic_ms(), reply[0])
         nodes = {}
         for node, lease in zip(reply[2::2], reply[3::2], strict=True):
@@ -267,7 +174,7 @@ class Store:
         """Replace the epoch *lost* by *fresh*, unless somebody did; return the one that holds."""
         meta = self.keys[partition].meta
         command: Command = ("EVALSHA", self._epoch.sha, 1, meta, lost, fresh)
-        [epoch] = _raise_first(await self._pipeline(self._reader, self._epoch, [command]))
+        [epoch] = _raise_first(await run_scripts(self._reader, self._epoch, [command]))
         return bytes(epoch).decode()
 
     async def reserve_numbers(self, partition: int, count: int) -> range:
@@ -376,6 +283,8 @@ def _raise_first(replies: list[Reply]) -> list[Reply]:
     for reply in replies:
         if isinstance(reply, ResponseError):
             raise refused(reply) from reply
+        if isinstance(reply, GatewayError):
+            raise reply
     return replies
 
 

@@ -16,8 +16,8 @@ from gateway.live.channel import Trimmed
 from gateway.live.delivery import Restart, SnapshotPage, Tick
 from gateway.live.hub import Notice
 from gateway.node import Node
+from gateway.store import group as group_module
 from gateway.store import log as log_module
-from gateway.store import store as store_module
 from gateway.store.commit import Commit
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import blank, running_node
@@ -110,8 +110,8 @@ async def test_missed_tells_all_between_two_positions(
 
 async def test_trimmed_log_cannot_be_replayed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """A position before the log's first entry gets a snapshot and is told why."""
-    monkeypatch.setattr(store_module, "LOG_BYTES_MAX", 1)
-    monkeypatch.setattr(store_module, "LOG_ENTRIES_MIN", 10)
+    monkeypatch.setattr(group_module, "LOG_BYTES_MAX", 1)
+    monkeypatch.setattr(group_module, "LOG_ENTRIES_MIN", 10)
     since = node.mirror.position(ALL.hash32)
     await node.open(blank("s"))
     entry = b'{"kind":"a","at":1,"active":{}}'
@@ -126,8 +126,8 @@ async def test_node_that_was_away_too_long_loads_again(
     valkey: EmbeddedValkey, prefix: str, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the log was trimmed past a node, its watchers start over, its sockets look again."""
-    monkeypatch.setattr(store_module, "LOG_BYTES_MAX", 1)
-    monkeypatch.setattr(store_module, "LOG_ENTRIES_MIN", 10)
+    monkeypatch.setattr(group_module, "LOG_BYTES_MAX", 1)
+    monkeypatch.setattr(group_module, "LOG_ENTRIES_MIN", 10)
     async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix, "b") as away:
         session = await node.open(blank("s"))
         await away.reached(node.mirror.position())

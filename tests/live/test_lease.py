@@ -7,7 +7,8 @@ import pytest_asyncio
 from gateway.live.lease import DEAD_AFTER_MS, RENEW_S, WATCH_S, Lease, rank
 from gateway.store.clock import RedisClock
 from gateway.store.embedded import EmbeddedValkey
-from gateway.store.store import OUTAGE_MS, Store
+from gateway.store.group import OUTAGE_MS
+from gateway.store.store import Store
 from tests.nodes import open_store
 
 

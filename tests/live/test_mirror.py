@@ -1,6 +1,5 @@
 """Mirror: everything open, indexed, at a position; equal to the fold of the log."""
 
-import asyncio
 import random
 from collections.abc import Iterator
 
@@ -362,37 +361,3 @@ def test_rendering_is_kept_until_the_session_changes() -> None:
 
     assert b"Bob" in mirror.rendered(mirror.sessions["s"], full=False)
     assert mirror.rendered(old, full=False) == first
-
-
-async def test_waiter_goes_on_when_its_position_has_come() -> None:
-    """Who waits for a position waits for all of it, and leaves nothing behind."""
-    log, mirror = Log(), Mirror(1)
-    waiting = [
-        asyncio.create_task(mirror.reached(mirror.after_offset(0, offset))) for offset in (0, 1, 2)
-    ]
-    await asyncio.sleep(0)
-
-    assert [task.done() for task in waiting] == [True, False, False]
-
-    log.open("s")
-    log.play(mirror)
-    mirror.wake()
-    await asyncio.sleep(0)
-
-    assert [task.done() for task in waiting] == [True, True, False]
-
-    waiting[2].cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-
-    assert not mirror._waiters  # noqa: SLF001
-
-
-async def test_waiter_of_another_epoch_goes_on() -> None:
-    """A position that can never come does not keep anybody once history was lost."""
-    mirror = Mirror(1)
-    waiting = asyncio.create_task(mirror.reached(mirror.after_offset(0, 9)))
-    await asyncio.sleep(0)
-    mirror.epochs[0] = "other"
-    mirror.wake()
-
-    await waiting

@@ -20,8 +20,10 @@ from gateway.core.errors import (
     Unavailable,
 )
 from gateway.core.model import Session
+from gateway.live import waiting as waiting_module
 from gateway.live import writer as writer_module
 from gateway.node import Node
+from gateway.store import group as group_module
 from gateway.store.commit import Commit, Result
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import blank, running_node
@@ -129,6 +131,7 @@ async def test_unknown_outcome_is_told_in_time(
     valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the store stays silent the caller hears so, and the same op finds out later."""
+    monkeypatch.setattr(group_module, "ANSWER_S", 200 * MS)
     monkeypatch.setattr(writer_module, "OUTCOME_S", 300 * MS)
     async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
         await node.open(blank("s"))
@@ -148,7 +151,7 @@ async def test_done_write_is_never_an_error(
     valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A commit that is done and not seen in time is a success all the same."""
-    monkeypatch.setattr(writer_module, "SEEN_S", 100 * MS)
+    monkeypatch.setattr(waiting_module, "SEEN_S", 100 * MS)
     async with running_node(valkey.url, prefix) as node:
         await node.open(blank("s"))
         apply = node.mirror.apply
@@ -185,7 +188,7 @@ async def test_endless_conflict_is_told(node: Node, monkeypatch: pytest.MonkeyPa
     commit = node.store.commit
     tries = 0
 
-    async def late(partition: int, wanted: Commit) -> Result:
+    async def late(partition: int, wanted: Commit, _: object) -> Result:
         nonlocal tries
         tries += 1
         value, _ = await node.store.read(partition, "s")

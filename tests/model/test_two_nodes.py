@@ -308,7 +308,7 @@ class TwoNodes(RuleBasedStateMachine):
         """Let both nodes reach what the store has."""
         last = (await self.nodes[0].store.meta(0)).offset
         for node in self.nodes:
-            await node.mirror.reached(node.mirror.after_offset(0, last))
+            await node.mirror.waiting.offset(0, last)
 
     # --- invariants
 

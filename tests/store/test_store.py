@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.core.errors import Overloaded, Repairing, StoreUnavailable, Unavailable
+from gateway.store import group as group_module
 from gateway.store import store as store_module
 from gateway.store.commit import Commit, Result
 from gateway.store.embedded import EmbeddedValkey
@@ -200,7 +201,7 @@ async def test_forgotten_scripts_are_unseen(store: Store) -> None:
 
 async def test_full_queue_refuses_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commits over the bound are refused, those within it are done."""
-    monkeypatch.setattr(store_module, "QUEUE_MAX", 10)
+    monkeypatch.setattr(group_module, "QUEUE_MAX", 10)
     results = await asyncio.gather(
         *(commit(store, write(f"s{n}", 0)) for n in range(15)), return_exceptions=True
     )
@@ -231,7 +232,7 @@ async def test_commits_after_the_end_are_refused(valkey: EmbeddedValkey, prefix:
     async with Proxy(valkey.url) as proxy:
         async with open_store(proxy.url, prefix) as store, proxy.stalled():
             waiting = [asyncio.ensure_future(commit(store, write(f"s{n}", 0))) for n in range(3)]
-            await eventually(lambda: not store._queue)  # noqa: SLF001
+            await eventually(lambda: not store._group._queue)  # noqa: SLF001
             waiting.append(asyncio.ensure_future(commit(store, write("last", 0))))
             await asyncio.sleep(0)
         results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -245,8 +246,8 @@ async def test_log_is_trimmed_by_bytes_but_keeps_a_minimum(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log stays near its budget, and never falls below the entries that a resume may need."""
-    monkeypatch.setattr(store_module, "LOG_BYTES_MAX", 100_000)
-    monkeypatch.setattr(store_module, "LOG_ENTRIES_MIN", 300)
+    monkeypatch.setattr(group_module, "LOG_BYTES_MAX", 100_000)
+    monkeypatch.setattr(group_module, "LOG_ENTRIES_MIN", 300)
 
     async def fill(count: int, entry: bytes) -> int:
         for _ in range(count // 64):
@@ -257,7 +258,7 @@ async def test_log_is_trimmed_by_bytes_but_keeps_a_minimum(
     assert await fill(512, b"x" * 10) == 512
     assert 300 <= await fill(2_048, b"x" * 1_000) < 900
 
-    monkeypatch.setattr(store_module, "LOG_ENTRIES_MIN", 10)
+    monkeypatch.setattr(group_module, "LOG_ENTRIES_MIN", 10)
 
     assert await fill(512, b"x" * 1_000) < 400
 
@@ -356,7 +357,7 @@ async def test_busy_group_keeps_each_answer_with_its_commit(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In pipelines of many commits each caller gets the answer to its own."""
-    monkeypatch.setattr(store_module, "BATCH_MAX", 7)
+    monkeypatch.setattr(group_module, "BATCH_MAX", 7)
     await asyncio.gather(*(commit(store, write(f"s{n}", 0)) for n in range(0, 100, 2)))
     results = await asyncio.gather(*(commit(store, write(f"s{n}", 0)) for n in range(100)))
 
@@ -369,7 +370,7 @@ async def test_cancelled_commit_is_not_sent(valkey: EmbeddedValkey, prefix: str)
         await commit(store, write("s", 0))
         async with proxy.stalled():
             first = asyncio.ensure_future(commit(store, write("first", 0)))
-            await eventually(lambda: first.done() or not store._queue, within=100 * MS)  # noqa: SLF001
+            await eventually(lambda: first.done() or not store._group._queue, within=100 * MS)  # noqa: SLF001
             second = asyncio.ensure_future(commit(store, write("second", 0)))
             await asyncio.sleep(0)
             second.cancel()

@@ -1,0 +1,51 @@
+"""Turns: commands of one session are done one after the other, in the order they came."""
+
+import asyncio
+from collections import deque
+
+
+class Turns:
+    """Who is at work on which session, and who comes next."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, deque[asyncio.Future[None]] | None] = {}
+
+    def __len__(self) -> int:
+        """Return at how many sessions somebody is at work."""
+        return len(self._queues)
+
+    def take(self, session_id: str) -> bool:
+        """Take the turn if nobody has it; return whether it was taken."""
+        if session_id in self._queues:
+            return False
+        self._queues[session_id] = None
+        return True
+
+    async def wait(self, session_id: str, within_s: float) -> None:
+        """Wait for the turn behind all who came before.
+
+        Raises:
+            TimeoutError: It did not come.
+        """
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue = self._queues.get(session_id)
+        if queue is None:
+            queue = self._queues[session_id] = deque()
+        queue.append(turn)
+        try:
+            async with asyncio.timeout(within_s):
+                await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():  # it came in this very moment
+                self.end(session_id)
+            raise
+
+    def end(self, session_id: str) -> None:
+        """Give the turn to the next one."""
+        queue = self._queues[session_id]
+        while queue:
+            turn = queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._queues[session_id]

@@ -1,0 +1,220 @@
+"""Group commit: commits of one moment travel together, in one script a partition.
+
+While one group is on its way the next one fills, so waiting costs nothing when idle and little
+when busy. Each commit is done or refused by itself, and its answer says which.
+
+Promises: who commits hears within ``QUEUE_S`` and ``ANSWER_S`` together, whatever the server does;
+nothing is sent twice unless the server said that it did not run it; a commit whose caller went away
+before it was sent is left out.
+
+Not here: what to write (``core.session``), what to do about an answer (``live.writer``).
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from gateway.core.errors import GatewayError, OutcomeUnknown, Overloaded, StoreUnavailable
+from gateway.metrics import OVERFLOWS
+from gateway.store.clock import RedisClock
+from gateway.store.commit import Commit, Result, Script, result_of
+from gateway.store.keys import Keys
+from gateway.store.link import ANSWER_S, Command, Link, Reply, refused
+
+LOG_BYTES_MAX: Final = 256 << 20  # a partition's log is trimmed to about this much
+LOG_ENTRIES_MIN: Final = 10_000  # but never below this many entries
+OUTAGE_MS: Final = 4_000  # if no node renewed its lease for this long (RENEW_S), all were down
+QUEUE_MAX: Final = 10_000  # commits waiting; one more is refused with Overloaded
+QUEUE_S: Final = 1.0  # a commit that waited longer for its turn to be sent is refused
+BATCH_MAX: Final = 256  # commits sent at once: about 3 ms of the server's time
+BATCH_BYTES_MAX: Final = 1 << 20  # of records and entries sent at once, and one commit more
+
+log = logging.getLogger(__name__)
+
+Answer = asyncio.Future[Result]
+Teller = Callable[[int, Result, Answer], None]
+"""Gives a done commit of a partition its answer, now or later."""
+
+Waiting = tuple[int, Commit, Answer, float, Teller | None]
+"""A commit on its way: where, what, its answer, since when (the loop's seconds), who tells."""
+
+
+class Group:
+    """The commits of one node.
+
+    Args:
+        link: A connection of their own.
+        clock: Told Redis time by every answer.
+    """
+
+    def __init__(self, link: Link, clock: RedisClock) -> None:
+        self.keys: Sequence[Keys] = ()  # by partition
+        self._link = link
+        self._clock = clock
+        self._script = Script("commit.lua")
+        self._queue: deque[Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._ended = False
+
+    def commit(self, partition: int, commit: Commit, teller: Teller | None = None) -> Answer:
+        """Write *commit*, together with all others of this moment; see ``Store.commit``.
+
+        Raises:
+            Overloaded: ``QUEUE_MAX`` commits wait already; nothing was done.
+            StoreUnavailable: The server cannot be reached or refused it; nothing was done.
+            Repairing: The server has lost its data; nothing was done.
+            OutcomeUnknown: It was sent and no answer came.
+        """
+        if self._ended:
+            raise StoreUnavailable
+        if len(self._queue) >= QUEUE_MAX:
+            OVERFLOWS.labels("commits").inc()
+            raise Overloaded
+        loop = asyncio.get_running_loop()
+        answer: Answer = loop.create_future()
+        self._queue.append((partition, commit, answer, loop.time(), teller))
+        self._wake.set()
+        return answer
+
+    async def run(self) -> None:
+        """Send what waits, one group after the other, for ever."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    await self._send(self._take())
+        finally:
+            self._ended = True
+            self._refuse_waiting()
+
+    def _take(self) -> dict[int, list[Waiting]]:
+        """Take the next group off the queue, by partition; it may turn out to be empty."""
+        group: dict[int, list[Waiting]] = {}
+        too_old_s = asyncio.get_running_loop().time() - QUEUE_S
+        count, size = 0, 0
+        while self._queue and count < BATCH_MAX and size < BATCH_BYTES_MAX:
+            waiting = self._queue.popleft()
+            partition, commit, answer, since_s, _ = waiting
+            if answer.done():  # who asked has gone
+                continue
+            if since_s < too_old_s:
+                answer.set_exception(StoreUnavailable())
+                continue
+            count += 1
+            size += len(commit.entry) + len(commit.value) + len(commit.tombstone)
+            group.setdefault(partition, []).append(waiting)
+        return group
+
+    def _refuse_waiting(self) -> None:
+        while self._queue:
+            answer = self._queue.popleft()[2]
+            if not answer.done():
+                answer.set_exception(StoreUnavailable())
+
+    async def _send(self, group: dict[int, list[Waiting]]) -> None:
+        if not group:
+            return
+        sent_ms = self._clock.monotonic_ms()
+        failure: Callable[[], GatewayError] = OutcomeUnknown
+        replies: list[Reply] = []
+        try:
+            replies = await run_scripts(
+                self._link,
+                self._script,
+                [self._command(partition, batch) for partition, batch in group.items()],
+            )
+        except GatewayError as error:
+            failure = type(error)
+        finally:  # also when cancelled: nobody may wait for ever
+            if not replies:
+                for batch in group.values():
+                    _fail(batch, failure)
+        received_ms = self._clock.monotonic_ms()
+        if not replies:
+            if received_ms - sent_ms >= ANSWER_S * 1000:  # who waits behind a hung server hears so
+                self._refuse_waiting()
+            return
+        for batch, reply in zip(group.values(), replies, strict=True):
+            if isinstance(reply, ResponseError):  # before it ran: nothing was done
+                _fail(batch, partial(refused, reply))
+                continue
+            if isinstance(reply, GatewayError):
+                _fail(batch, type(reply))
+                continue
+            self._clock.sample(sent_ms, received_ms, reply[0])
+            if reply[1]:
+                log.warning("the log could not be trimmed: %s", reply[1].decode())
+            _tell(batch, reply)
+
+    def _command(self, partition: int, batch: list[Waiting]) -> Command:
+        keys = self.keys[partition]
+        command: list[str | bytes | int] = [
+            *("EVALSHA", self._script.sha, 5),
+            *(keys.live, keys.log, keys.gone, keys.history, keys.meta),
+            *(LOG_BYTES_MAX, LOG_ENTRIES_MIN, OUTAGE_MS),
+        ]
+        for _, commit, *_ in batch:
+            command += (
+                commit.field,
+                commit.expected,
+                commit.value,
+                commit.entry,
+                commit.not_before_ms,
+                commit.amnesty_ms,
+                commit.tombstone,
+                len(commit.rows),
+                *commit.rows,
+            )
+        return command
+
+
+async def run_scripts(link: Link, script: Script, commands: list[Command]) -> list[Reply]:
+    """Send calls of *script*; a server that does not know it (any more) is told it.
+
+    Returns:
+        A reply for each; errors are values: a ``ResponseError`` of the server, or ours when the
+        second try of that call failed.
+
+    Raises:
+        StoreUnavailable: Nothing was sent.
+        OutcomeUnknown: Not all replies came; any of the calls may have run.
+    """
+    until_s = asyncio.get_running_loop().time() + ANSWER_S
+    replies = await link.pipeline(commands, answer_s=ANSWER_S)
+    unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if unknown:  # a restarted or flushed server: these were not run, so they may be sent again
+        again: list[Command] = [("EVAL", script.text, *commands[number][2:]) for number in unknown]
+        left_s = until_s - asyncio.get_running_loop().time()
+        try:
+            answers = await link.pipeline(again, answer_s=left_s)
+        except GatewayError as error:
+            answers = [error] * len(again)
+        for number, answer in zip(unknown, answers, strict=True):
+            replies[number] = answer
+    return replies
+
+
+def _fail(batch: list[Waiting], failure: Callable[[], GatewayError]) -> None:
+    for _, _, answer, *_ in batch:
+        if not answer.done():
+            answer.set_exception(failure())
+
+
+def _tell(batch: list[Waiting], reply: Reply) -> None:
+    time_ms = reply[0]
+    for number, (partition, _, answer, _, teller) in enumerate(batch, 2):
+        if answer.done():
+            continue
+        result = result_of(reply[number], time_ms)
+        if isinstance(result, GatewayError):
+            answer.set_exception(result)
+        elif teller and result.status == "done":
+            teller(partition, result, answer)
+        else:
+            answer.set_result(result)
