@@ -12,7 +12,7 @@ Not here: the decision (``core.session``), the write (``node``), the loop's pare
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -28,11 +28,13 @@ from gateway.store.clock import RedisClock
 OTHERS_AFTER_MS: Final = 50  # the head start of the node that should act
 RETRY_MS: Final = 250  # after the store failed
 CONCURRENT: Final = 512  # expiries on their way at once; two pipelines full
-STALE_MAX: Final = 1_024  # stale deadlines kept before the heap is swept
+STALE_MAX: Final = 1_024  # stale deadlines kept before the heaps are swept
 WAIT_MAX_S: Final = 1.0  # a clock that stepped is noticed within this
+_PLACES: Final = {kind: place for place, kind in enumerate(Deadline)}
+_NOTHING: Final = (0,) * len(_PLACES)
 
 
-class Due(Struct, frozen=True, order=True):
+class Due(Struct, frozen=True, order=True, gc=False):
     """One deadline: when to act, and what was seen."""
 
     act_at: int
@@ -48,6 +50,9 @@ Expirer = Callable[[Due], Awaitable[int | None]]
 class Closer:
     """Fires deadlines.
 
+    What is kept a session holds nothing that Python's collector follows: it would stop everything
+    for half a second when there are a hundred thousand.
+
     Args:
         mirror: Where the sessions are.
         clock: Redis time.
@@ -60,8 +65,9 @@ class Closer:
         self._clock = clock
         self._lease = lease
         self._expire = expire
-        self._heap: list[Due] = []
-        self._noted: dict[str, dict[Deadline, int]] = {}
+        self._heap: list[Due] = []  # not looked at yet, or this node's
+        self._others: list[Due] = []  # those of other nodes, should they be late
+        self._noted: dict[str, tuple[int, ...]] = {}  # by session: when, by kind; 0 is not
         self._wake = asyncio.Event()
 
     def note(self, session: Session) -> None:
@@ -70,25 +76,30 @@ class Closer:
         if not live:
             self._noted.pop(session.id, None)
             return
-        known = self._noted.get(session.id, {})
-        self._noted[session.id] = {kind: at for kind, at, _ in live}
+        known = self._noted.get(session.id, _NOTHING)
+        noted = [0] * len(_PLACES)
         for kind, at, amnesty_ms in live:
-            if known.get(kind) != at:
+            place = _PLACES[kind]
+            noted[place] = at
+            if known[place] != at:
                 self._push(Due(at, session.id, kind, at, amnesty_ms))
-        if len(self._heap) > STALE_MAX and len(self._heap) > 8 * len(self._noted):
-            self._heap = [due for due in self._heap if self._stands(due)]
-            heapify(self._heap)
+        self._noted[session.id] = tuple(noted)
+        if self._size() > STALE_MAX and self._size() > 8 * len(self._noted):
+            for heap in (self._heap, self._others):
+                heap[:] = filter(self._stands, heap)
+                heapify(heap)
 
     def reload(self) -> None:
         """Start over from the mirror."""
         self._heap.clear()
+        self._others.clear()
         self._noted.clear()
         for session in self._mirror.sessions.values():
             self.note(session)
 
     def next_ms(self) -> int | None:
         """Return when the next deadline is due, in milliseconds of Redis time."""
-        return self._heap[0].act_at if self._heap else None
+        return min((heap[0].act_at for heap in (self._heap, self._others) if heap), default=None)
 
     async def run(self) -> None:
         """Fire deadlines for ever."""
@@ -111,30 +122,33 @@ class Closer:
         if self._clock.is_frozen:
             await asyncio.sleep(RETRY_MS / 1000)
             return
-        due = self._due(now_ms)
-        workers = min(CONCURRENT, len(due))
-        queue = iter(due)
         async with asyncio.TaskGroup() as group:
-            for _ in range(workers):
-                group.create_task(self._work(queue, now_ms))
+            for _ in range(CONCURRENT):
+                due = self._next(now_ms)
+                if due is None:
+                    break
+                group.create_task(self._work(due, now_ms))
 
-    def _due(self, now_ms: int) -> list[Due]:
-        """Take what is due off the heap; in a crowd each node does its own part first."""
-        mine: list[Due] = []
-        others: list[Due] = []
-        while self._heap and self._heap[0].act_at <= now_ms:
-            due = heappop(self._heap)
+    def _next(self, now_ms: int) -> Due | None:
+        """Take what is due off the heaps; in a crowd each node does its own part first."""
+        return self._next_of(self._heap, now_ms) or self._next_of(self._others, now_ms)
+
+    def _next_of(self, heap: list[Due], now_ms: int) -> Due | None:
+        while heap and heap[0].act_at <= now_ms:
+            due = heappop(heap)
             if not self._stands(due):
                 continue
             act_at, is_mine = self._turn(due, now_ms)
-            if act_at > now_ms:
-                heappush(self._heap, Due(act_at, *due_facts(due)))
-            else:
-                (mine if is_mine else others).append(due)
-        return mine + others
+            if act_at <= now_ms and (is_mine or heap is self._others):
+                return due
+            heappush(self._heap if is_mine else self._others, Due(act_at, *due_facts(due)))
+        return None
 
     def _stands(self, due: Due) -> bool:
-        return self._noted.get(due.session_id, {}).get(due.kind) == due.at
+        return self._noted.get(due.session_id, _NOTHING)[_PLACES[due.kind]] == due.at
+
+    def _size(self) -> int:
+        return len(self._heap) + len(self._others)
 
     def _turn(self, due: Due, now_ms: int) -> tuple[int, bool]:
         """Return when this node should act, and whether it is the one that should."""
@@ -143,23 +157,29 @@ class Closer:
             if not self._lease.is_fresh:
                 return now_ms + RETRY_MS, False
             at = max(at, self._lease.up_since_ms + due.amnesty_ms)
-        session = self._mirror.sessions[due.session_id]
-        owner = session.connection.node if session.connection and session.is_connected else ""
-        if owner not in self._lease.live:
-            owner = rank(due.session_id, self._lease.live)
-        is_mine = owner == self._lease.node_id
+        is_mine = self._is_mine(due.session_id)
         return (at if is_mine else at + OTHERS_AFTER_MS), is_mine
 
-    async def _work(self, queue: Iterator[Due], now_ms: int) -> None:
-        for due in queue:
-            if not self._stands(due):  # another node was faster while this one waited here
-                continue
+    def _is_mine(self, session_id: str) -> bool:
+        live = self._lease.live
+        if len(live) == 1:  # this node's alone
+            return True
+        session = self._mirror.sessions[session_id]
+        owner = session.connection.node if session.connection and session.is_connected else ""
+        if owner not in live:
+            owner = rank(session_id, live)
+        return owner == self._lease.node_id
+
+    async def _work(self, first: Due, now_ms: int) -> None:
+        due: Due | None = first
+        while due is not None:
             try:
                 again_at = await self._expire(due)
             except GatewayError:
                 again_at = None
             if self._stands(due):  # also when nothing was refused: a deadline is never forgotten
                 self._push(Due(again_at or now_ms + RETRY_MS, *due_facts(due)))
+            due = self._next(now_ms)
 
     def _push(self, due: Due) -> None:
         heappush(self._heap, due)

@@ -63,7 +63,7 @@ class TooEarly(Exception):
         self.due_ms = due_ms
 
 
-class _Work(Struct):
+class _Work(Struct, gc=False):
     """A command on its way, and what has come of it.
 
     Args:

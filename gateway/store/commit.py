@@ -13,7 +13,7 @@ from gateway.core.errors import GatewayError, Repairing, StoreUnavailable
 from gateway.store.link import Reply
 
 
-class Commit(Struct, frozen=True, kw_only=True):
+class Commit(Struct, frozen=True, kw_only=True, gc=False):
     """One write, see ``commit.lua``.
 
     Args:
@@ -37,7 +37,7 @@ class Commit(Struct, frozen=True, kw_only=True):
     rows: tuple[bytes, ...] = ()
 
 
-class Result(Struct, frozen=True):
+class Result(Struct, frozen=True, gc=False):
     """What became of a commit.
 
     Args:

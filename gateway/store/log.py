@@ -26,14 +26,14 @@ RETRY_FIRST_S: Final = 0.05  # before the first reconnect; doubles
 RETRY_MAX_S: Final = 1.0  # between two reconnects
 
 
-class Row(Struct, frozen=True):
+class Row(Struct, frozen=True, gc=False):
     """What a commit gave its history row: a number never reused, and its place in the stream."""
 
     number: int
     key: str
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, gc=False):
     """One entry of the log.
 
     Args:
