@@ -47,7 +47,7 @@ from gateway.store.commit import Commit, split_value
 from gateway.store.group import Teller
 from gateway.store.store import Store
 
-ATTEMPTS: Final = 5  # decisions on a record that others keep changing
+ATTEMPTS: Final = 16  # decisions on a record that others keep changing; of two, each wins half
 OUTCOME_S: Final = 3.0  # to find out what became of a write without an answer
 RETRY_S: Final = 0.1  # between two tries of that
 NUMBERS: Final = 256  # session numbers reserved at once
@@ -106,7 +106,7 @@ class Writer:
         self._boot = boot
         self._serial = 0
         self._numbers: dict[int, deque[int]] = {}
-        self._numbering = asyncio.Lock()
+        self._reserving: dict[int, asyncio.Event] = {}
 
     async def write(
         self, session_id: str, held: list[Reported], command: AnyCommand | None, op: str
@@ -212,7 +212,7 @@ class Writer:
 
         Raises:
             LimitExceeded: The body would be over 16 KiB.
-            Conflict: Others were faster five times.
+            Conflict: Others were faster each time.
             GatewayError: As :meth:`apply`.
         """
         document = Document(kind=kind, key=key)
@@ -267,12 +267,23 @@ class Writer:
         try:
             async with asyncio.timeout(OUTCOME_S):
                 while not numbers:
-                    async with self._numbering:
-                        if not numbers:
-                            numbers.extend(await self.store.reserve_numbers(partition, NUMBERS))
+                    await self._reserve(partition)
         except TimeoutError:
             raise StoreUnavailable from None
         return numbers.popleft()
+
+    async def _reserve(self, partition: int) -> None:
+        """Get more numbers, once for all who want one: they go on together, in one group."""
+        if reserving := self._reserving.get(partition):
+            await reserving.wait()
+            return
+        reserving = self._reserving[partition] = asyncio.Event()
+        try:
+            found = await self.store.reserve_numbers(partition, NUMBERS)
+            self._numbers[partition].extend(found)
+        finally:
+            del self._reserving[partition]
+            reserving.set()
 
     def next_op(self) -> str:
         """Return the name of an operation that nobody else has."""

@@ -247,6 +247,15 @@ async def test_opens_get_numbers_of_their_own(
     assert len({session.number for session in opened}) == 100
 
 
+async def test_open_that_went_away_keeps_nobody_from_a_number(node: Node) -> None:
+    """When the one who fetches numbers for all goes away, the others fetch them."""
+    wanted = [asyncio.ensure_future(node._writer.number(0)) for _ in range(3)]  # noqa: SLF001
+    await asyncio.sleep(0)
+    wanted[0].cancel()
+
+    assert len({await number for number in wanted[1:]}) == 2
+
+
 async def test_opens_do_not_queue_behind_a_hung_store(
     valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
