@@ -11,7 +11,7 @@ from gateway.core.errors import GatewayError, OutcomeUnknown, StoreUnavailable
 from gateway.store import group as group_module
 from gateway.store.commit import Commit, Result, Script
 from gateway.store.embedded import EmbeddedValkey
-from gateway.store.group import Group, run_scripts
+from gateway.store.group import BATCH_MAX, GATHER_S, Group, Pace, run_scripts
 from gateway.store.link import ANSWER_S, Command, Link, Reply
 from tests.nodes import clock, open_store
 
@@ -64,6 +64,29 @@ async def test_group_has_a_number_and_a_size(monkeypatch: pytest.MonkeyPatch) ->
         [900],
         [1],
     ]
+
+
+def test_lone_commit_is_never_held_up() -> None:
+    """Commits that come one by one leave at once, however long it goes on."""
+    pace = Pace()
+    for at_ms in range(1000, 2000, 3):
+        assert pace.wait_s(at_ms / 1000, 1) <= 0
+        pace.sent(at_ms / 1000, 1)
+
+
+def test_crowd_leaves_in_groups_until_it_is_over() -> None:
+    """Where many come groups leave a moment apart; a full one at once, and who comes late."""
+    pace, now_s = Pace(), 1.0
+    for _ in range(200):
+        now_s += 0.0005
+        pace.sent(now_s, 2)
+    assert pace.wait_s(now_s, 1) == pytest.approx(GATHER_S)
+    assert pace.wait_s(now_s + GATHER_S / 2, 1) == pytest.approx(GATHER_S / 2)
+    assert pace.wait_s(now_s, BATCH_MAX) == 0
+    assert pace.wait_s(now_s + 2 * GATHER_S, 1) <= 0
+
+    pace.sent(now_s + 1, 1)
+    assert pace.wait_s(now_s + 1, 1) == 0
 
 
 async def test_commit_that_waited_too_long_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
