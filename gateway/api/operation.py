@@ -70,6 +70,10 @@ ALLOWED: Final = (
     "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID"
 )
 _READ: Final = "gateway.body_read"  # in the scope: nothing of the body is left on the connection
+_ALWAYS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"vary", b"Accept, Authorization, Cookie, Origin"),
+)
 NOBODY: Final = Principal(name="anybody")
 
 Q = TypeVar("Q")
@@ -307,13 +311,14 @@ class Door:
 def _finish(scope: AsgiScope, response: Response, allow: str = "") -> None:
     """Add what every reply says."""
     context: Context = scope["app"].state.context
-    headers = response.headers
-    headers["Gateway-Position"] = str(context.node.mirror.position())
+    raw = response.raw_headers  # each look through ``headers`` costs as much as all of this
+    raw.append((b"gateway-position", str(context.node.mirror.position()).encode()))
     if (lag_ms := context.node.feed.lag_ms()) > 0:
-        headers["Gateway-Lag-Ms"] = str(lag_ms)
-    headers.setdefault("Cache-Control", "private, no-cache")
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Vary"] = "Accept, Authorization, Cookie, Origin"
+        raw.append((b"gateway-lag-ms", str(lag_ms).encode()))
+    if all(name != b"cache-control" for name, _ in raw):
+        raw.append((b"cache-control", b"private, no-cache"))
+    raw += _ALWAYS
+    headers = response.headers
     if (origin := _origin(scope, context.settings.allowed_origins)) is not None:
         headers["Access-Control-Allow-Origin"] = origin
         headers["Access-Control-Allow-Credentials"] = "true"

@@ -8,7 +8,7 @@ Not here: tokens (``credentials``), rights (``auth``), the order of it all (``op
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -106,7 +106,7 @@ def read_pairs(scope: Scope) -> list[tuple[str, str]]:
     return [(name, text) for name, text in pairs if name != "token"]
 
 
-def read_query(pairs: Iterable[tuple[str, str]], kind: type[S], universal: Iterable[str]) -> S:
+def read_query(pairs: Iterable[tuple[str, str]], kind: type[S], universal: Collection[str]) -> S:
     """Return what a query asks for.
 
     Args:
@@ -117,21 +117,20 @@ def read_query(pairs: Iterable[tuple[str, str]], kind: type[S], universal: Itera
     Raises:
         BadRequest: A parameter is unknown, repeated or not acceptable; the error names it.
     """
-    known = set(kind.__struct_fields__)
-    ignored = frozenset(universal)
+    known = kind.__struct_fields__
     given: dict[str, str] = {}
     labels: dict[str, str] = {}
     seen: set[str] = set()
     for name, text in pairs:
         is_label = "labels" in known and name.startswith(LABEL)
-        if not is_label and (name == "labels" or name not in known | ignored):
+        if not is_label and (name == "labels" or name not in (*known, *universal)):
             raise BadRequest(f"There is no parameter `{_quoted(name)}`.")
         if name in seen:
             raise BadRequest(f"The parameter `{_quoted(name)}` is repeated.")
         seen.add(name)
         if is_label:
             labels[name.removeprefix(LABEL)] = text
-        elif name not in ignored:
+        elif name not in universal:
             given[name] = text
     try:
         query = convert({**given, **({"labels": labels} if labels else {})}, kind, strict=False)
@@ -195,8 +194,10 @@ def _range(text: str) -> tuple[str, float]:
 
 def has_body(scope: Scope) -> bool:
     """Whether a body was announced."""
-    lengths = headers(scope, b"content-length")
-    return bool(headers(scope, b"transfer-encoding")) or any(text != "0" for text in lengths)
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
 
 
 def check_json(scope: Scope, media: Iterable[str]) -> None:

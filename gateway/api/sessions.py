@@ -4,6 +4,7 @@ Every write answers with the session after it.
 Not here: opening (``opening``), what belongs to one session (``parts``), events (``events``).
 """
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
@@ -39,7 +40,11 @@ from gateway.core.errors import (
 )
 from gateway.core.model import Session
 from gateway.core.public import PublicSession, public
-from gateway.core.query import Filter, Page, cursor, parse_cursor
+from gateway.core.query import Filter, Page, SortKey, View, cursor, parse_cursor
+from gateway.live.mirror import Mirror, Rendering
+
+SCANNED_MAX: Final = 20_000  # sessions a page looks at: about 20 ms
+SCANNED_AT_ONCE: Final = 2_000  # of them before others get a turn
 
 
 async def list_sessions(call: Call[SessionQuery, Nothing]) -> Response:
@@ -47,22 +52,50 @@ async def list_sessions(call: Call[SessionQuery, Nothing]) -> Response:
     query, mirror = call.query, call.node.mirror
     view = call.view(filter_of(query))
     after = parse_cursor(view, query.sort, query.cursor) if query.cursor else None
-    found, last = mirror.page(view, Page(sort=query.sort, limit=query.limit, after=after))
+    position = mirror.position(view.hash32)  # first: others may have a turn while we look
+    found, last = await page_of(mirror, view, Page(sort=query.sort, limit=query.limit, after=after))
     if query.fields is None:
-        rendered = [mirror.rendered(session, full=view.full) for session in found]
+        rendered = mirror.renderings(found, full=view.full)
     else:
         names = tuple(dict.fromkeys(query.fields.split(",")))
-        rendered = [_picked(session, names, full=view.full) for session in found]
+        rendered = [
+            Rendering.of(session, _picked(session, names, full=view.full)) for session in found
+        ]
     ending = b"]"
     if last is not None:
         ending = b'],"next":%b' % encode(cursor(view, query.sort, last))
-    rows = b",".join(rendered)
-    tag = f'W/"{hashlib.blake2b(rows + ending, digest_size=12).hexdigest()}"'
+    digests = b"".join([rendering.digest for rendering in rendered])
+    tag = f'W/"{hashlib.blake2b(digests + ending, digest_size=12).hexdigest()}"'
     if matches_tag(call, tag):
         return Response(status_code=304, headers={"ETag": tag})
-    position = encode(str(mirror.position(view.hash32)))
-    body = b'{"sessions":[%b%b,"position":%b}' % (rows, ending, position)
+    rows = b",".join([rendering.text for rendering in rendered])
+    body = b'{"sessions":[%b%b,"position":"%b"}' % (rows, ending, str(position).encode())
     return raw_reply(body, headers={"ETag": tag})
+
+
+async def page_of(mirror: Mirror, view: View, page: Page) -> tuple[list[Session], SortKey | None]:
+    """Return a page of *view* and what the next one starts after, as :meth:`Mirror.page` does.
+
+    It looks at ``SCANNED_MAX`` sessions and lets others have their turn meanwhile.
+    """
+    found: list[Session] = []
+    after = page.after
+    for turn in range(SCANNED_MAX // SCANNED_AT_ONCE):
+        if turn:
+            await asyncio.sleep(0)
+        part, after = mirror.page(
+            view,
+            Page(
+                sort=page.sort,
+                limit=page.limit - len(found),
+                after=after,
+                looks=SCANNED_AT_ONCE,
+            ),
+        )
+        found += part
+        if after is None or len(found) == page.limit:
+            break
+    return found, after
 
 
 def filter_of(query: Filter) -> Filter:

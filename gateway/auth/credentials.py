@@ -115,6 +115,8 @@ def _offers(offered: Iterable[str], start: str) -> list[str]:
 
 def _queried(scope: Scope) -> list[str]:
     query: bytes = scope.get("query_string", b"")
+    if query.isascii() and len(query) < PARAMETERS_MAX and not (b"token" in query or b"%" in query):
+        return []  # short and plain, as most are: to be seen without taking it apart
     try:
         pairs = parse_qsl(
             query.decode("ascii"), keep_blank_values=True, max_num_fields=PARAMETERS_MAX
@@ -144,10 +146,13 @@ def one_header(scope: Scope, name: bytes) -> str | None:
     Raises:
         BadRequest: It came more than once.
     """
-    values = headers(scope, name)
-    if len(values) > 1:
-        raise BadRequest(f"The header {name.decode()} comes more than once.")
-    return values[0] if values else None
+    found: bytes | None = None
+    for known, value in scope["headers"]:
+        if known == name:
+            if found is not None:
+                raise BadRequest(f"The header {name.decode()} comes more than once.")
+            found = value
+    return None if found is None else found.decode("latin-1")
 
 
 def client_address(scope: Scope, trusted: Networks) -> Peer:

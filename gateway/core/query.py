@@ -60,7 +60,7 @@ class Filter(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
             and (self.state is None or session.state == self.state)
             and (self.member is None or self.member in session.members)
             and (self.node is None or node_of(session) == self.node)
-            and all(session.labels.get(name) == value for name, value in self.labels.items())
+            and self.labels.items() <= session.labels.items()
             and (self.q is None or _contains(session, self.q.casefold()))
         )
 
@@ -138,23 +138,42 @@ class View(Struct, frozen=True, omit_defaults=True):
         return crc32(self.key) or 1
 
     @property
-    def index(self) -> Index | None:
-        """The most selective equality a session in this view must have, or ``None``."""
-        equalities = [
+    def equalities(self) -> set[Index]:
+        """The indexes in each of which a session in this view must stand."""
+        wanted, by = self.filter, self.visibility.by
+        found = {
             (name, value)
             for name in ("account", "workspace", "service", "member")
-            if (value := getattr(self.filter, name)) is not None
-        ]
-        if self.filter.state:
-            equalities.append(("state", self.filter.state.value))
-        equalities.extend(
-            ("label", f"{name}={value}") for name, value in self.filter.labels.items()
+            if (value := getattr(wanted, name)) is not None
+        }
+        if wanted.state:
+            found.add(("state", wanted.state.value))
+        found.update(("label", f"{name}={value}") for name, value in wanted.labels.items())
+        if by in ("workspace", "account"):
+            found.add((by, self.visibility.value))
+        elif by == "session":
+            found.add(("id", self.visibility.value))
+        return found
+
+    @property
+    def is_equalities(self) -> bool:
+        """Whether standing in all :attr:`equalities` is enough to be in this view."""
+        wanted = self.filter
+        return (
+            self.visibility.by != "nothing"
+            and wanted.connected is None
+            and wanted.watching is None
+            and wanted.node is None
+            and wanted.q is None
+            and not any("=" in name for name in wanted.labels)  # of no session; it splits elsewhere
         )
-        if self.visibility.by in ("workspace", "account"):
-            equalities.append((self.visibility.by, self.visibility.value))
-        if self.visibility.by == "session":
-            equalities.append(("id", self.visibility.value))
-        return min(equalities, key=lambda index: _SELECTIVE.index(index[0]), default=None)
+
+    @property
+    def index(self) -> Index | None:
+        """The equality that is the most selective as a rule; ``None`` if there is none."""
+        return min(
+            self.equalities, key=lambda index: (_SELECTIVE.index(index[0]), index[1]), default=None
+        )
 
 
 def indexes_of(session: Session) -> list[Index]:
@@ -208,12 +227,14 @@ class Page(Struct, frozen=True, kw_only=True):
         limit: At most this many.
         after: The last one of the page before, from its cursor.
         offset: How many to skip; for dialects that page so.
+        looks: About how many sessions to look at for it at most; ``None`` is all.
     """
 
     sort: Sort = Sort.CREATED_AT
     limit: int = LIMIT_DEFAULT
     after: SortKey | None = None
     offset: int = 0
+    looks: int | None = None
 
 
 def cursor(view: View, sort: Sort, last: SortKey) -> str:

@@ -9,6 +9,7 @@ Not here: fetching (``node``), telling (``hub``), rendering rules (``core.public
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
 from itertools import islice
 from typing import Final, Literal
 from zlib import crc32
@@ -30,7 +31,7 @@ from gateway.core.event import (
 from gateway.core.model import Session
 from gateway.core.position import Position
 from gateway.core.public import public
-from gateway.core.query import Filter, Index, Page, SortKey, View, indexes_of, sort_key
+from gateway.core.query import Index, Page, SortKey, View, indexes_of, sort_key
 from gateway.live.change import Change
 from gateway.live.memo import Memo
 from gateway.live.waiting import Waiting
@@ -38,6 +39,7 @@ from gateway.store.log import Row
 from gateway.store.store import GONE_AGE_MS, GONE_MAX
 
 HISTORY_MAX: Final = 20_000  # newest rows kept here; older ones are in Redis
+DIGEST_BYTES: Final = 8  # of one rendered session
 ORDERS: Final = ("created_at", "number", "closes_at")
 _ALL: Final[Index] = ("all", "")
 
@@ -68,6 +70,19 @@ class Tombstone(Struct, frozen=True, gc=False):
         )
 
 
+class Rendering(Struct, frozen=True, gc=False):
+    """The JSON of one record, or of parts of it, and a digest of that text."""
+
+    session: Session
+    text: bytes
+    digest: bytes
+
+    @classmethod
+    def of(cls, session: Session, text: bytes) -> "Rendering":
+        """Return *text* as what *session* looks like."""
+        return cls(session, text, blake2b(text, digest_size=DIGEST_BYTES).digest())
+
+
 class Mirror:
     """Everything open, at a position."""
 
@@ -83,7 +98,7 @@ class Mirror:
         self._last_row = [0] * partitions  # history rows up to this number are known
         self._orders: dict[str, SortedList[SortKey]] = {name: SortedList() for name in ORDERS}
         self._indexes: dict[Index, SortedList[SortKey]] = {_ALL: self._orders["created_at"]}
-        self._rendered: tuple[dict[str, bytes], dict[str, bytes]] = ({}, {})
+        self._rendered: tuple[dict[str, Rendering], dict[str, Rendering]] = ({}, {})
         self.waiting = Waiting(partitions)
         self.memo = Memo()
 
@@ -271,19 +286,50 @@ class Mirror:
 
     def rendered(self, session: Session, *, full: bool) -> bytes:
         """Return the public JSON of *session*; that of the newest record is kept."""
-        if self.sessions.get(session.id) is not session:
-            return encode(public(session, full=full))
-        cache = self._rendered[full]
-        text = cache.get(session.id)
-        if text is None:
-            text = cache[session.id] = encode(public(session, full=full))
-        return text
+        return self.renderings([session], full=full)[0].text
+
+    def renderings(self, sessions: Iterable[Session], *, full: bool) -> list[Rendering]:
+        """Return the public JSON of *sessions* and its digests; see :meth:`rendered`."""
+        kept = self._rendered[full]
+        return [
+            rendering
+            if (rendering := kept.get(session.id)) and rendering.session is session
+            else self._render(session, full=full)
+            for session in sessions
+        ]
+
+    def _render(self, session: Session, *, full: bool) -> Rendering:
+        rendering = Rendering.of(session, encode(public(session, full=full)))
+        if self.sessions.get(session.id) is session:
+            self._rendered[full][session.id] = rendering
+        return rendering
 
     def page(self, view: View, page: Page) -> tuple[list[Session], SortKey | None]:
-        """Return a page of the sessions in *view*, and what the next one starts after."""
+        """Return a page of the sessions in *view*, and what the next one starts after.
+
+        A page that has looked at ``page.looks`` sessions is short. It ends where the value changes
+        that is sorted by, and the next one starts after a value alone: the last session that was
+        looked at may be one that is not in view.
+        """
+        order, is_exact = self._order(view, page)
+        keys = islice(_from(order, page), page.offset if is_exact else 0, None)
+        if is_exact:
+            part = list(islice(keys, page.limit + 1))
+            more = len(part) > page.limit > 0
+            return [self.sessions[key[1]] for key in part[: page.limit]], part[-2] if more else None
         found: list[Session] = []
         last: SortKey | None = None
-        for key, session in islice(self._in_order(view, page), page.offset, None):
+        skipped, value, looks = 0, None, page.looks or len(order)
+        for looked, key in enumerate(keys):
+            if looked >= looks and key[0] != value:
+                return found, (key[0] + page.sort.descending, "")
+            value = key[0]
+            session = self.sessions[key[1]]
+            if not view.matches(session):
+                continue
+            if skipped < page.offset:
+                skipped += 1
+                continue
             if len(found) == page.limit:
                 return found, last
             found.append(session)
@@ -292,47 +338,41 @@ class Mirror:
 
     def count(self, view: View) -> int:
         """Return how many sessions are in *view*."""
-        if view.visibility.by == "all" and view.filter == Filter():
-            return len(self.sessions)
-        return sum(1 for _ in self._in_order(view, Page()))
+        order, is_exact = self._order(view, Page())
+        if is_exact:
+            return len(order)
+        return sum(view.matches(self.sessions[session_id]) for _, session_id in order)
 
     def all_in(self, view: View) -> list[Session]:
         """Return every session in *view*, oldest first; records never change, so it is frozen."""
-        return [session for _, session in self._in_order(view, Page())]
+        order, is_exact = self._order(view, Page())
+        sessions = [self.sessions[session_id] for _, session_id in order]
+        return sessions if is_exact else list(filter(view.matches, sessions))
 
-    def _in_order(self, view: View, page: Page) -> Iterator[tuple[SortKey, Session]]:
-        index = view.index
-        if index and index[0] == "id":
-            keys: Iterable[SortKey] = self._key_of(index[1], page)
-        else:
-            keys = self._keys(index, page)
-        for key in keys:
-            session = self.sessions[key[1]]
-            if view.matches(session):
-                yield key, session
+    def _order(self, view: View, page: Page) -> tuple[SortedList[SortKey], bool]:
+        """Return keys in order, as few as are at hand, and whether they are *view* and no more."""
+        if view.visibility.by == "nothing":
+            return SortedList(), True
+        field = page.sort.field
+        everything, total = self._orders[field], len(self.sessions)
+        # Where everybody stands, nobody is kept out.
+        sets = [found for index in view.equalities if len(found := self._members(index)) < total]
+        is_exact = view.is_equalities and len(sets) <= 1
+        members = min(sets, key=len, default=everything)
+        if not sets or field == "created_at":
+            return members, is_exact
+        # Few are sorted; of many, enough for a page are soon met on the way through everything.
+        if len(members) ** 2 > (page.offset + page.limit) * len(everything):
+            return everything, False
+        keys = ((getattr(self.sessions[name], field), name) for _, name in members)
+        return SortedList(key for key in keys if key[0] is not None), is_exact
 
-    def _key_of(self, session_id: str, page: Page) -> list[SortKey]:
-        session = self.sessions.get(session_id)
-        key = sort_key(session, page.sort.field) if session else None
-        return [key] if key and page.after is None else []
-
-    def _keys(self, index: Index | None, page: Page) -> Iterator[SortKey]:
-        field, descending = page.sort.field, page.sort.descending
-        if index is None:
-            order = self._orders[field]
-        elif field == "created_at":
-            order = self._indexes.get(index, SortedList())
-        else:
-            members = self._indexes.get(index, SortedList())
-            sessions = (self.sessions[session_id] for _, session_id in members)
-            order = SortedList(
-                key for session in sessions if (key := sort_key(session, field)) is not None
-            )
-        if page.after is None:
-            return reversed(order) if descending else iter(order)
-        if descending:
-            return order.irange(maximum=page.after, inclusive=(True, False), reverse=True)
-        return order.irange(minimum=page.after, inclusive=(False, True))
+    def _members(self, index: Index) -> SortedList[SortKey]:
+        """Return who stands in *index*, oldest first."""
+        if index[0] != "id":
+            return self._indexes.get(index) or SortedList()
+        session = self.sessions.get(index[1])
+        return SortedList([(session.created_at, session.id)] if session else [])
 
     def numbered(self, number: int) -> Session | None:
         """Return the open session with this number."""
@@ -359,6 +399,15 @@ def _stands_alike(before: Session, after: Session) -> bool:
         and before.number == after.number
         and before.created_at == after.created_at
     )
+
+
+def _from(order: SortedList[SortKey], page: Page) -> Iterator[SortKey]:
+    """Return the keys from where *page* starts."""
+    if page.after is None:
+        return reversed(order) if page.sort.descending else iter(order)
+    if page.sort.descending:
+        return order.irange(maximum=page.after, inclusive=(True, False), reverse=True)
+    return order.irange(minimum=page.after, inclusive=(False, True))
 
 
 def _digest(epochs: list[str]) -> str:
