@@ -281,11 +281,10 @@ class Door:
             principal.require(operation.scope)
         media = choose_media(scope, operation.produces)
         path = read_path(scope["path_params"])
-        pairs = read_pairs(scope)
-        universal = {"pretty", "at"} if takes_position(operation) else {"pretty"}
-        query = read_query(pairs, operation.query, universal)
-        read_flag(pairs, "pretty")
-        if "at" in universal and (at := dict(pairs).get("at")) is not None:
+        read = _asked.__wrapped__ if operation.token_in_query else _asked  # tokens are not kept
+        kind: type[Struct] = operation.query
+        query, at = read(scope["query_string"], kind, takes_position=takes_position(operation))
+        if at is not None:
             await _reach(context.node, at)
         body: object = Nothing()
         raw_body = b""
@@ -306,6 +305,18 @@ class Door:
             raw_body=raw_body,
             scope=scope,
         )
+
+
+@lru_cache(maxsize=256)  # of 8 KiB at most; pollers ask the same thing over and over
+def _asked(
+    query_string: bytes, kind: type[Struct], *, takes_position: bool
+) -> tuple[Struct, str | None]:
+    """Return what a query asks for, and the position to wait for."""
+    pairs = read_pairs({"query_string": query_string})
+    universal = ("pretty", "at") if takes_position else ("pretty",)
+    query = read_query(pairs, kind, universal)
+    read_flag(pairs, "pretty")
+    return query, dict(pairs).get("at") if takes_position else None
 
 
 def _finish(scope: AsgiScope, response: Response, allow: str = "") -> None:

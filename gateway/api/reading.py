@@ -164,10 +164,12 @@ def choose_media(scope: Scope, produced: tuple[str, ...]) -> str:
     Raises:
         NotAcceptable: It takes none of them (RFC 9110 section 12.5.1).
     """
-    accept = ",".join(headers(scope, b"accept"))
-    if not accept.strip():
+    accepts = headers(scope, b"accept")
+    if not accepts:
         return produced[0]
-    ranges = [_range(text) for text in accept.split(",") if text.strip()]
+    ranges = [_range(text) for text in ",".join(accepts).split(",") if text.strip()]
+    if not ranges:
+        return produced[0]
     best, best_quality = "", 0.0
     for media in produced:
         patterns = (media, media.partition("/")[0] + "/*", "*/*")  # the most specific one counts
@@ -194,9 +196,12 @@ def _range(text: str) -> tuple[str, float]:
 
 def has_body(scope: Scope) -> bool:
     """Whether a body was announced."""
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
+    return bool(
+        [
+            name
+            for name, value in scope["headers"]
+            if name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        ]
     )
 
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from gateway.api.operation import AnyOperation, Call, Operation, reply
 from gateway.api.reading import Nothing
-from gateway.api.sessions import filter_of
+from gateway.api.sessions import SCANNED_AT_ONCE, SCANNED_TURNS, filter_of
 from gateway.api.shapes import (
     NodeInfo,
     Nodes,
@@ -26,17 +26,8 @@ from gateway.auth.principals import Scope
 from gateway.core.errors import BadPosition, Forbidden
 from gateway.core.model import STREAMS_MAX, Session, State
 from gateway.core.public import rfc3339
-from gateway.core.query import (
-    LIMIT_MAX,
-    Page,
-    Sort,
-    SortKey,
-    View,
-    cursor,
-    parse_cursor,
-)
+from gateway.core.query import Page, Sort, SortKey, View, cursor, parse_cursor
 
-SCANNED_MAX: Final = 20_000  # sessions a page of streams looks at: about 20 ms
 COUNTED_AT_ONCE: Final = 2_000  # sessions counted before others get a turn: about 1 ms
 
 
@@ -55,14 +46,15 @@ async def list_streams(call: Call[StreamQuery, Nothing]) -> Response:
         session = mirror.sessions.get(session_id)
         if session and session.created_at == value and view.matches(session):
             found.extend((session, number) for number in range(skip, len(session.streams)))
-    scanned = 0
-    while len(found) <= query.limit and scanned < SCANNED_MAX:
-        sessions, more = mirror.page(view, Page(limit=LIMIT_MAX, after=after))
-        scanned += len(sessions)
+    for turn in range(SCANNED_TURNS):
+        if turn:
+            await asyncio.sleep(0)
+        sessions, after = mirror.page(
+            view, Page(limit=SCANNED_AT_ONCE, after=after, looks=SCANNED_AT_ONCE)
+        )
         for session in sessions:
             found.extend((session, number) for number in range(len(session.streams)))
-        after = more
-        if more is None:
+        if after is None or len(found) > query.limit:
             break
     place_after = _after(found[: query.limit]) if len(found) > query.limit else after
     return reply(

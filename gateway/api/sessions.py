@@ -1,6 +1,7 @@
 """Sessions over REST: open, list, look at, change, close.
 
-Every write answers with the session after it.
+Every write answers with the session after it. A page that looked at as many sessions as it may is
+short and has a ``next``.
 Not here: opening (``opening``), what belongs to one session (``parts``), events (``events``).
 """
 
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from msgspec import to_builtins
 from msgspec.json import encode
+from msgspec.structs import replace
 from starlette.responses import Response
 
 from gateway.api.access import closable, do, shown, visible, writable
@@ -43,8 +45,8 @@ from gateway.core.public import PublicSession, public
 from gateway.core.query import Filter, Page, SortKey, View, cursor, parse_cursor
 from gateway.live.mirror import Mirror, Rendering
 
-SCANNED_MAX: Final = 20_000  # sessions a page looks at: about 20 ms
-SCANNED_AT_ONCE: Final = 2_000  # of them before others get a turn
+SCANNED_AT_ONCE: Final = 2_000  # sessions looked at before others get a turn: about 1 ms
+SCANNED_TURNS: Final = 10  # of that: a page looks at 20,000 sessions
 
 
 async def list_sessions(call: Call[SessionQuery, Nothing]) -> Response:
@@ -52,7 +54,7 @@ async def list_sessions(call: Call[SessionQuery, Nothing]) -> Response:
     query, mirror = call.query, call.node.mirror
     view = call.view(filter_of(query))
     after = parse_cursor(view, query.sort, query.cursor) if query.cursor else None
-    position = mirror.position(view.hash32)  # first: others may have a turn while we look
+    position = mirror.position()  # first: others may have a turn while we look
     found, last = await page_of(mirror, view, Page(sort=query.sort, limit=query.limit, after=after))
     if query.fields is None:
         rendered = mirror.renderings(found, full=view.full)
@@ -69,29 +71,21 @@ async def list_sessions(call: Call[SessionQuery, Nothing]) -> Response:
     if matches_tag(call, tag):
         return Response(status_code=304, headers={"ETag": tag})
     rows = b",".join([rendering.text for rendering in rendered])
-    body = b'{"sessions":[%b%b,"position":"%b"}' % (rows, ending, str(position).encode())
+    place = str(replace(position, view=view.hash32)).encode()
+    body = b'{"sessions":[%b%b,"position":"%b"}' % (rows, ending, place)
     return raw_reply(body, headers={"ETag": tag})
 
 
 async def page_of(mirror: Mirror, view: View, page: Page) -> tuple[list[Session], SortKey | None]:
-    """Return a page of *view* and what the next one starts after, as :meth:`Mirror.page` does.
-
-    It looks at ``SCANNED_MAX`` sessions and lets others have their turn meanwhile.
-    """
+    """Return a page of *view* that lets others have their turn, and what the next starts after."""
     found: list[Session] = []
     after = page.after
-    for turn in range(SCANNED_MAX // SCANNED_AT_ONCE):
+    for turn in range(SCANNED_TURNS):
         if turn:
             await asyncio.sleep(0)
-        part, after = mirror.page(
-            view,
-            Page(
-                sort=page.sort,
-                limit=page.limit - len(found),
-                after=after,
-                looks=SCANNED_AT_ONCE,
-            ),
-        )
+        limit = page.limit - len(found)
+        rest = Page(sort=page.sort, limit=limit, after=after, looks=SCANNED_AT_ONCE)
+        part, after = mirror.page(view, rest)
         found += part
         if after is None or len(found) == page.limit:
             break

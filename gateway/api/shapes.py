@@ -260,7 +260,10 @@ class OpenedSession(PublicSession, frozen=True, kw_only=True):
 
 
 class SessionPage(Outgoing, frozen=True, kw_only=True):
-    """A page of open sessions; with ``fields`` each has only those members."""
+    """A page of open sessions; with ``fields`` each has only those members.
+
+    There may be more although it is short: follow ``next``.
+    """
 
     sessions: Annotated[tuple[Object, ...], Meta(extra_json_schema=_SESSIONS_OR_PARTS)]
     position: Annotated[str, Meta(description="For `since` of `/v1/events` with the same filter.")]
@@ -274,7 +277,7 @@ class SessionStream(PublicStream, frozen=True, kw_only=True):
 
 
 class StreamPage(Outgoing, frozen=True, kw_only=True):
-    """A page of live streams."""
+    """A page of live streams; there may be more although it is short: follow ``next``."""
 
     streams: tuple[SessionStream, ...]
     next: str | None = None

@@ -17,7 +17,6 @@ from zlib import crc32
 from msgspec import Struct
 from msgspec.json import encode
 from msgspec.structs import replace
-from sortedcontainers import SortedList
 
 from gateway.core.document import Document
 from gateway.core.event import (
@@ -31,8 +30,9 @@ from gateway.core.event import (
 from gateway.core.model import Session
 from gateway.core.position import Position
 from gateway.core.public import public
-from gateway.core.query import Index, Page, SortKey, View, indexes_of, sort_key
+from gateway.core.query import Page, SortKey, View
 from gateway.live.change import Change
+from gateway.live.indexes import Indexes, keys_from
 from gateway.live.memo import Memo
 from gateway.live.waiting import Waiting
 from gateway.store.log import Row
@@ -40,8 +40,6 @@ from gateway.store.store import GONE_AGE_MS, GONE_MAX
 
 HISTORY_MAX: Final = 20_000  # newest rows kept here; older ones are in Redis
 DIGEST_BYTES: Final = 8  # of one rendered session
-ORDERS: Final = ("created_at", "number", "closes_at")
-_ALL: Final[Index] = ("all", "")
 
 
 class Tombstone(Struct, frozen=True, gc=False):
@@ -96,8 +94,7 @@ class Mirror:
         self.epochs = [""] * partitions
         self.offsets = [0] * partitions
         self._last_row = [0] * partitions  # history rows up to this number are known
-        self._orders: dict[str, SortedList[SortKey]] = {name: SortedList() for name in ORDERS}
-        self._indexes: dict[Index, SortedList[SortKey]] = {_ALL: self._orders["created_at"]}
+        self._indexes = Indexes()
         self._rendered: tuple[dict[str, Rendering], dict[str, Rendering]] = ({}, {})
         self.waiting = Waiting(partitions)
         self.memo = Memo()
@@ -252,28 +249,7 @@ class Mirror:
             return
         self._count_node(before, -1)
         self._count_node(after, 1)
-        for name, order in self._orders.items():
-            old = sort_key(before, name) if before else None
-            new = sort_key(after, name) if after else None
-            if old != new:
-                if old is not None:
-                    order.remove(old)
-                if new is not None:
-                    order.add(new)
-        old_indexes = indexes_of(before) if before else []
-        new_indexes = indexes_of(after) if after else []
-        if old_indexes == new_indexes:
-            return
-        key = (session.created_at, session.id)
-        for index in set(old_indexes).difference(new_indexes):
-            members = self._indexes.get(index)
-            if members is not None:
-                members.discard(key)
-                if not members:
-                    del self._indexes[index]
-        for index in set(new_indexes).difference(old_indexes):
-            if index[0] != "id":
-                self._indexes.setdefault(index, SortedList()).add(key)
+        self._indexes.move(before, after)
 
     def _count_node(self, session: Session | None, one: int) -> None:
         if session and session.connection and session.is_connected:
@@ -311,26 +287,26 @@ class Mirror:
         that is sorted by, and the next one starts after a value alone: the last session that was
         looked at may be one that is not in view.
         """
-        order, is_exact = self._order(view, page)
-        keys = islice(_from(order, page), page.offset if is_exact else 0, None)
+        sessions, limit = self.sessions, page.limit
+        order, is_exact = self._indexes.order(view, page, self.sessions)
+        keys = keys_from(order, page)
         if is_exact:
-            part = list(islice(keys, page.limit + 1))
-            more = len(part) > page.limit > 0
-            return [self.sessions[key[1]] for key in part[: page.limit]], part[-2] if more else None
+            part = list(islice(keys, page.offset, page.offset + limit + 1))
+            last = part[limit - 1] if len(part) > limit > 0 else None
+            return [sessions[session_id] for _, session_id in part[:limit]], last
         found: list[Session] = []
-        last: SortKey | None = None
-        skipped, value, looks = 0, None, page.looks or len(order)
+        last, value, skipped, looks = None, None, 0, page.looks or len(order)
         for looked, key in enumerate(keys):
             if looked >= looks and key[0] != value:
                 return found, (key[0] + page.sort.descending, "")
             value = key[0]
-            session = self.sessions[key[1]]
+            session = sessions[key[1]]
             if not view.matches(session):
                 continue
             if skipped < page.offset:
                 skipped += 1
                 continue
-            if len(found) == page.limit:
+            if len(found) == limit:
                 return found, last
             found.append(session)
             last = key
@@ -338,48 +314,21 @@ class Mirror:
 
     def count(self, view: View) -> int:
         """Return how many sessions are in *view*."""
-        order, is_exact = self._order(view, Page())
+        order, is_exact = self._indexes.order(view, Page(), self.sessions)
         if is_exact:
             return len(order)
         return sum(view.matches(self.sessions[session_id]) for _, session_id in order)
 
     def all_in(self, view: View) -> list[Session]:
         """Return every session in *view*, oldest first; records never change, so it is frozen."""
-        order, is_exact = self._order(view, Page())
+        order, is_exact = self._indexes.order(view, Page(), self.sessions)
         sessions = [self.sessions[session_id] for _, session_id in order]
         return sessions if is_exact else list(filter(view.matches, sessions))
 
-    def _order(self, view: View, page: Page) -> tuple[SortedList[SortKey], bool]:
-        """Return keys in order, as few as are at hand, and whether they are *view* and no more."""
-        if view.visibility.by == "nothing":
-            return SortedList(), True
-        field = page.sort.field
-        everything, total = self._orders[field], len(self.sessions)
-        # Where everybody stands, nobody is kept out.
-        sets = [found for index in view.equalities if len(found := self._members(index)) < total]
-        is_exact = view.is_equalities and len(sets) <= 1
-        members = min(sets, key=len, default=everything)
-        if not sets or field == "created_at":
-            return members, is_exact
-        # Few are sorted; of many, enough for a page are soon met on the way through everything.
-        if len(members) ** 2 > (page.offset + page.limit) * len(everything):
-            return everything, False
-        keys = ((getattr(self.sessions[name], field), name) for _, name in members)
-        return SortedList(key for key in keys if key[0] is not None), is_exact
-
-    def _members(self, index: Index) -> SortedList[SortKey]:
-        """Return who stands in *index*, oldest first."""
-        if index[0] != "id":
-            return self._indexes.get(index) or SortedList()
-        session = self.sessions.get(index[1])
-        return SortedList([(session.created_at, session.id)] if session else [])
-
     def numbered(self, number: int) -> Session | None:
         """Return the open session with this number."""
-        for found, session_id in self._orders["number"].irange((number, ""), (number + 1, "")):
-            if found == number:
-                return self.sessions[session_id]
-        return None
+        session_id = self._indexes.numbered(number)
+        return None if session_id is None else self.sessions[session_id]
 
     def rows(self, kind: Literal["session", "watch"]) -> Iterator[HistoryRow]:
         """Return the known history rows of *kind*, newest first."""
@@ -399,15 +348,6 @@ def _stands_alike(before: Session, after: Session) -> bool:
         and before.number == after.number
         and before.created_at == after.created_at
     )
-
-
-def _from(order: SortedList[SortKey], page: Page) -> Iterator[SortKey]:
-    """Return the keys from where *page* starts."""
-    if page.after is None:
-        return reversed(order) if page.sort.descending else iter(order)
-    if page.sort.descending:
-        return order.irange(maximum=page.after, inclusive=(True, False), reverse=True)
-    return order.irange(minimum=page.after, inclusive=(False, True))
 
 
 def _digest(epochs: list[str]) -> str:

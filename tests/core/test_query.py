@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.json import encode
+from msgspec.structs import replace
 
 from gateway.core.errors import BadPosition
 from gateway.core.model import Session, State
@@ -179,6 +180,28 @@ def test_view_index_is_a_necessary_condition(
 
     if view.matches(session):
         assert view.index is None or view.index in indexes_of(session)
+
+
+@BOUNDED
+@given(wanted_filters, st.none() | st.booleans(), visibilities, shown_sessions)
+def test_view_is_its_equalities_when_it_says_so(
+    wanted: Filter, is_watching: bool | None, visibility: Visibility, session: Session
+) -> None:
+    """Who stands in all indexes of a view may be missing in it only if the view asks for more."""
+    view = View(filter=replace(wanted, watching=is_watching), visibility=visibility)
+    stands = view.equalities <= set(indexes_of(session))
+
+    assert stands or not view.matches(session)
+    assert not view.is_equalities or view.matches(session) == stands
+
+
+def test_label_that_could_be_split_elsewhere_is_looked_at() -> None:
+    """A label's name of an inner door may hold what separates names from values in an index."""
+    view = View(filter=Filter(labels={"env=a": "b"}), visibility=EVERYTHING)
+
+    assert not view.is_equalities
+    assert view.equalities <= set(indexes_of(idle(labels={"env": "a=b"})))
+    assert not view.matches(idle(labels={"env": "a=b"}))
 
 
 def test_view_index_is_the_most_selective_one() -> None:

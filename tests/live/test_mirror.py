@@ -10,14 +10,12 @@ from gateway.core import command as c
 from gateway.core.document import Document
 from gateway.core.event import ActiveEntry, DocumentEntry
 from gateway.core.model import Connection, Session, State, Stream, Watch
-from gateway.core.query import Filter, Page, Sort, View, Visibility, sort_key
+from gateway.core.query import Filter, View, Visibility
 from gateway.core.session import decide
 from gateway.live import mirror as mirror_module
 from gateway.live.mirror import Mirror, Tombstone
 from tests.live.logbook import Log
 from tests.nodes import blank
-
-ALL = View(visibility=Visibility(by="all"))
 
 
 def random_command(luck: random.Random, session: Session | None, number: int) -> c.AnyCommand:
@@ -198,64 +196,6 @@ def test_reload_replaces_one_partition_only() -> None:
     )
 
 
-SORTS = list(Sort)
-
-
-@pytest.mark.parametrize("sort", SORTS)
-@pytest.mark.parametrize("seed", range(2))
-def test_pages_are_the_sorted_list(sort: Sort, seed: int) -> None:
-    """Pages of any size are the filtered, sorted list in pieces; so are offsets."""
-    log, mirror, luck = Log(), Mirror(1), random.Random(seed)
-    scramble(log, luck, 400)
-    log.play(mirror)
-    for view in views():
-        keyed = [
-            (key, session)
-            for session in log.sessions.values()
-            if view.matches(session) and (key := sort_key(session, sort.field)) is not None
-        ]
-        expected = [session for _, session in sorted(keyed, key=lambda known: known[0])]
-        if sort.descending:
-            expected.reverse()
-        limit = luck.randrange(1, 12)
-        found, after = [], None
-        while True:
-            page, after = mirror.page(view, Page(sort=sort, limit=limit, after=after))
-            assert len(page) <= limit
-            found += page
-            if after is None:
-                break
-
-        assert found == expected
-        assert mirror.page(view, Page(sort=sort, limit=1000, offset=3))[0] == expected[3:]
-
-
-@pytest.mark.parametrize("sort", [Sort.CREATED_AT, Sort.CREATED_AT_DESC, Sort.NUMBER])
-def test_walk_misses_and_doubles_nothing_while_sessions_come_and_go(sort: Sort) -> None:
-    """Who walks the pages meets every session that was there all the time, and none twice."""
-    log, mirror, luck = Log(), Mirror(1), random.Random(1)
-    for number in range(300):
-        log.open(f"s{number}", number=number)
-    log.play(mirror)
-    steady = set(log.sessions)
-    met: list[str] = []
-    page, after = mirror.page(ALL, Page(sort=sort, limit=10))
-    while after is not None:
-        met += [session.id for session in page]
-        done = len(log.entries)
-        for _ in range(5):
-            log.open(f"new{done}{_}", number=1_000 + done + _)
-            leaver = luck.choice(list(log.sessions))
-            steady.discard(leaver)
-            log.do(leaver, c.Close())
-        log.play(mirror, done)
-        page, after = mirror.page(ALL, Page(sort=sort, limit=10, after=after))
-    met += [session.id for session in page]
-
-    assert len(met) == len(set(met))
-    assert steady <= set(met)
-
-
 def test_tombstones_have_an_age_and_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tombstones go after their time, and the oldest first when there are too many."""
     monkeypatch.setattr(mirror_module, "GONE_AGE_MS", 1_000)
@@ -344,20 +284,3 @@ def test_history_rows_are_numbered_by_their_commit() -> None:
     mirror.reload(0, [], [], [], rows, is_here=lambda _: True)
     log.play(mirror)
     assert list(mirror.history) == rows
-
-
-def test_rendering_is_kept_until_the_session_changes() -> None:
-    """The same record is encoded once, and never shown in an old form."""
-    log, mirror = Log(), Mirror(1)
-    log.open("s", name="Ann")
-    log.play(mirror)
-    first = mirror.rendered(mirror.sessions["s"], full=False)
-
-    assert mirror.rendered(mirror.sessions["s"], full=False) is first
-
-    old = mirror.sessions["s"]
-    log.do("s", c.Update(name="Bob"))
-    log.play(mirror, 1)
-
-    assert b"Bob" in mirror.rendered(mirror.sessions["s"], full=False)
-    assert mirror.rendered(old, full=False) == first

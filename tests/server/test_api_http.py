@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gateway.api import operation
 from tests.server.conftest import Gateway
 from tests.support import S
 
@@ -41,6 +42,17 @@ async def test_host_is_never_believed(gateway: Gateway) -> None:
 
     assert reply.status_code == 201
     assert "evil" not in f"{reply.headers}{reply.text}"
+
+
+async def test_token_of_an_address_is_not_remembered(gateway: Gateway) -> None:
+    """What queries say is kept for those who repeat them, but none that may hold a token."""
+    async with gateway.http(None) as http:
+        before = operation._asked.cache_info()  # noqa: SLF001
+        reply = await http.get("/v1/events?token=nothing", headers={"Accept": "text/event-stream"})
+        after = operation._asked.cache_info()  # noqa: SLF001
+
+    assert reply.status_code == 403  # its rights are looked at after all that it asks for was read
+    assert after == before
 
 
 async def test_old_and_pipelined_requests_are_served_in_order(gateway: Gateway) -> None:

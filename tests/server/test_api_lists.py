@@ -1,8 +1,12 @@
 """Lists of sessions: filters, orders, pages, positions."""
 
+from base64 import urlsafe_b64decode
+
 import httpx2
 import pytest
 
+from gateway.api import sessions
+from tests.server.conftest import Gateway
 from tests.server.test_api_sessions import opened
 
 
@@ -91,6 +95,70 @@ async def test_unchanged_list_is_not_sent_again(http: httpx2.AsyncClient) -> Non
     assert first.headers["ETag"].startswith('W/"')
     assert (unchanged.status_code, unchanged.content) == (304, b"")
     assert changed.status_code == 200
+
+
+async def test_tag_names_what_is_shown(gateway: Gateway) -> None:
+    """What is not the same to the last byte has another tag: other members, another page."""
+    async with gateway.http() as http, gateway.http("ws-1") as other:
+        for number in range(3):
+            await opened(http, id=f"s-{number}", workspace="ws-1")
+        tags = [
+            (await http.get(f"/v1/sessions?{query}")).headers["ETag"]
+            for query in ("", "fields=id", "fields=id,state", "limit=2", "limit=1", "sort=-number")
+        ]
+        again = (await http.get("/v1/sessions?workspace=ws-1&limit=5")).headers["ETag"]
+        read = await other.get("/v1/sessions", headers={"If-None-Match": ", ".join(tags)})
+
+    assert len(set(tags)) == len(tags)
+    assert again == tags[0]
+    assert read.status_code == 304
+
+
+@pytest.mark.parametrize("sort", ["created_at", "-created_at", "number", "-number"])
+@pytest.mark.parametrize("turns", [1, 2])
+async def test_page_that_looked_at_enough_is_short_and_goes_on(
+    http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, sort: str, turns: int
+) -> None:
+    """A filter that matches few of many gives short pages, which together hold all that match."""
+    monkeypatch.setattr(sessions, "SCANNED_AT_ONCE", 2)
+    monkeypatch.setattr(sessions, "SCANNED_TURNS", turns)
+    for number in range(12):
+        await opened(http, id=f"s-{number}", name="Ann" if number in (1, 8) else "Bob")
+    pages: list[list[str]] = []
+    query: dict[str, str | int] = {"q": "ann", "sort": sort, "limit": 5}
+    while True:
+        page = (await http.get("/v1/sessions", params=query)).json()
+        pages.append([session["id"] for session in page["sessions"]])
+        if "next" not in page:
+            break
+        query["cursor"] = page["next"]
+
+    assert [found for page in pages for found in page] == (
+        ["s-8", "s-1"] if sort.startswith("-") else ["s-1", "s-8"]
+    )
+    assert len(pages) > 1
+    assert [] in pages
+
+
+async def test_short_page_names_nobody_who_is_not_in_view(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a page goes on that looked at others' sessions does not say which ones there are."""
+    monkeypatch.setattr(sessions, "SCANNED_AT_ONCE", 2)
+    monkeypatch.setattr(sessions, "SCANNED_TURNS", 1)
+    async with gateway.http() as http, gateway.http("ws-1") as other:
+        for number in range(20):
+            workspace = "ws-1" if number % 2 else "ws-2"
+            await opened(http, id=f"s-{number}", workspace=workspace, name="Ann")
+        query: dict[str, str | int] = {"sort": "number", "limit": 1, "q": "nobody"}
+        cursors: list[str] = []
+        while "next" in (page := (await other.get("/v1/sessions", params=query)).json()):
+            assert page["sessions"] == []
+            query["cursor"] = page["next"]
+            cursors.append(page["next"])
+
+    assert cursors
+    assert all(b"s-" not in urlsafe_b64decode(cursor + "==") for cursor in cursors)
 
 
 async def test_position_of_a_list_is_where_its_events_go_on(

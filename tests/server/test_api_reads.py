@@ -41,12 +41,13 @@ async def test_pages_of_streams_hold_every_stream_once(http: httpx2.AsyncClient)
         ]
 
 
+@pytest.mark.parametrize("turns", [1, 2])
 async def test_page_of_streams_that_looked_at_enough_doubles_nothing(
-    http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, turns: int
 ) -> None:
     """A page that ends because it looked at enough sessions goes on after the last of them."""
-    monkeypatch.setattr(reads, "SCANNED_MAX", 1)
-    monkeypatch.setattr(reads, "LIMIT_MAX", 1)
+    monkeypatch.setattr(reads, "SCANNED_AT_ONCE", 1)
+    monkeypatch.setattr(reads, "SCANNED_TURNS", turns)
     for number in range(3):
         await opened(http, id=f"s-{number}", streams=[{"key": "t", "kind": "k"}])
 
@@ -131,6 +132,7 @@ async def test_pages_of_the_history_hold_every_row_once(
             rows = gateway.node.mirror.history
             for _ in range(len(rows) - remembered):
                 rows.popleft()
+        monkeypatch.setattr(history, "ROWS_AT_ONCE", 2)
         monkeypatch.setattr(history, "OLD_ROWS_STEP", 3)
         monkeypatch.setattr(history, "OLD_ROWS_MAX", 6)
 
