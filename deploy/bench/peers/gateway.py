@@ -25,6 +25,7 @@ class Gateway(Contestant):
     name = "gateway"
     uses_redis = True
     publishers: ClassVar[int] = 500  # sessions; the commands of one are done one by one
+    options: ClassVar[dict[str, object]] = {}  # flags besides those below
 
     @classmethod
     def missing(cls) -> str | None:
@@ -48,6 +49,7 @@ class Gateway(Contestant):
             "node-name": "bench",
             "messages-per-s": 1_000_000,
             "log-level": "error",
+            **self.options,
         }
         flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return Process([sys.executable, "-m", "gateway", "serve", *flags], folder, "gateway")

@@ -22,13 +22,13 @@ PAGES = {
 }
 
 
-def fill(gateway: Gateway, swarm: Swarm, count: int) -> None:
-    """Open sessions over REST, spread over workspaces."""
+def fill(gateway: Gateway, swarm: Swarm, count: int, name: bytes = b"w") -> None:
+    """Open sessions over REST, spread over workspaces; their ids begin with *name*."""
     for workspace in range(WORKSPACES):
         body = (
-            b'{"id":"w%d-%s","workspace":"w%d","account":"ann","name":"Ann","labels":{"env":"prod"},'
+            b'{"id":"%b%d-%b","workspace":"w%d","account":"ann","name":"Ann","labels":{"env":"prod"},'
             b'"attributes":{"image":"desktop:7","host":"10.0.0.7"}}'
-        ) % (workspace, NUMBER, workspace)
+        ) % (name, workspace, NUMBER, workspace)
         ask = request("POST", b"/v1/sessions", body, BEARER, JSON)
         swarm.ask(gateway.port, ask, total=count // WORKSPACES, ways=64, for_s=WITHIN_S)
 
