@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from itertools import islice
+from operator import itemgetter
 from typing import Final, Literal
 from zlib import crc32
 
@@ -322,8 +323,8 @@ class Mirror:
     def all_in(self, view: View) -> list[Session]:
         """Return every session in *view*, oldest first; records never change, so it is frozen."""
         order, is_exact = self._indexes.order(view, Page(), self.sessions)
-        sessions = [self.sessions[session_id] for _, session_id in order]
-        return sessions if is_exact else list(filter(view.matches, sessions))
+        sessions = map(self.sessions.__getitem__, map(itemgetter(1), order))
+        return list(sessions if is_exact else filter(view.matches, sessions))
 
     def numbered(self, number: int) -> Session | None:
         """Return the open session with this number."""
