@@ -10,7 +10,6 @@ Not here: what a socket does once it is in (``connect``, ``events``).
 
 import logging
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from itertools import count
 from typing import Final
 
@@ -24,8 +23,6 @@ from gateway.api.socket import Socket
 from gateway.auth.credentials import (
     SUBPROTOCOL,
     Credential,
-    Networks,
-    Origins,
     check_origin,
     credential,
     networks,
@@ -139,8 +136,8 @@ class Entrance:
         shown, unreadable = _shown(scope)
         try:
             allowed, trusted = (
-                _origins(settings.allowed_origins),
-                _networks(settings.trusted_proxies),
+                origins(settings.allowed_origins),
+                networks(settings.trusted_proxies),
             )
             check_origin(scope, shown, allowed, trusted)
             if context.node.is_draining:
@@ -202,13 +199,3 @@ def _shown(scope: Scope) -> tuple[Credential, BadRequest | None]:
     except BadRequest as error:
         ours = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
         return Credential(subprotocol=ours), error
-
-
-@lru_cache(maxsize=16)
-def _origins(texts: tuple[str, ...]) -> Origins:
-    return origins(texts)
-
-
-@lru_cache(maxsize=16)
-def _networks(texts: tuple[str, ...]) -> Networks:
-    return networks(texts)

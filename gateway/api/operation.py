@@ -37,8 +37,6 @@ from gateway.api.reading import (
     read_query,
 )
 from gateway.auth.credentials import (
-    Networks,
-    Origins,
     check_same_site,
     cors_origin,
     credential,
@@ -265,7 +263,7 @@ class Door:
         shown = credential(scope, in_query=operation.token_in_query)
         if operation.is_public:
             return NOBODY
-        trusted = _networks(settings.trusted_proxies)
+        trusted = networks(settings.trusted_proxies)
         check_same_site(scope, shown, trusted)
         return await context.counted(scope, context.principal_of(shown), caller_key)
 
@@ -344,7 +342,7 @@ def _finish(scope: AsgiScope, response: Response, allow: str = "") -> None:
 
 def _origin(scope: AsgiScope, allowed: tuple[str, ...]) -> str | None:
     try:
-        return cors_origin(scope, _origins(allowed))
+        return cors_origin(scope, origins(allowed))
     except BadRequest:  # two of them: nobody is allowed
         return None
 
@@ -369,13 +367,3 @@ async def _reach(node: Node, text: str) -> None:
     if len(position.offsets) != len(node.mirror.offsets):
         raise BadPosition
     await node.reached(position)
-
-
-@lru_cache(maxsize=16)
-def _origins(texts: tuple[str, ...]) -> Origins:
-    return origins(texts)
-
-
-@lru_cache(maxsize=16)
-def _networks(texts: tuple[str, ...]) -> Networks:
-    return networks(texts)

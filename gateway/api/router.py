@@ -42,7 +42,7 @@ def routes(fragments: Mapping[str, dict[str, Any]], below: str = "") -> list[Bas
         below: The path that it will be mounted at.
     """
     return [
-        *operation.routes(described(OPERATIONS, fragments, below)),
         WebSocketRoute("/v1/connect", Entrance(connect.connect)),
         WebSocketRoute("/v1/events", Entrance(events.observe)),
+        *operation.routes(described(OPERATIONS, fragments, below)),
     ]

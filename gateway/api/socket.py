@@ -88,6 +88,7 @@ class Socket(Line):
         "_guest",
         "_inbox",
         "_is_working",
+        "_last_words",
         "_parting",
         "_per_s",
         "_sockets",
@@ -115,6 +116,7 @@ class Socket(Line):
         self._is_working = False
         self._waiting: asyncio.Event | None = None  # who works waits for room
         self._parting: Ended | None = None  # how it ends when what was asked is done
+        self._last_words = b""  # to be sent with the goodbye
         self._ended: Ended | None = None
         self._tasks: set[asyncio.Task[None]] | None = None
         self._per_s = messages_per_s
@@ -223,7 +225,11 @@ class Socket(Line):
             self.say(Error(code=error.code, message=error.detail, ref=ref))
             self._count(error)
         else:
-            self.say(Ack(ref=ref, revision=revision))
+            answer = Ack(ref=ref, revision=revision)
+            if isinstance(self._parting, Goodbye):
+                self._last_words = frame(TEXT, render(answer))  # one write with the goodbye
+            else:
+                self.say(answer)
 
     def _count(self, error: GatewayError) -> None:
         """Count messages that cannot be understood; being refused is not the client's fault."""
@@ -324,7 +330,8 @@ class Socket(Line):
     def _say_goodbye(self, ended: Ended) -> None:
         if isinstance(ended, Goodbye):
             reason = ended.reason.encode()[:120].decode(errors="ignore")  # RFC 6455 section 5.5
-            self._writer.close(int(ended.code), reason, frame(TEXT, render(ended.message)))
+            told = self._last_words + frame(TEXT, render(ended.message))
+            self._writer.close(int(ended.code), reason, told)
 
 
 def _cause(code: int, reason: str | None) -> Cause:

@@ -10,6 +10,7 @@ Not here: whether the token is good (``auth``).
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote
@@ -60,12 +61,14 @@ class Peer(NamedTuple):
     tls: bool
 
 
-def networks(texts: Iterable[str]) -> Networks:
+@lru_cache(maxsize=16)  # a setting: the same few again and again
+def networks(texts: tuple[str, ...]) -> Networks:
     """Return the networks of ``trusted_proxies``."""
     return tuple(map(ip_network, texts))
 
 
-def origins(texts: Iterable[str]) -> Origins:
+@lru_cache(maxsize=16)
+def origins(texts: tuple[str, ...]) -> Origins:
     """Return the origins of ``allowed_origins``."""
     return frozenset(found for text in texts if (found := parse_origin(text)))
 
@@ -178,11 +181,13 @@ def client_address(scope: Scope, trusted: Networks) -> Peer:
     return Peer(_tidy(address), port, tls)
 
 
+@lru_cache(maxsize=4096)  # many connections come from few places
 def _tidy(address: str | None) -> str | None:
     known = _ip(address)
     return address if known is None else str(known)
 
 
+@lru_cache(maxsize=4096)
 def _ip(text: str | None) -> IPv4Address | IPv6Address | None:
     try:
         found = ip_address(text or "")

@@ -326,6 +326,9 @@ def same_json(one: object, other: object) -> bool:
     return True
 
 
+_LEAVES: Final = frozenset({str, int, float, bool, type(None)})
+
+
 def check_object(value: object, name: str, *, nulls: bool = False) -> None:
     """Refuse JSON that the gateway cannot carry.
 
@@ -336,6 +339,8 @@ def check_object(value: object, name: str, *, nulls: bool = False) -> None:
 
     Raises:
         Invalid: It is nested deeper than :data:`DEPTH_MAX`, or a map in it holds null.
+        TypeError: It is nothing that reading JSON gives: one node would keep what was written, the
+            others what they read.
     """
     level = [value]
     for _ in range(DEPTH_MAX + 1):
@@ -345,8 +350,10 @@ def check_object(value: object, name: str, *, nulls: bool = False) -> None:
                 if not nulls and None in item.values():
                     raise Invalid(f"A map in `{name}` holds null: leave the member out.")
                 inner.extend(item.values())
-            elif isinstance(item, (list, tuple)):
+            elif isinstance(item, list) or (nulls and isinstance(item, tuple)):
                 inner.extend(item)
+            elif type(item) not in _LEAVES and not nulls:
+                raise TypeError(f"`{name}` holds a {type(item).__name__}, which is no JSON")
         if not inner:
             return
         level = inner

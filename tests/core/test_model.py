@@ -145,3 +145,11 @@ def test_object_with_null_or_too_deep_is_refused() -> None:
     with pytest.raises(Invalid, match="`item` holds null"):
         check_object({"a": [{"b": None}]}, "item")
     check_object({"a": [{"b": None}]}, "patch", nulls=True)
+    check_object({"a": ("b", {"c": None})}, "patch", nulls=True)
+
+
+@pytest.mark.parametrize("value", [("a",), {"a"}, b"a", Profile(), {"a": [("b",)]}])
+def test_object_is_what_reading_json_gives(value: object) -> None:
+    """What would be read back as something else is a mistake of ours, and is not written."""
+    with pytest.raises(TypeError, match="no JSON"):
+        check_object({"value": value}, "attributes")

@@ -22,8 +22,8 @@ from gateway.auth.credentials import (
 )
 from gateway.core.errors import BadRequest, Forbidden
 
-TRUSTED = networks(["10.0.0.0/8", "fd00::/8", "127.0.0.1"])
-ALLOWED = origins(["https://app.example.com", "http://localhost:3000"])
+TRUSTED = networks(("10.0.0.0/8", "fd00::/8", "127.0.0.1"))
+ALLOWED = origins(("https://app.example.com", "http://localhost:3000"))
 COOKIES = Credential(token="t", source="cookie")
 BEARER = Credential(token="t", source="header")
 

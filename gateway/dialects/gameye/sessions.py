@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 from uuid import uuid4
 
-from msgspec import UNSET, ValidationError, convert, to_builtins
-from msgspec.json import encode
+from msgspec import UNSET, ValidationError, convert
+from msgspec.json import decode, encode
 from starlette.responses import Response, StreamingResponse
 
 from gateway.core.command import RequestClose
@@ -157,7 +157,7 @@ def _new_session(call: Call[StartBody], session_id: str) -> Session:
         workspace=principal.workspace,
         service=body.image,
         labels={} if body.labels is UNSET else body.labels,
-        attributes={ATTRIBUTE: to_builtins(facts)},
+        attributes={ATTRIBUTE: decode(encode(facts))},
         ttl_ms=None if body.ttl is UNSET else ttl_ms(body.ttl),
         private=Private(environment=None if body.env is UNSET else body.env),
     )

@@ -10,7 +10,6 @@ import hashlib
 import hmac
 from base64 import b64decode
 from contextlib import suppress
-from functools import lru_cache
 from typing import Final
 
 from msgspec.structs import replace
@@ -18,8 +17,6 @@ from starlette.types import Scope as AsgiScope
 
 from gateway.auth.credentials import (
     Credential,
-    Networks,
-    Origins,
     check_same_site,
     cors_origin,
     headers,
@@ -120,9 +117,9 @@ class Access:
 
     def _check_site(self, scope: AsgiScope, token: str) -> None:
         settings = self._context.settings
-        if cors_origin(scope, known_origins(settings.allowed_origins)) is None:
+        if cors_origin(scope, origins(settings.allowed_origins)) is None:
             shown = Credential(token=token, source="cookie")
-            check_same_site(scope, shown, known_networks(settings.trusted_proxies))
+            check_same_site(scope, shown, networks(settings.trusted_proxies))
 
 
 def _principal(claims: Claims) -> Principal:
@@ -133,18 +130,6 @@ def _principal(claims: Claims) -> Principal:
         workspace=claims.workspace,
         expires_at=claims.expires_at and claims.expires_at + LEEWAY_MS,
     )
-
-
-@lru_cache(maxsize=16)
-def known_networks(texts: tuple[str, ...]) -> Networks:
-    """Return the proxies that are believed."""
-    return networks(texts)
-
-
-@lru_cache(maxsize=16)
-def known_origins(texts: tuple[str, ...]) -> Origins:
-    """Return the origins whose pages may call."""
-    return origins(texts)
 
 
 def _can_sign(settings: Settings) -> bool:

@@ -20,7 +20,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from gateway.auth.credentials import client_address, cors_origin, headers, one_header
+from gateway.auth.credentials import (
+    client_address,
+    cors_origin,
+    headers,
+    networks,
+    one_header,
+    origins,
+)
 from gateway.auth.principals import Principal, Scope
 from gateway.context import Context
 from gateway.core.errors import (
@@ -36,7 +43,7 @@ from gateway.core.errors import (
     Unauthorized,
     UriTooLong,
 )
-from gateway.dialects.maxscale.access import Access, known_networks, known_origins
+from gateway.dialects.maxscale.access import Access
 from gateway.dialects.maxscale.conditions import Seen
 from gateway.dialects.maxscale.query import Query
 from gateway.dialects.maxscale.shapes import Scene, error_document
@@ -221,7 +228,7 @@ class Door:
 
     def _scene(self, scope: AsgiScope, principal: Principal, *, is_versioned: bool) -> Scene:
         settings = self._context.settings
-        tls = client_address(scope, known_networks(settings.trusted_proxies)).tls
+        tls = client_address(scope, networks(settings.trusted_proxies)).tls
         host = one_header(scope, b"host") or "localhost"  # HTTP/1.0 needs none
         root = f"{'https' if tls else 'http'}://{host}{scope.get('root_path', '')}/"
         return Scene(
@@ -241,7 +248,7 @@ class Door:
             said["Mxs-Warning"] = f"This is {lag_ms} ms old: the store does not answer"
         if len(headers(scope, b"origin")) != 1:
             return  # not a page of another origin, or nobody's page
-        origin = cors_origin(scope, known_origins(self._context.settings.allowed_origins))
+        origin = cors_origin(scope, origins(self._context.settings.allowed_origins))
         if origin is not None:
             said["Access-Control-Allow-Origin"] = origin
             said["Access-Control-Allow-Credentials"] = "true"

@@ -11,10 +11,10 @@ from typing import Literal
 from starlette.responses import Response
 
 from gateway import __version__
-from gateway.auth.credentials import client_address
+from gateway.auth.credentials import client_address, networks
 from gateway.core.errors import Draining, NotFound
 from gateway.core.query import View
-from gateway.dialects.maxscale.access import COOKIE, known_networks
+from gateway.dialects.maxscale.access import COOKIE
 from gateway.dialects.maxscale.collection import Collection, listed, single
 from gateway.dialects.maxscale.documents import (
     GatewayAttributes,
@@ -52,7 +52,7 @@ async def get_gateway(call: Call) -> Response:
 
 async def log_in(call: Call) -> Response:
     """Exchange a name and a password for a token, or forget the cookie that holds one."""
-    trusted = known_networks(call.context.settings.trusted_proxies)
+    trusted = networks(call.context.settings.trusted_proxies)
     response = Response(status_code=200)
     set_cookie = partial(
         response.set_cookie,

@@ -8,7 +8,6 @@ Not here: what the paths do (``sessions``, ``people``).
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
 from typing import Any, Final
 
 from msgspec import Struct
@@ -17,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from gateway.auth.credentials import Origins, cors_origin, one_header, origins
+from gateway.auth.credentials import cors_origin, one_header, origins
 from gateway.auth.principals import Principal
 from gateway.context import Context, caller_key
 from gateway.core.errors import GatewayError, MethodNotAllowed
@@ -177,7 +176,7 @@ class Door:
     def _allow_page(self, scope: AsgiScope, response: Response) -> None:
         """Tell a browser that the page that asks may read the answer, if it may."""
         try:
-            allowed = known_origins(self._context.settings.allowed_origins)
+            allowed = origins(self._context.settings.allowed_origins)
             origin = cors_origin(scope, allowed)
         except GatewayError:  # two origins: nobody's page
             return
@@ -188,9 +187,3 @@ class Door:
                 response.headers["Access-Control-Allow-Methods"] = self._allow
                 response.headers["Access-Control-Allow-Headers"] = ALLOWED_HEADERS
                 response.headers["Access-Control-Max-Age"] = str(PREFLIGHT_AGE_S)
-
-
-@lru_cache(maxsize=16)
-def known_origins(texts: tuple[str, ...]) -> Origins:
-    """Return the origins whose pages may call."""
-    return origins(texts)

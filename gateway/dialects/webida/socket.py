@@ -10,7 +10,6 @@ Not here: how it speaks (``line``), how it comes to its session (``arrival``), w
 """
 
 import logging
-from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
@@ -20,12 +19,11 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.auth.credentials import Credential, Networks, check_origin, networks
+from gateway.auth.credentials import Credential, check_origin, networks, origins
 from gateway.context import Context
 from gateway.core.errors import Draining, GatewayError
 from gateway.dialects.webida.access import Access, new_id
 from gateway.dialects.webida.arrival import Arrival
-from gateway.dialects.webida.door import known_origins
 from gateway.dialects.webida.engineio import PROTOCOL, EngineSocket
 from gateway.dialects.webida.errors import JSON, failed
 from gateway.dialects.webida.line import EngineLine
@@ -78,8 +76,8 @@ class SocketDoor:
             check_origin(
                 scope,
                 Credential(),
-                known_origins(context.settings.allowed_origins),
-                known_networks(context.settings.trusted_proxies),
+                origins(context.settings.allowed_origins),
+                networks(context.settings.trusted_proxies),
             )
             if context.node.is_draining:
                 raise Draining
@@ -140,9 +138,3 @@ def _why_polling(scope: AsgiScope) -> EngineError:
 
 def _engine_failed(error: EngineError) -> Response:
     return Response(encode(error), 400, {"Cache-Control": "no-store"}, JSON)
-
-
-@lru_cache(maxsize=16)
-def known_networks(texts: tuple[str, ...]) -> Networks:
-    """Return the proxies that are believed."""
-    return networks(texts)
