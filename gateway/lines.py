@@ -88,15 +88,21 @@ class Line(ABC):
     Args:
         chance: Returns a number of at least 0 and below 1, evenly spread.
         heartbeat_s: Seconds of silence after which it beats, give or take ``BEAT_JITTER``.
+        loop: Where it runs; the running one if it is not said.
     """
 
     __slots__ = ("_beat_s", "_beats", "_chance", "_expiry", "_loop", "_sent_at_s", "heartbeat_ms")
 
-    def __init__(self, chance: Callable[[], float], heartbeat_s: float) -> None:
+    def __init__(
+        self,
+        chance: Callable[[], float],
+        heartbeat_s: float,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         jitter = 1 - BEAT_JITTER + 2 * BEAT_JITTER * chance()
         self._chance = chance
         self.heartbeat_ms = int(heartbeat_s * 1000)
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop or asyncio.get_running_loop()
         self._beat_s = heartbeat_s * jitter
         self._beats: asyncio.TimerHandle | None = None
         self._sent_at_s = self._loop.time()

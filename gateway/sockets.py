@@ -39,7 +39,7 @@ class Sockets:
         self.chance = chance
         self.is_draining = False
         self._maximum = maximum
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._lines: dict[int, Line] = {}
         self._empty = asyncio.Event()
         self._empty.set()
@@ -87,7 +87,7 @@ class Sockets:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do *work*, which tells by itself what went wrong, beside all else."""
-        task = self._loop.create_task(work)
+        task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -107,7 +107,7 @@ class Socket(Line):
         heartbeat_s: float,
         messages_per_s: float,
     ) -> None:
-        super().__init__(sockets.chance, heartbeat_s)
+        super().__init__(sockets.chance, heartbeat_s, sockets.loop)
         self.number = number
         self._writer = writer
         self._sockets = sockets

@@ -112,7 +112,7 @@ class Writer:
         self, session_id: str, held: list[Reported], command: AnyCommand | None, op: str
     ) -> Session:
         """Do what was held back, then *command*, in one commit; see ``Node.apply``."""
-        until_s = asyncio.get_running_loop().time() + OUTCOME_S
+        until_ms = self.clock.monotonic_ms() + OUTCOME_S * 1000
         partition = self.store.partition(session_id)
         work = _Work(session_id, partition, held, command, op)
         work.session = self.mirror.sessions.get(session_id)
@@ -125,7 +125,7 @@ class Writer:
                     await self._catch_up(work, after)
                 return after
         try:
-            async with asyncio.timeout_at(until_s):
+            async with asyncio.timeout((until_ms - self.clock.monotonic_ms()) / 1000):
                 after = await self._insist(work, tries)
         except TimeoutError:
             raise OutcomeUnknown from None

@@ -15,6 +15,7 @@ import httptools
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -80,8 +81,16 @@ class Http(HttpToolsProtocol):
     # --- TCP
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Count the connection, and give it a deadline."""
-        super().connection_made(transport)
+        """Count the connection, and give it a deadline.
+
+        Uvicorn's own asks the socket for its addresses, which uvloop makes anew for each question.
+        """
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.server = _address(transport.get_extra_info("sockname"))
+        self.client = _address(transport.get_extra_info("peername"))
+        self.scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
         tune(transport)
         if len(self.connections) > self.limits.connections:
             self._refuse(OVERLOADED)
@@ -226,7 +235,9 @@ class Http(HttpToolsProtocol):
         self.connections.discard(self)
         self._unset_keepalive_if_required()
         self.parser = None  # type: ignore[assignment]  # it holds this object
-        websocket = WebSocket(found, self.transport, state=self.server_state, limits=self.limits)
+        websocket = WebSocket(
+            found, self.transport, loop=self.loop, state=self.server_state, limits=self.limits
+        )
         self.transport.set_protocol(websocket)
         websocket.begin(self.app, scope, early)
 
@@ -245,6 +256,11 @@ class Http(HttpToolsProtocol):
             return
         self.transport.write(refusal.answer(self.server_state.default_headers))
         self._farewell = Farewell(self.transport)
+
+
+def _address(name: object) -> tuple[str, int] | None:
+    """Return an address as ASGI has it; none for a Unix socket."""
+    return (name[0], name[1]) if isinstance(name, tuple) else None
 
 
 class _Complete:

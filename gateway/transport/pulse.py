@@ -63,11 +63,17 @@ class Pulse:
         "_timer",
     )
 
-    def __init__(self, patient: Patient, heartbeat_s: float, pong_s: float) -> None:
+    def __init__(
+        self,
+        patient: Patient,
+        heartbeat_s: float,
+        pong_s: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self._patient = patient
         self._heartbeat_s = heartbeat_s
         self._pong_s = pong_s
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._payload = b""
         self._taken = self._ping_ends = 0
         self._timer = self._later()

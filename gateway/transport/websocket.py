@@ -66,6 +66,7 @@ class WebSocket(Outlet):
     Args:
         request: What the client offers.
         transport: The connection.
+        loop: Where it runs.
         state: What uvicorn knows of all connections.
         limits: What the client may take.
     """
@@ -92,6 +93,7 @@ class WebSocket(Outlet):
         request: Request,
         transport: asyncio.Transport,
         *,
+        loop: asyncio.AbstractEventLoop,
         state: ServerState,
         limits: Limits,
     ) -> None:
@@ -100,7 +102,7 @@ class WebSocket(Outlet):
         self._request: Request | None = request
         self._state = state
         self._limits = limits
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._stage = _Stage.ASKED
         self._early = b""
         self._denial: _Denial | None = None
@@ -209,7 +211,7 @@ class WebSocket(Outlet):
         self._request = None
         self._stage = _Stage.OPEN
         self._parser = Parser(self._limits.caps, self._loop.time())
-        self._pulse = Pulse(self, self._limits.heartbeat_s, self._limits.pong_s)
+        self._pulse = Pulse(self, self._limits.heartbeat_s, self._limits.pong_s, self._loop)
         self.write(reply)
         if self._early:
             early, self._early = self._early, b""
