@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Router
+from starlette.types import Receive, Scope, Send
 
 from gateway.api import ops
 from gateway.api.operation import not_found
@@ -175,11 +176,23 @@ def create_app(context: Context) -> Starlette:
             *found,
             Mount("/", _Router(at_root.routes(context))),
         ]
-    app = Starlette(routes=found)
+    app = _App(routes=found)
     app.router.default = not_found
     app.router.redirect_slashes = False
     app.state.context = context
     return app
+
+
+class _App(Starlette):
+    """Starlette, but WebSockets do not pass by its error pages, which are for HTTP."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or connection."""
+        if scope["type"] == "websocket":
+            scope["app"] = self
+            await self.router(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 class _Router(Router):
