@@ -179,13 +179,16 @@ class View(Struct, frozen=True, omit_defaults=True):
 def indexes_of(session: Session) -> list[Index]:
     """Return every index *session* stands in."""
     found: list[Index] = [("id", session.id), ("state", session.state.value)]
-    found.extend(
-        (name, value)
-        for name in ("account", "workspace", "service")
-        if (value := getattr(session, name)) is not None
-    )
-    found.extend(("label", f"{name}={value}") for name, value in session.labels.items())
-    found.extend(("member", member) for member in session.members)
+    if session.account is not None:
+        found.append(("account", session.account))
+    if session.workspace is not None:
+        found.append(("workspace", session.workspace))
+    if session.service is not None:
+        found.append(("service", session.service))
+    if session.labels:
+        found += [("label", f"{name}={value}") for name, value in session.labels.items()]
+    if session.members:
+        found += [("member", member) for member in session.members]
     return found
 
 

@@ -214,11 +214,15 @@ class Hub:
             return ()
         if change.after is None:  # documents and messages: only dialects have words for them
             return list(self._in_dialects.values())
-        found = dict(self._by_index.get(None, {}))
+        everywhere = self._by_index.get(None, {})
+        if len(self._by_index) == bool(everywhere):  # nobody looks for sessions of a kind
+            return list(everywhere.values())
+        found = dict(everywhere)
         for session in (change.before, change.after):
             if session:
                 for index in indexes_of(session):
-                    found.update(self._by_index.get(index, {}))
+                    if index in self._by_index:
+                        found.update(self._by_index[index])
         return found.values()
 
     def _deliver(self, change: Change) -> None:
