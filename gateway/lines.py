@@ -135,11 +135,15 @@ class Line(ABC):
         self._beats = self._loop.call_later(self._beat_s, self._time_to_beat)
 
     def _time_to_beat(self) -> None:
-        silent_s = self._loop.time() - self._sent_at_s
+        silent_s = self._loop.time() - self._spoke_at_s()
         is_due = silent_s >= self._beat_s
         wait_s = self._beat_s - (0 if is_due else silent_s)
         self._beats = self._loop.call_later(wait_s, self._time_to_beat)
         self._on_beat(is_due=is_due)
+
+    def _spoke_at_s(self) -> float:
+        """Return when something was said last, by the loop's time."""
+        return self._sent_at_s
 
     @abstractmethod
     def _on_beat(self, *, is_due: bool) -> None:

@@ -147,6 +147,9 @@ class _Observer:
     def room(self) -> None:
         self._watcher.room()
 
+    def told_at_s(self) -> float:
+        return self._watcher.told_at_s()
+
     def left(self, _ended: Ended) -> None:
         self._watcher.stop()
         self._socket.release()

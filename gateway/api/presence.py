@@ -257,6 +257,10 @@ class Presence:
             return self._watcher.heartbeat()
         return protocol.render(heartbeat(self._node, None))
 
+    def told_at_s(self) -> float:
+        """Return when the client was last told what it watches."""
+        return 0.0 if self._watcher is None else self._watcher.told_at_s()
+
     def room(self) -> None:
         """Go on with what the client watches."""
         if self._watcher is not None:

@@ -27,6 +27,7 @@ from gateway.core.frames import TEXT, Writer, frame
 from gateway.core.model import Cause
 from gateway.core.protocol import Ack, ClientMessage, Error, FromServer, parse, render
 from gateway.lines import Ended, Goodbye, Left, Line
+from gateway.live.channel import Push
 from gateway.sockets import Sockets
 
 DONE_WITHIN_S: Final = 3.0  # for what a client said before it left; a write is known by then
@@ -60,6 +61,10 @@ class Guest(Protocol):
 
     def room(self) -> None:
         """Take that the client takes more again."""
+        ...
+
+    def told_at_s(self) -> float:
+        """Return when something was written past the socket last, by the loop's time."""
         ...
 
     def left(self, ended: Ended) -> None:
@@ -139,9 +144,17 @@ class Socket(Line):
 
     def write(self, data: bytes) -> bool:
         """Send a frame; return whether the client keeps up."""
-        self._writer.write(data)
         self._sent_at_s = self._loop.time()
-        return not self._writer.is_full
+        return self._writer.write(data)
+
+    @property
+    def push(self) -> Push:
+        """What a channel writes by, past all this: see ``Guest.told_at_s``."""
+        return self._writer.write
+
+    def _spoke_at_s(self) -> float:
+        told_at_s = 0.0 if self._guest is None else self._guest.told_at_s()
+        return max(self._sent_at_s, told_at_s)
 
     def _on_beat(self, *, is_due: bool) -> None:
         if self._guest is None:

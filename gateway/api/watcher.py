@@ -89,6 +89,10 @@ class Watcher:
         """Return what is said in silence."""
         return render(heartbeat(self._node, self._subscription))
 
+    def told_at_s(self) -> float:
+        """Return when the channel last wrote by itself, by the loop's time; 0 if it never did."""
+        return 0.0 if self._subscription is None else self._subscription.told_at_s
+
     def room(self) -> None:
         """Go on: the client takes more again."""
         if self._subscription is not None and self._waiting is None:
@@ -103,7 +107,7 @@ class Watcher:
             self._tell(subscription)
 
     def _tell(self, subscription: Subscription) -> None:
-        while not self._socket.is_full and not subscription.follow(self._socket.write, self.room):
+        while not self._socket.is_full and not subscription.follow(self._socket.push, self.room):
             delivery = subscription.take()
             if delivery is None:
                 self._waiting = self._socket.spawn(self._wait(subscription))

@@ -97,8 +97,8 @@ class Writer(Protocol):
         """Whether so much is unsent that a writer should wait until there is room."""
         ...
 
-    def write(self, data: bytes) -> None:
-        """Send whole frames; they are queued however much is unsent."""
+    def write(self, data: bytes) -> bool:
+        """Send whole frames, however much is unsent; return whether there is room for more."""
         ...
 
     def close(self, code: int, reason: str, last: bytes = b"") -> None:

@@ -84,6 +84,7 @@ class Channel:
         self._bytes = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._followers: dict[Subscription, Push] = {}
+        self.told_at_s = 0.0  # when they were told last, by the loop's time
         self._on_empty = on_empty
 
     @property
@@ -123,6 +124,7 @@ class Channel:
             self._bytes -= self._ring.popleft().size
             self.complete = False
         if self._followers:
+            self.told_at_s = asyncio.get_running_loop().time()
             told = tick.frame
             behind = [reader for reader, push in self._followers.items() if not push(told)]
             for reader in behind:
@@ -227,6 +229,11 @@ class Subscription:
     def view(self) -> View:
         """What is seen."""
         return self._channel.view
+
+    @property
+    def told_at_s(self) -> float:
+        """When it was last pushed something, by the loop's time; 0 if it does not follow."""
+        return 0.0 if self._on_behind is None else self._channel.told_at_s
 
     @property
     def is_behind(self) -> bool:

@@ -34,7 +34,7 @@ class Patient(Protocol):
         """Return how many of them the client's machine has acknowledged."""
         ...
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         """Send a frame."""
         ...
 

@@ -236,11 +236,12 @@ class WebSocket(Outlet):
 
     # --- below the messages: core.frames.Writer
 
-    def write(self, data: bytes) -> None:
-        """Send whole frames; they are queued however much is unsent."""
+    def write(self, data: bytes) -> bool:
+        """Send whole frames, however much is unsent; return whether there is room for more."""
         if self._stage is _Stage.OPEN:
             self.written += len(data)
             self._transport.write(data)
+        return not self.is_full
 
     def close(self, code: int, reason: str, last: bytes = b"") -> None:
         """Send the frame *last*, say close and end; what the client still says is not heard."""
