@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.core.command import Update
+from gateway.core.document import Message, Recipients
 from gateway.core.model import Session
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
@@ -18,6 +19,38 @@ from tests.server.conftest import Gateway
 from tests.server.talk import dial
 from tests.server.test_handshake import upgrade
 from tests.support import Proxy, S, eventually
+
+
+@contextlib.asynccontextmanager
+async def stuck(gateway: Gateway, path: str) -> AsyncIterator[None]:
+    """Be a client that opens a WebSocket and then takes nothing, with a small buffer."""
+    place = urlsplit(gateway.url)
+    with sockets.socket() as client:
+        client.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, (place.hostname, place.port))
+        request = upgrade(path) + "\n"
+        await loop.sock_sendall(client, request.replace("\n", "\r\n").encode())
+        yield
+
+
+async def test_client_that_is_told_more_than_it_takes_is_given_up(gateway: Gateway) -> None:
+    """What is said to a session waits for it within bounds; then it is sent away as too slow."""
+    node = gateway.node
+    async with stuck(gateway, "/v1/connect?session=one"):
+        await eventually(lambda: "one" in node.mirror.sessions)
+        await eventually(lambda: gateway.context.sockets.count == 1)
+        said = 0
+        while gateway.context.sockets.count == 1:
+            said += 1
+            await node.say(Message(to=Recipients(session="one"), topic="t", body="x" * 4000))
+        assert said > 250  # 1 MiB of ours, and the kernel's buffers
+        await eventually(lambda: node.mirror.sessions["one"].state == "away")
+        session = node.mirror.sessions["one"]
+        assert session.linger_at is not None
+        assert session.disconnected_at is not None
+        assert session.linger_at - session.disconnected_at == 60_000  # it was our doing
 
 
 class TestStalled:
@@ -36,24 +69,19 @@ class TestStalled:
     async def test_reader_that_stopped_is_given_up(self, gateway: Gateway) -> None:
         """A watcher that takes nothing is given up; those beside it miss nothing."""
         await gateway.node.open(Session(id="a", number=0, revision=0, created_at=0))
-        place = urlsplit(gateway.url)
-        with sockets.socket() as stuck:
-            stuck.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
-            stuck.setblocking(False)
-            loop = asyncio.get_running_loop()
-            await loop.sock_connect(stuck, (place.hostname, place.port))
-            request = upgrade("/v1/events") + "\n"
-            await loop.sock_sendall(stuck, request.replace("\n", "\r\n").encode())
-            async with await dial(gateway, "/v1/events") as watcher:
-                await watcher.find("snapshot")
-                await eventually(lambda: gateway.context.sockets.count == 2)
-                revision = 1
-                while gateway.context.sockets.count == 2:
-                    revision += 1
-                    text = {"text": f"{revision} {'x' * 4000}"}
-                    await gateway.node.apply("a", Update(attributes=text))
-                    assert [event["revision"] for event in await watcher.events()] == [revision]
-                assert revision > 100  # it took the kernel's buffers and ours to fill
+        async with (
+            stuck(gateway, "/v1/events"),
+            await dial(gateway, "/v1/events") as watcher,
+        ):
+            await watcher.find("snapshot")
+            await eventually(lambda: gateway.context.sockets.count == 2)
+            revision = 1
+            while gateway.context.sockets.count == 2:
+                revision += 1
+                text = {"text": f"{revision} {'x' * 4000}"}
+                await gateway.node.apply("a", Update(attributes=text))
+                assert [event["revision"] for event in await watcher.events()] == [revision]
+            assert revision > 100  # it took the kernel's buffers and ours to fill
 
 
 class TestDeadClient:
