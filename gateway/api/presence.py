@@ -172,6 +172,8 @@ class Presence:
         if self._early is not None:
             self._early.append(notice)
             return
+        if self._socket.is_over:
+            return
         try:
             self._hear(notice)
         except Exception as error:  # noqa: BLE001 - the feed must go on; logged if unforeseen
@@ -219,8 +221,8 @@ class Presence:
                 pass
 
     def _warn_of(self, closing: Closing) -> None:
+        self._schedule(closing)  # first: who takes nothing ends here, and its timer with it
         self._say_closing(closing)
-        self._schedule(closing)
 
     def _schedule(self, closing: Closing | None) -> None:
         """Warn again when it is time, in place of what was to be said before."""

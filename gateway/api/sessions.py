@@ -78,7 +78,7 @@ async def list_sessions(call: Call[SessionQuery, Nothing]) -> Response:
 
 async def page_of(mirror: Mirror, view: View, page: Page) -> tuple[list[Session], SortKey | None]:
     """Return a page of *view* that lets others have their turn, and what the next starts after."""
-    found: list[Session] = []
+    found: dict[str, Session] = {}  # one that moves on meanwhile is met again
     after = page.after
     for turn in range(SCANNED_TURNS):
         if turn:
@@ -86,10 +86,10 @@ async def page_of(mirror: Mirror, view: View, page: Page) -> tuple[list[Session]
         limit = page.limit - len(found)
         rest = Page(sort=page.sort, limit=limit, after=after, looks=SCANNED_AT_ONCE)
         part, after = mirror.page(view, rest)
-        found += part
+        found.update((session.id, session) for session in part)
         if after is None or len(found) == page.limit:
             break
-    return found, after
+    return list(found.values()), after
 
 
 def filter_of(query: Filter) -> Filter:

@@ -34,7 +34,8 @@ DONE_WITHIN_S: Final = 3.0  # for what a client said before it left; a write is 
 ANSWERED_WITHIN_S: Final = 1.0  # the last answer leaves before the goodbye, if it does so in time
 BURST_S: Final = 2.0  # seconds' worth of messages that may come at once
 INBOX_MAX: Final = 256  # messages read and not handled; more than rate and outages can pile up
-SAID_MAX_BYTES: Final = 1 << 20  # unsent; a client that is told more than it takes is too slow
+INBOX_MAX_BYTES: Final = 256 * 1024  # of them; four of the longest
+SAID_MAX_BYTES: Final = 1 << 20  # said to a client that has no room; then it is too slow
 ERRORS_MAX: Final = 10  # unreadable messages within ERRORS_S end the socket: its client is broken
 ERRORS_S: Final = 10.0
 UNSUPPORTED_DATA: Final = 1003  # RFC 6455 section 7.4.1: binary where text is spoken
@@ -92,10 +93,12 @@ class Socket(Line):
         "_errors",
         "_guest",
         "_inbox",
+        "_inbox_bytes",
         "_is_working",
         "_last_words",
         "_parting",
         "_per_s",
+        "_said_bytes",
         "_sockets",
         "_tasks",
         "_waiting",
@@ -118,6 +121,8 @@ class Socket(Line):
         self._sockets = sockets
         self._guest: Guest | None = None
         self._inbox: list[str] = []
+        self._inbox_bytes = 0  # as many as the characters, at least
+        self._said_bytes = 0  # since there was room last
         self._is_working = False
         self._waiting: asyncio.Event | None = None  # who works waits for room
         self._parting: Ended | None = None  # how it ends when what was asked is done
@@ -132,15 +137,25 @@ class Socket(Line):
     # --- what it says
 
     @property
+    def is_over(self) -> bool:
+        """Whether it has ended: what is said is not heard."""
+        return self._ended is not None
+
+    @property
     def is_full(self) -> bool:
         """Whether the client is so far behind that what can wait should wait."""
         return self._writer.is_full
 
     def say(self, message: FromServer) -> None:
-        """Send a message; one that is over says nothing."""
-        self.write(frame(TEXT, render(message)))
-        if self._writer.is_full and self._writer.unsent > SAID_MAX_BYTES:
-            self.end(Goodbye(CloseCode.TOO_SLOW, "too_slow", self.away_ms()))
+        """Send a message; one that is over says nothing.
+
+        What a channel has for the client waits for room; this cannot, and so it is bounded.
+        """
+        data = frame(TEXT, render(message))
+        if not self.write(data):
+            self._said_bytes += len(data)
+            if self._said_bytes > SAID_MAX_BYTES:
+                self.end(Goodbye(CloseCode.TOO_SLOW, "too_slow", self.away_ms()))
 
     def write(self, data: bytes) -> bool:
         """Send a frame; return whether the client keeps up."""
@@ -180,7 +195,9 @@ class Socket(Line):
         earned = (now_s - self._credit_at_s) * self._per_s
         self._credit = min(self._per_s * BURST_S, self._credit + earned) - 1
         self._credit_at_s = now_s
-        if self._credit < 0 or len(self._inbox) >= INBOX_MAX:
+        self._inbox_bytes += len(message)
+        is_full = len(self._inbox) >= INBOX_MAX or self._inbox_bytes > INBOX_MAX_BYTES
+        if self._credit < 0 or is_full:
             self.end(Goodbye(CloseCode.RATE_LIMITED, "rate_limited", self.away_ms()))
             return
         self._inbox.append(message)
@@ -188,6 +205,7 @@ class Socket(Line):
 
     def room(self) -> None:
         """Take that the client takes more again."""
+        self._said_bytes = 0
         if self._waiting is not None:
             self._waiting.set()
         if self._guest is not None and self._ended is None:
@@ -212,11 +230,13 @@ class Socket(Line):
 
     async def _work(self, guest: Guest) -> None:
         while self._inbox and self._ended is None:
-            if self._writer.is_full:
+            if self._writer.is_full and self._parting is None:
                 self._waiting = asyncio.Event()
                 await self._waiting.wait()
                 self._waiting = None
-            await self._answer(self._inbox.pop(0), guest)
+            text = self._inbox.pop(0)
+            self._inbox_bytes -= len(text)
+            await self._answer(text, guest)
             if isinstance(self._parting, Goodbye):
                 break
         self._is_working = False
@@ -314,18 +334,20 @@ class Socket(Line):
         if self._ended is not None:
             return
         self._ended = ended
-        self.stop_timers()
         if self._guest is not None:
             self._leave(self._guest, ended)
 
     def _leave(self, guest: Guest, ended: Ended) -> None:
         log.info("socket %d: %r", self.number, ended)
+        self.stop_timers()  # one that ended before it began may have got some since
         self._inbox.clear()
-        self._say_goodbye(ended)
-        for task in self._tasks or ():
-            if task is not asyncio.current_task():
-                task.cancel()
-        guest.left(ended)
+        try:
+            self._say_goodbye(ended)
+            for task in self._tasks or ():
+                if task is not asyncio.current_task():
+                    task.cancel()
+        finally:
+            guest.left(ended)
 
     def refuse(self, ended: Ended) -> None:
         """End a socket that had no guest, as *ended* says unless somebody said otherwise."""

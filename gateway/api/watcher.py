@@ -53,12 +53,13 @@ class Watcher:
         socket: Who is told.
     """
 
-    __slots__ = ("_node", "_socket", "_subscription", "_waiting")
+    __slots__ = ("_is_greeted", "_node", "_socket", "_subscription", "_waiting")
 
     def __init__(self, node: Node, socket: Socket) -> None:
         self._node = node
         self._socket = socket
         self._subscription: Subscription | None = None
+        self._is_greeted = False  # nothing is told before the hello
         self._waiting: asyncio.Task[None] | None = None  # for the log, which has what was missed
 
     async def start(self, view: View, since: str | None) -> None:
@@ -73,7 +74,7 @@ class Watcher:
         position, reason = await begin(self._node, view, since)
         subscription = self._node.subscribe(view, position, reason)
         self.stop()
-        self._subscription = subscription
+        self._subscription, self._is_greeted = subscription, False
         asyncio.get_running_loop().call_soon(self._greet, subscription)
 
     def stop(self) -> None:
@@ -95,11 +96,12 @@ class Watcher:
 
     def room(self) -> None:
         """Go on: the client takes more again."""
-        if self._subscription is not None and self._waiting is None:
+        if self._subscription is not None and self._is_greeted and self._waiting is None:
             self._tell(self._subscription)
 
     def _greet(self, subscription: Subscription) -> None:
         if subscription is self._subscription:
+            self._is_greeted = True
             greeting = frame(TEXT, render(hello(self._node, subscription, self._socket)))
             if (first := subscription.take()) is not None:
                 greeting += first.frame  # often it is all there is, and one write costs less
@@ -107,12 +109,16 @@ class Watcher:
             self._tell(subscription)
 
     def _tell(self, subscription: Subscription) -> None:
-        while not self._socket.is_full and not subscription.follow(self._socket.push, self.room):
+        push, behind = self._socket.push, self._fall_behind
+        while not self._socket.is_full and not subscription.follow(push, behind):
             delivery = subscription.take()
             if delivery is None:
                 self._waiting = self._socket.spawn(self._wait(subscription))
                 return
             self._socket.write(delivery.frame)
+
+    def _fall_behind(self) -> None:
+        asyncio.get_running_loop().call_soon(self.room)  # others are being told just now
 
     async def _wait(self, subscription: Subscription) -> None:
         delivery = await subscription.next()

@@ -129,11 +129,12 @@ class Channel:
             behind = [reader for reader, push in self._followers.items() if not push(told)]
             for reader in behind:
                 del self._followers[reader]
-                reader.fall_behind(self.sequence)
+                reader.fall_behind(self.sequence, tick)
         self._wake()
 
     def restart(self, reason: str, born: Position) -> None:
         """Make every subscriber start over, at *born*."""
+        last = self._ring[-1] if self._ring else None
         self.born, self.complete = born, True
         self._ring.clear()
         self._bytes = 0
@@ -142,7 +143,7 @@ class Channel:
         self.reason = reason
         followers, self._followers = self._followers, {}
         for reader in followers:
-            reader.fall_behind(self.sequence)
+            reader.fall_behind(self.sequence, last)
         self._wake()
 
     def follow(self, reader: "Subscription", push: Push) -> None:
@@ -280,7 +281,8 @@ class Subscription:
 
         Args:
             push: Writes a frame; one that returns ``False`` has taken it, but gets no more.
-            on_behind: Called when there is something to read again: it follows no more.
+            on_behind: Called when there is something to read again: it follows no more. It only
+                notes that; whoever tells all others waits for it.
         """
         if self.is_behind:
             return False
@@ -288,8 +290,10 @@ class Subscription:
         self._channel.follow(self, push)
         return True
 
-    def fall_behind(self, sequence: int) -> None:
-        """Take that it follows no more; everything before *sequence* was told."""
+    def fall_behind(self, sequence: int, told: Tick | None) -> None:
+        """Take that it follows no more; everything before *sequence* was told, *told* last."""
+        if told is not None and self._sequence < sequence:  # else nothing came since it followed
+            self.position = str(told.position)
         self._sequence = sequence
         on_behind, self._on_behind = self._on_behind, None
         if on_behind is not None:
@@ -297,6 +301,8 @@ class Subscription:
 
     def take(self) -> Delivery | None:
         """Return what comes next; ``None`` if it is not here, and has to be waited for."""
+        if self._on_behind is not None:
+            return None
         channel = self._channel
         if self._generation != channel.generation:
             reason = channel.reason

@@ -12,11 +12,11 @@ from gateway.live.change import Item
 
 
 class _Message:
-    """One message for many: encoded once, and framed once for those who speak WebSocket."""
+    """One message for many: encoded and framed once for all who speak WebSocket."""
 
-    @cached_property
+    @property
     def message(self) -> bytes:
-        """Its JSON text."""
+        """Its JSON text; it is not kept, for few want it."""
         return render(self._message())
 
     @cached_property
@@ -42,7 +42,7 @@ class Tick(_Message):
     @property
     def size(self) -> int:
         """About how many bytes the ring keeps for it."""
-        return 64 + sum(len(item.data) for item in self.items)
+        return 64 + 2 * sum(len(item.data) for item in self.items)  # the items and the frame
 
 
 class SnapshotPage(_Message):

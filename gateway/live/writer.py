@@ -146,7 +146,7 @@ class Writer:
             after = await self._try(work, None)
             if after is not None:
                 return after
-        raise Conflict
+        raise OutcomeUnknown if work.is_unknown else Conflict
 
     async def _try(self, work: _Work, teller: Teller | None) -> Session | None:
         """Decide and commit once; return the session after it, ``None`` if there is more to do."""

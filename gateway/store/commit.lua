@@ -61,8 +61,8 @@ local function commit(at)
     fields[#fields + 1] = 'h'
     fields[#fields + 1] = format('%.0f ', rows) .. key
   end
+  call('XADD', LOG, format('%.0f-0', offset + 1), unpack(fields))
   offset = offset + 1
-  call('XADD', LOG, format('%.0f-0', offset), unpack(fields))
   if field ~= '' then
     if ARGV[at + 2] ~= '' then call('HSET', LIVE, field, ARGV[at + 2]) else call('HDEL', LIVE, field) end
     if ARGV[at + 6] ~= '' then call('HSET', GONE, field, ARGV[at + 6]) end
@@ -90,7 +90,7 @@ while at <= #ARGV do
   at = at + 8 + ARGV[at + 7]
 end
 
--- both also moved by what failed: a number is never given twice
+-- rows also moved by what failed: a number is never given twice
 if rows > first_row then call('HSET', META, 'rows', format('%.0f', rows)) end
 if offset > first then call('HSET', META, 'offset', format('%.0f', offset)) end
 

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Message, Scope
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 from websockets.exceptions import ProtocolError
+from websockets.protocol import OPEN
 
 from gateway.core.errors import CloseCode
 from gateway.core.frames import BINARY, POLICY_VIOLATION, TEXT, Listener, frame
@@ -219,8 +220,8 @@ class WebSocket(Outlet):
 
     def _close(self, code: int, reason: str, last: bytes = b"") -> None:
         """Say close and wait for the client's answer; whatever it still says is not heard."""
-        if self._parser is None:
-            return
+        if self._parser is None or self._parser.state is not OPEN:
+            return  # the client has ended it in the same breath; that is about to be told
         try:
             self._parser.send_close(code, reason)
         except ProtocolError as error:

@@ -4,6 +4,7 @@ import pytest
 from msgspec.json import decode
 
 from gateway.core import command as c
+from gateway.core.position import Position
 from gateway.core.query import View, Visibility
 from gateway.live.channel import Subscription
 from gateway.live.delivery import Restart, SnapshotPage
@@ -82,6 +83,7 @@ async def test_who_has_something_to_read_cannot_follow(world: World) -> None:
         world.write(3)
 
         assert reader.revisions == [2, 3, 4]
+        assert subscription.take() is None
         assert not subscription.is_behind
 
 
@@ -107,6 +109,7 @@ async def test_full_reader_is_left_behind_and_catches_up(world: World) -> None:
         world.write(5)
         assert (readers[0].revisions, readers[0].behind) == ([2], 1)
         assert slow.is_behind
+        assert slow.position == str(Position("epoch1", (2,), ALL.hash32))  # the last that was told
 
         readers[0].is_full = False
         readers[0].catch_up()
@@ -129,6 +132,21 @@ async def test_restart_reaches_followers(world: World) -> None:
         reader.catch_up()
         world.write(1)
         assert reader.revisions == [2]
+
+
+async def test_position_never_goes_back(world: World) -> None:
+    """Who starts over after a snapshot that was newer than the last tick stays where it was."""
+    anns = View(visibility=Visibility("account", "ann"))
+    world.log.open("a", account="ann")
+    with world.hub.subscribe(anns):
+        world.log.do("a", c.Update(name="told"))
+        world.write(3)  # of another session: no tick here
+        with world.hub.subscribe(anns) as late:
+            Reader(late).catch_up()
+            here = late.position
+            world.hub.restart("trimmed")
+
+            assert late.position == here
 
 
 async def test_closed_subscription_is_told_nothing(world: World) -> None:

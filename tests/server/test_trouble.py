@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from msgspec.structs import replace
 
+from gateway.api.socket import Socket
 from gateway.core.command import Update
 from gateway.core.document import Message, Recipients
 from gateway.core.model import Session
@@ -16,13 +17,14 @@ from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
 from gateway.transport import Limits, http_protocol
 from tests.server.conftest import Gateway
+from tests.server.echo import frame
 from tests.server.talk import dial
 from tests.server.test_handshake import upgrade
 from tests.support import Proxy, S, eventually
 
 
 @contextlib.asynccontextmanager
-async def stuck(gateway: Gateway, path: str) -> AsyncIterator[None]:
+async def stuck(gateway: Gateway, path: str) -> AsyncIterator[sockets.socket]:
     """Be a client that opens a WebSocket and then takes nothing, with a small buffer."""
     place = urlsplit(gateway.url)
     with sockets.socket() as client:
@@ -32,7 +34,52 @@ async def stuck(gateway: Gateway, path: str) -> AsyncIterator[None]:
         await loop.sock_connect(client, (place.hostname, place.port))
         request = upgrade(path) + "\n"
         await loop.sock_sendall(client, request.replace("\n", "\r\n").encode())
-        yield
+        yield client
+
+
+async def fill(gateway: Gateway, session_id: str) -> None:
+    """Say so much to a client that takes nothing that there is no room for more."""
+    node, known = gateway.node, gateway.context.sockets._lines  # noqa: SLF001 - nobody else tells
+    await eventually(lambda: session_id in node.mirror.sessions)
+    [line] = known.values()
+    assert isinstance(line, Socket)
+    while not line.is_full:
+        await node.say(Message(to=Recipients(session=session_id), topic="t", body="x" * 4000))
+
+
+async def test_client_that_leaves_while_it_has_no_room_has_left(gateway: Gateway) -> None:
+    """What was said before a connection ended is done, though no answer to it can be heard."""
+    async with stuck(gateway, "/v1/connect?session=one") as client:
+        await fill(gateway, "one")
+        said = frame(1, b'{"type":"leave"}') + frame(8, b"\x03\xe8")
+        await asyncio.get_running_loop().sock_sendall(client, said)
+        await eventually(lambda: "one" in gateway.node.mirror.gone)
+    await eventually(lambda: gateway.context.sockets.count == 0)
+
+
+async def test_what_a_client_may_say_unheard_is_bounded(gateway: Gateway) -> None:
+    """A client that takes no answers may say only so much; then it is sent away."""
+    async with stuck(gateway, "/v1/connect?session=one") as client:
+        await fill(gateway, "one")
+        loop = asyncio.get_running_loop()
+        for _ in range(5):
+            await loop.sock_sendall(client, frame(1, b" " * 64_000))
+        await eventually(lambda: gateway.context.sockets.count == 0)
+    await eventually(lambda: gateway.node.mirror.sessions["one"].state == "away")
+
+
+@pytest.mark.parametrize("last", [b"\x03\xe8", b"\x00", b""])
+async def test_client_that_errs_and_closes_in_one_breath_leaves_nothing(
+    gateway: Gateway, last: bytes
+) -> None:
+    """A message that ends the socket, and a close behind it, good or bad, end it for good."""
+    async with await dial(gateway, session="one") as ann:
+        await ann.hear("hello")
+        ann.socket.transport.write(frame(2, b"binary") + frame(8, last))
+        await eventually(lambda: gateway.node.mirror.sessions["one"].state == "away")
+    await eventually(lambda: gateway.context.sockets.count == 0)
+    assert not gateway.node._attached._held  # noqa: SLF001 - there is no other way to see a leak
+    assert not gateway.node.hub._mailboxes  # noqa: SLF001
 
 
 async def test_client_that_is_told_more_than_it_takes_is_given_up(gateway: Gateway) -> None:

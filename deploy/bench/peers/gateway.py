@@ -25,6 +25,7 @@ class Gateway(Contestant):
     name = "gateway"
     uses_redis = True
     publishers: ClassVar[int] = 500  # sessions; the commands of one are done one by one
+    workers: ClassVar[int] = 1
     options: ClassVar[dict[str, object]] = {}  # flags besides those below
 
     @classmethod
@@ -48,6 +49,7 @@ class Gateway(Contestant):
             "data-dir": folder,
             "node-name": "bench",
             "messages-per-s": 1_000_000,
+            "workers": self.workers,
             "log-level": "error",
             **self.options,
         }
@@ -57,7 +59,9 @@ class Gateway(Contestant):
     def is_ready(self) -> bool:
         """Return whether it says so."""
         try:
-            return self.get("/readyz")[0] == http.client.OK
+            if self.get("/readyz")[0] != http.client.OK:
+                return False
+            return len(json.loads(self.get("/v1/nodes")[2])["nodes"]) == self.workers
         except (OSError, http.client.HTTPException):
             return False
 

@@ -15,7 +15,7 @@ from swarm import MARK, Swarm
 from scenarios.base import Figure, Figures, Scenario, Size
 
 WINDOW = 512  # events under way when saturated
-WATCHERS, PUBLISHERS, SLOW = 0, 1, 2
+WATCHERS, PUBLISHERS, SLOW, MORE = 0, 1, 2, 3
 SLOW_SHARE = 0.1
 WARM_S = 0.5
 SHAPES = {"one": "one channel", "many": "many channels", "slow": "10 % slow"}
@@ -43,36 +43,44 @@ def _shape(contestant: Contestant, swarm: Swarm, size: Size, channels: int, slow
                 slow=group == SLOW,
             )
             swarm.wait(group)
-    publishers = max(contestant.publishers, 1 if channels == 1 else channels)
-    swarm.begin(
-        *(PUBLISHERS, contestant.port, publishers, contestant.publisher(channels)),
-        mode=contestant.publishes_by,
-        channels=channels,
-    )
-    swarm.wait(PUBLISHERS)
+    _publishers(contestant, swarm, PUBLISHERS, channels, channels)
     swarm.mark(MARK)
     fan, event = healthy // channels, contestant.event()
     rate = size.rate * channels  # the same number of deliveries a second
     figures: Figures = {}
-    swarm.publish(PUBLISHERS, event, rate=rate, window=WINDOW, for_s=WARM_S, fan=fan)
     if not slow:
+        swarm.publish(PUBLISHERS, event, rate=rate, window=WINDOW, for_s=WARM_S, fan=fan)
         clock = Clock(contestant.server)
         done = swarm.publish(
             PUBLISHERS, event, rate=rate, window=10 * WINDOW, for_s=size.seconds, fan=fan
         )
         figures["paced_us"] = clock.spent_s() / done["delivered"] * 1e6
         figures["p50_ms"], figures["p99_ms"] = done["p50_us"] / 1000, done["p99_us"] / 1000
+    # Who does the commands of one client one by one needs more of them to be busy.
+    _publishers(contestant, swarm, MORE, max(contestant.publishers, channels), channels)
+    swarm.publish(MORE, event, rate=0, window=WINDOW, for_s=WARM_S, fan=fan)
     before_kib, clock = contestant.server.pss_kib(), Clock(contestant.server)
-    done = swarm.publish(PUBLISHERS, event, rate=0, window=WINDOW, for_s=size.seconds, fan=fan)
+    done = swarm.publish(MORE, event, rate=0, window=WINDOW, for_s=size.seconds, fan=fan)
     figures["busy_us"] = clock.spent_s() / done["delivered"] * 1e6
     figures["busy_m"] = done["rate"] / 1e6
     figures["client"] = done["client_s"] / done["seconds"] * 100
     if slow:
         figures["grown_mib"] = (contestant.server.pss_kib() - before_kib) / 1024
         figures["cut"] = swarm.wait(SLOW)["lost"]
-    for group in (WATCHERS, PUBLISHERS, *([SLOW] if slow else [])):
+    for group in (WATCHERS, PUBLISHERS, MORE, *([SLOW] if slow else [])):
         swarm.end(group)
     return figures
+
+
+def _publishers(
+    contestant: Contestant, swarm: Swarm, group: int, count: int, channels: int
+) -> None:
+    swarm.begin(
+        *(group, contestant.port, count, contestant.publisher(channels)),
+        mode=contestant.publishes_by,
+        channels=channels,
+    )
+    swarm.wait(group)
 
 
 def _figures() -> dict[str, Figure]:
