@@ -1,5 +1,6 @@
 """Delivery: what a channel has for its readers, encoded once for all of them."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +12,7 @@ from gateway.core.protocol import Events, FromServer, Resync, Snapshot, render
 from gateway.live.change import Item
 
 
-class _Message:
+class _Message(ABC):
     """One message for many: encoded and framed once for all who speak WebSocket."""
 
     @property
@@ -24,8 +25,9 @@ class _Message:
         """The same as a WebSocket frame."""
         return frame(TEXT, self.message)
 
+    @abstractmethod
     def _message(self) -> FromServer:
-        raise NotImplementedError
+        """Return what is told."""
 
 
 class Tick(_Message):
