@@ -43,7 +43,8 @@ from gateway.core.model import Closing, Connection, Session
 from gateway.core.protocol import ClientMessage
 from gateway.core.public import public, rfc3339
 from gateway.lines import Ended, Goodbye
-from gateway.live.hub import Notice
+from gateway.live.hub import MAILBOX_MAX, Notice
+from gateway.metrics import OVERFLOWS
 
 WARN_BEFORE_MS: Final = (10_000, 3_000)  # before the deadline, besides half of the time
 UNIQUE_REF_MIN: Final = 12  # characters: a ref of so many is taken as unique; see ``connect``
@@ -169,8 +170,12 @@ class Presence:
 
     def put(self, notice: Notice) -> None:
         """Take what the feed says of the session."""
-        if self._early is not None:
+        if self._early is not None and len(self._early) < MAILBOX_MAX:
             self._early.append(notice)
+            return
+        if self._early is not None:  # it ends when the handshake has come to its end
+            OVERFLOWS.labels("mailbox").inc()
+            self._socket.end(Goodbye(CloseCode.TOO_SLOW, "too_slow", self._socket.away_ms()))
             return
         if self._socket.is_over:
             return

@@ -28,6 +28,7 @@ from gateway.core.model import Cause
 from gateway.core.protocol import Ack, ClientMessage, Error, FromServer, parse, render
 from gateway.lines import Ended, Goodbye, Left, Line
 from gateway.live.channel import Push
+from gateway.metrics import OVERFLOWS
 from gateway.sockets import Sockets
 
 DONE_WITHIN_S: Final = 3.0  # for what a client said before it left; a write is known by then
@@ -155,6 +156,7 @@ class Socket(Line):
         if not self.write(data):
             self._said_bytes += len(data)
             if self._said_bytes > SAID_MAX_BYTES:
+                OVERFLOWS.labels("said").inc()
                 self.end(Goodbye(CloseCode.TOO_SLOW, "too_slow", self.away_ms()))
 
     def write(self, data: bytes) -> bool:

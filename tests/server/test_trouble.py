@@ -10,9 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.api.socket import Socket
-from gateway.core.command import Update
+from gateway.core.command import AnyCommand, Update
 from gateway.core.document import Message, Recipients
 from gateway.core.model import Session
+from gateway.live.hub import MAILBOX_MAX
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
 from gateway.transport import Limits, http_protocol
@@ -66,6 +67,29 @@ async def test_what_a_client_may_say_unheard_is_bounded(gateway: Gateway) -> Non
             await loop.sock_sendall(client, frame(1, b" " * 64_000))
         await eventually(lambda: gateway.context.sockets.count == 0)
     await eventually(lambda: gateway.node.mirror.sessions["one"].state == "away")
+
+
+async def test_what_is_heard_before_the_hello_is_bounded(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket that is told too much while it is being attached is too slow; nothing is left."""
+    node = gateway.node
+    await node.open(Session(id="one", number=0, revision=0, created_at=0))
+    attach = node.apply
+
+    async def late(session_id: str, wanted: AnyCommand) -> Session:
+        message = Message(to=Recipients(session="one"), topic="t")
+        await asyncio.gather(*(node.say(message) for _ in range(MAILBOX_MAX + 1)))
+        return await attach(session_id, wanted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node, "apply", late)
+        async with await dial(gateway, session="one") as ann:
+            code, heard = await ann.ends()
+    assert (code, heard[-1]["reason"]) == (4002, "too_slow")
+    await eventually(lambda: gateway.context.sockets.count == 0)
+    assert node.mirror.sessions["one"].state == "away"
+    assert not node.hub._mailboxes  # noqa: SLF001 - there is no other way to see a leak
 
 
 @pytest.mark.parametrize("last", [b"\x03\xe8", b"\x00", b""])
