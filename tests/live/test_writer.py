@@ -140,7 +140,7 @@ async def test_unknown_outcome_is_told_in_time(
             with pytest.raises(OutcomeUnknown):
                 await node.apply("s", c.Update(name="Ann"), op="o")
 
-            assert time.monotonic() - started_s < 1 * S
+            assert time.monotonic() - started_s < 2 * S
         session = await node.apply("s", c.Update(name="Ann"), op="o")
 
         assert session.revision == 2
@@ -268,7 +268,7 @@ async def test_opens_do_not_queue_behind_a_hung_store(
                 *(node.open(blank(f"s{number}")) for number in range(50)), return_exceptions=True
             )
 
-        assert time.monotonic() - started_s < 1 * S
+        assert time.monotonic() - started_s < 3 * S
         assert all(isinstance(error, Unavailable) for error in found)
 
 

@@ -167,13 +167,13 @@ class TestPulse:
                 pass
 
         loop = asyncio.get_running_loop()
-        async with serve(app, Limits(heartbeat_s=0.01, pong_s=0.1)) as served:
+        async with serve(app, Limits(heartbeat_s=0.01, pong_s=0.4 * S)) as served:
             with await stuck(served, upgrade()) as sock:
                 await eventually(lambda: sent)
                 began_s, taken = loop.time(), 0
-                while loop.time() - began_s < 0.5:  # five times the deadline
-                    taken += len(await loop.sock_recv(sock, 4096))
-                    await asyncio.sleep(0.01)
+                while loop.time() - began_s < 1.6 * S:  # four times the deadline
+                    taken += len(await loop.sock_recv(sock, 2048))
+                    await asyncio.sleep(0.02)
                 assert taken < sent * 10_000
                 assert served.state.connections
 

@@ -210,16 +210,17 @@ async def test_full_queue_refuses_at_once(store: Store, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("fault", ["stalled", "cut"])
-async def test_no_answer_is_told_within_three_seconds(
-    valkey: EmbeddedValkey, prefix: str, fault: str
+async def test_waits_for_a_server_that_stops_do_not_add_up(
+    valkey: EmbeddedValkey, prefix: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many wait when the server stops to answer, each hears so within three seconds."""
+    """However many wait when the server stops to answer, all hear so within one deadline or two."""
+    monkeypatch.setattr(group_module, "ANSWER_S", 200 * MS)
     async with Proxy(valkey.url) as proxy, open_store(proxy.url, prefix) as store:
         await commit(store, write("s", 0))
         started_s = time.monotonic()
         async with proxy.stalled() if fault == "stalled" else proxy.cut():
             results = await asyncio.gather(
-                *(commit(store, write(f"s{n}", 0)) for n in range(600)), return_exceptions=True
+                *(commit(store, write(f"s{n}", 0)) for n in range(6_000)), return_exceptions=True
             )
 
         assert time.monotonic() - started_s < 3 * S
