@@ -80,18 +80,24 @@ class Served:
         return Ran(self.process.returncode, out, err)
 
 
+@contextmanager
 def start(
     arguments: list[str],
     env: Mapping[str, str],
     **more: Any,  # noqa: ANN401 - of Popen
-) -> subprocess.Popen[str]:
-    """Start the command in a process of its own."""
-    return subprocess.Popen(
+) -> Iterator[subprocess.Popen[str]]:
+    """Run the command in a process of its own; one that has not ended by then is killed."""
+    with subprocess.Popen(
         [sys.executable, "-m", "gateway", *arguments],
         env=dict(env),
         text=True,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more},
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 @contextmanager
@@ -104,16 +110,10 @@ def serve(home: Path, *flags: str, lines: int = 1) -> Iterator[Served]:
         lines: How many its greeting has.
     """
     data_dir = home / "data"
-    process = start(
-        ["serve", "--port", "0", "--data-dir", str(data_dir), *flags], environment(home)
-    )
-    with process:
-        try:
-            assert process.stdout
-            greeting = tuple(process.stdout.readline() for _ in range(lines))
-            match = re.search(r" at (http://\S+:\d+)", greeting[0])
-            assert match, process.stderr and process.stderr.read()
-            yield Served(process, match[1], data_dir, greeting)
-        finally:
-            if process.poll() is None:
-                process.kill()
+    arguments = ["serve", "--port", "0", "--data-dir", str(data_dir), *flags]
+    with start(arguments, environment(home)) as process:
+        assert process.stdout
+        greeting = tuple(process.stdout.readline() for _ in range(lines))
+        match = re.search(r" at (http://\S+:\d+)", greeting[0])
+        assert match, process.stderr and process.stderr.read()
+        yield Served(process, match[1], data_dir, greeting)

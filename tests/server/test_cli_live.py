@@ -53,21 +53,14 @@ def terminal(
 ) -> Iterator[tuple[subprocess.Popen[str], Callable[[], str]]]:
     """Run a command on a terminal; what it shows is read in pieces, empty at the end."""
     ours, theirs = pty.openpty()
-    process = start(
-        list(arguments),
-        environment(
-            served.data_dir.parent,
-            GATEWAY_URL=served.url,
-            GATEWAY_TOKEN=KEY,
-            TERM="xterm-256color",
-            COLUMNS="120",
-            **env,
-        ),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+    variables = environment(
+        served.data_dir.parent,
+        GATEWAY_URL=served.url,
+        GATEWAY_TOKEN=KEY,
+        TERM="xterm-256color",
+        COLUMNS="120",
+        **env,
     )
-    os.close(theirs)
 
     def read() -> str:
         try:
@@ -76,10 +69,12 @@ def terminal(
             return ""
 
     try:
-        yield process, read
+        with start(
+            list(arguments), variables, stdin=theirs, stdout=theirs, stderr=theirs
+        ) as process:
+            os.close(theirs)
+            yield process, read
     finally:
-        process.kill()
-        process.wait()
         os.close(ours)
 
 
@@ -131,8 +126,8 @@ def test_serve_says_in_one_line_why_it_cannot_start(served: Served, tmp_path: Pa
         (("--port", "0", "--redis-url", "redis://u:pw@127.0.0.1:1"), "store cannot be reached"),
         (("--port", "0", "--data-dir", str(tmp_path / "file" / "x")), "data directory"),
     ):
-        process = start(["serve", "--admin-key", KEY, *flags], environment(tmp_path))
-        out, err = process.communicate(timeout=10)
+        with start(["serve", "--admin-key", KEY, *flags], environment(tmp_path)) as process:
+            out, err = process.communicate(timeout=10)
 
         assert (process.returncode, out) == (1, "")
         assert err.startswith("gateway: cannot start: ")
@@ -292,8 +287,7 @@ def test_watch_tells_each_event_on_a_line_at_once(served: Served) -> None:
     opened(served, "watch-1", name=NAME, labels={"env": "watch"})
     env = environment(served.data_dir.parent, GATEWAY_URL=served.url, GATEWAY_TOKEN=KEY)
     wanted = ["watch", "--label", "env=watch", "--snapshot"]
-    text, documents = start(wanted, env), start([*wanted, "--json"], env)
-    with text, documents:
+    with start(wanted, env) as text, start([*wanted, "--json"], env) as documents:
         assert text.stdout
         assert documents.stdout
         there = text.stdout.readline().rstrip("\n").split("\t")

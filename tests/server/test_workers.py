@@ -171,11 +171,9 @@ def test_port_of_workers_is_not_shared_with_strangers(served: Served, tmp_path: 
     """Workers share their port with each other, and not with a gateway that is started later."""
     with pytest.raises(OSError, match="in use"):
         bind("127.0.0.1", port(served))
-    again = start(
-        ["serve", *FLAGS, "--port", str(port(served)), "--data-dir", str(tmp_path / "b")],
-        environment(tmp_path),
-    )
-    out, err = again.communicate(timeout=10 * S)
+    flags = [*FLAGS, "--port", str(port(served)), "--data-dir", str(tmp_path / "b")]
+    with start(["serve", *flags], environment(tmp_path)) as again:
+        out, err = again.communicate(timeout=10 * S)
 
     assert (again.returncode, out) == (1, "")
     assert err.startswith("gateway: cannot start: ")
@@ -184,11 +182,9 @@ def test_port_of_workers_is_not_shared_with_strangers(served: Served, tmp_path: 
 
 def test_what_keeps_workers_from_starting_is_told_once(tmp_path: Path) -> None:
     """An unreachable store ends all with exit code 1, and one worker says why."""
-    process = start(
-        ["serve", *FLAGS, "--port", "0", "--redis-url", "redis://127.0.0.1:1"],
-        environment(tmp_path),
-    )
-    out, err = process.communicate(timeout=15 * S)
+    flags = [*FLAGS, "--port", "0", "--redis-url", "redis://127.0.0.1:1"]
+    with start(["serve", *flags], environment(tmp_path)) as process:
+        out, err = process.communicate(timeout=15 * S)
 
     assert (process.returncode, out) == (1, "")
     assert err.count("cannot start: store_unavailable") + err.count("store cannot be reached") == 1
