@@ -18,7 +18,7 @@ GET = b"GET / HTTP/1.1\r\nhost: a\r\n"
 @pytest.fixture
 def limits() -> Limits:
     """Deadlines that a test can wait for."""
-    return Limits(head_s=0.1, heartbeat_s=60, unfinished_s=0.1, stalled_s=0.2)
+    return Limits(head_s=0.3 * S, heartbeat_s=60, unfinished_s=0.3 * S, stalled_s=0.4 * S)
 
 
 @pytest.fixture

@@ -97,7 +97,8 @@ async def test_second_client_waits_for_the_first_to_be_found_dead(impatient: Set
         token = await webida.log_in()
         await webida.join(token["text"])  # never speaks again
         second = await webida.connect(token["text"])
-        await second.join()
+        async with keeping_alive(second):
+            await second.join()
 
         held = webida.session(token["sessionId"]).connection
         assert held is not None
