@@ -16,6 +16,7 @@ Not here: what a worker does (``serving``).
 import asyncio
 import gc
 import logging
+import math
 import mmap
 import os
 import signal
@@ -37,6 +38,8 @@ LOOK_EVERY_S: Final = 0.05  # one system call a worker
 STEADY_S: Final = 10.0  # who lived so long did not die of its start
 RETRY_S: Final = 0.2  # before a dead worker is started again; doubled each time it dies young
 DEATHS_MAX: Final = 5  # of one worker in a row, each of them young; then all are taken down
+LEAVE_WITHIN_S: Final = 45.0  # politely; the longest drain and all that follows take less
+HURRY_WITHIN_S: Final = 5.0  # at once; whoever is left after that hangs, and is killed
 NAME_MAX: Final = 61  # characters of a node's name, so that "-64" has room behind
 
 log = logging.getLogger(__name__)
@@ -78,6 +81,7 @@ class Workers:
         self._all_served = False
         self._life, self._leash = os.pipe()
         self._is_leaving = False
+        self._kill_at_s = math.inf
         self._told = self._obeyed = 0  # signals
         self._code = 0
 
@@ -175,8 +179,13 @@ class Workers:
             else:
                 self._leave()
         for worker in self._workers:
-            if worker.process is not None and not worker.process.is_alive():
+            if worker.process is None:
+                continue
+            if not worker.process.is_alive():
                 self._bury(worker, worker.process)
+            elif time.monotonic() > self._kill_at_s:
+                log.error("worker %s hangs: it is killed", worker.name)
+                worker.process.kill()
         if not self._all_served and all(self._serving[:]):
             self._all_served = True
             log.info("all %d workers are ready", len(self._workers))
@@ -189,10 +198,12 @@ class Workers:
         """Let all leave politely."""
         if not self._is_leaving:
             self._is_leaving = True
+            self._kill_at_s = time.monotonic() + LEAVE_WITHIN_S
             os.close(self._leash)
 
     def _hurry(self) -> None:
         """Let those who are leaving leave at once."""
+        self._kill_at_s = time.monotonic() + HURRY_WITHIN_S
         for worker in self._workers:
             if worker.process is not None:
                 worker.process.terminate()

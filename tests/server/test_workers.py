@@ -239,6 +239,20 @@ async def test_second_signal_ends_all_at_once(served: Served) -> None:
     assert "graceful shutdown exceeded" not in ran.err
 
 
+async def test_worker_that_hangs_is_killed_in_the_end(served: Served) -> None:
+    """One that does not leave when all should at once keeps nobody: it is killed, and told."""
+    before = children(served)
+    hung, _ = workers(served)
+    os.kill(hung, signal.SIGSTOP)
+    served.process.send_signal(signal.SIGTERM)
+    await eventually(lambda: workers(served) == [hung], within=5 * S)
+    ran = await asyncio.to_thread(served.stop)
+
+    assert ran.code == 1
+    assert "worker a-1 hangs: it is killed" in ran.err
+    assert not any(map(lives, before))
+
+
 async def test_killed_parent_leaves_nobody(served: Served) -> None:
     """After kill -9 of the parent its workers send their clients away and end, as does Valkey."""
     before = children(served)
