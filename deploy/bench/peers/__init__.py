@@ -3,7 +3,7 @@
 from peers.base import Contestant
 from peers.brokers import Centrifugo, Mosquitto, Nats, NatsTcp, Nchan
 from peers.frameworks import Channels, PythonSocketIo, SocketIo, Starlette, Ws
-from peers.gateway import Gateway
+from peers.gateway import Gateway, TwoWorkers
 
 CONTESTANTS: tuple[type[Contestant], ...] = (
     Gateway,
@@ -19,4 +19,4 @@ CONTESTANTS: tuple[type[Contestant], ...] = (
     Centrifugo,
 )
 
-__all__ = ["CONTESTANTS", "Contestant", "Gateway"]
+__all__ = ["CONTESTANTS", "Contestant", "Gateway", "TwoWorkers"]

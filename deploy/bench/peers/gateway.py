@@ -114,3 +114,9 @@ class Gateway(Contestant):
             (b"", b'"hello"'),
             (text(b'{"type":"leave"}'), EOF),
         ]
+
+
+class TwoWorkers(Gateway):
+    """Two workers behind one port; not a contestant of its own."""
+
+    workers: ClassVar[int] = 2

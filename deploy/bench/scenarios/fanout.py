@@ -1,6 +1,7 @@
 """Fan-out: events to many watchers, at a fixed rate and as fast as the path takes them.
 
-In one channel, spread over many (a full run: 100), and with every tenth watcher slow. At the fixed
+In one channel, spread over many (a full run: 100), and with every tenth watcher slow; the gateway
+also as two workers, since some of its peers use all cores as they are. At the fixed
 rate one event comes after the other, so nobody can send two at once; saturated, ``WINDOW`` events
 are under way at any time and a server may send what has gathered in one piece. A slow watcher reads
 40 KiB a second; what it misses is not counted, what it costs the others is.
@@ -9,7 +10,7 @@ The gateway's figures hold the commits as well; the peers only pass on what they
 """
 
 from machine import Clock
-from peers import Contestant
+from peers import Contestant, Gateway, TwoWorkers
 from swarm import MARK, Swarm
 
 from scenarios.base import Figure, Figures, Scenario, Size
@@ -18,14 +19,22 @@ WINDOW = 512  # events under way when saturated
 WATCHERS, PUBLISHERS, SLOW, MORE = 0, 1, 2, 3
 SLOW_SHARE = 0.1
 WARM_S = 0.5
-SHAPES = {"one": "one channel", "many": "many channels", "slow": "10 % slow"}
+SHAPES = {
+    "one": "one channel",
+    "two": "one channel, two workers",
+    "many": "many channels",
+    "slow": "10 % slow",
+}
 
 
 def measure(kind: type[Contestant], swarm: Swarm, size: Size) -> Figures:
-    """Measure all three shapes, each on a fresh server."""
+    """Measure all shapes, each on a fresh server."""
     figures: Figures = {}
-    for shape, channels in (("one", 1), ("many", size.channels), ("slow", 1)):
-        with kind() as contestant:
+    for shape in SHAPES:
+        if shape == "two" and kind is not Gateway:
+            continue
+        channels = size.channels if shape == "many" else 1
+        with (TwoWorkers if shape == "two" else kind)() as contestant:
             slow = round(size.watchers * SLOW_SHARE) if shape == "slow" else 0
             found = _shape(contestant, swarm, size, channels, slow)
         figures |= {f"{shape}_{key}": value for key, value in found.items()}

@@ -8,10 +8,9 @@ client. Last, watchers of all sessions: how many bytes of snapshots leave a seco
 """
 
 import time
-from typing import ClassVar
 
 from machine import Broken, Clock, Redis
-from peers import Contestant, Gateway
+from peers import Contestant, Gateway, TwoWorkers
 from peers.gateway import BEARER, HANDSHAKE
 from swarm import CHANNEL, NUMBER, Steps, Swarm, upgrade
 
@@ -27,17 +26,11 @@ WHOLE = b'"more":false'
 LINGER = b"&linger_ms=600000"  # however long it takes, nobody is closed meanwhile
 
 
-class Two(Gateway):
-    """Two workers behind one port."""
-
-    workers: ClassVar[int] = 2
-
-
 def measure(kind: type[Contestant], swarm: Swarm, size: Size) -> Figures:
     """Measure the return of all, to one node and to two, and the wide watchers."""
     figures: Figures = {}
     del kind
-    with Two() as gateway:
+    with TwoWorkers() as gateway:
         figures |= {f"two_{name}": value for name, value in _back(gateway, swarm, size).items()}
     with Gateway() as gateway:
         return figures | _back(gateway, swarm, size) | _wide(gateway, swarm, size)
