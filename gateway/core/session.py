@@ -368,8 +368,8 @@ def _extend_close(session: Session, command: ExtendClose) -> list[AnyEvent]:
 
 
 def _expire(session: Session, command: Expire, now_ms: int) -> list[AnyEvent]:
-    live = {(kind, at) for kind, at, _ in deadlines(session)}
-    if (command.kind, command.at) not in live or now_ms < command.at:
+    wanted = (command.kind, command.at)
+    if now_ms < command.at or all((kind, at) != wanted for kind, at, _ in deadlines(session)):
         return []
     match command.kind:
         case Deadline.SETTLE:
