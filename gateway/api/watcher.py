@@ -30,7 +30,10 @@ async def begin(node: Node, view: View, since: str | None) -> tuple[Position | N
 
 
 def here(node: Node, subscription: Subscription) -> str:
-    """Return the position up to which a subscriber has been told everything."""
+    """Return the position up to which a subscriber has been told everything.
+
+    Within a snapshot it belongs to no view, so that nobody goes on there: see ``live.channel``.
+    """
     if subscription.is_behind:
         return subscription.position
     return str(node.mirror.position(subscription.view.hash32))

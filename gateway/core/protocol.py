@@ -146,7 +146,10 @@ class Hello(FromServer, tag="hello", frozen=True):
 
 
 class ObserverHello(FromServer, tag="hello", frozen=True):
-    """First of a subscription: whether a snapshot follows or just what was missed, and why."""
+    """First of a subscription: whether a snapshot follows or just what was missed, and why.
+
+    Before a snapshot ``position`` is only for ``at``: with it as ``since`` a snapshot comes again.
+    """
 
     position: str
     mode: Literal["snapshot", "resume"]
@@ -156,7 +159,11 @@ class ObserverHello(FromServer, tag="hello", frozen=True):
 
 
 class Snapshot(FromServer, tag="snapshot", frozen=True):
-    """A page of all sessions in view; ``more`` says that another one follows."""
+    """A page of all sessions in view; ``more`` says that another one follows.
+
+    The last page's ``position`` is the first to go on from: as ``since``, that of an earlier page
+    leads to a snapshot again.
+    """
 
     sessions: list[PublicSession | Raw]
     position: str
@@ -177,7 +184,10 @@ class Resync(FromServer, tag="resync", frozen=True):
 
 
 class ServerHeartbeat(FromServer, tag="heartbeat", frozen=True):
-    """Nothing happened, and you have missed nothing."""
+    """Nothing happened, and you have missed nothing.
+
+    While a snapshot is still coming, ``position`` is like that of its pages before the last.
+    """
 
     position: str
     at: Time

@@ -5,7 +5,8 @@ in the ring. Who has read everything and *follows* is told at once, by a plain c
 nothing waits. Everybody else reads the ring, and has no queue of its own either; one that falls out
 of the ring starts over with a snapshot and is told so. A snapshot is one frozen picture at one
 position, shared by all who join within a quarter of a second; its pages are rendered as they are
-read.
+read. Until a reader has the last one its position belongs to no view: it tells what has been seen,
+and whoever comes back with it gets a snapshot again, not what followed half of one.
 """
 
 import asyncio
@@ -36,10 +37,21 @@ Push = Callable[[bytes], bool]
 
 
 class _Frozen:
-    """A snapshot: sessions frozen at one position, pages rendered as they are read."""
+    """A snapshot: sessions frozen at one position, pages rendered as they are read.
 
-    def __init__(self, sessions: list[Session], position: str, sequence: int, at_ms: float) -> None:
+    Args:
+        sessions: All of it.
+        position: Who has all of it goes on there.
+        within: The same place without a view; nobody goes on there.
+        sequence: Of the tick that follows.
+        at_ms: When it was made.
+    """
+
+    def __init__(
+        self, sessions: list[Session], position: str, within: str, sequence: int, at_ms: float
+    ) -> None:
         self.position = position
+        self.within = within
         self.sequence = sequence
         self.at_ms = at_ms
         self._sessions = sessions
@@ -50,10 +62,11 @@ class _Frozen:
         if page is None:
             start = number * SNAPSHOT_PAGE
             part = self._sessions[start : start + SNAPSHOT_PAGE]
+            more = start + SNAPSHOT_PAGE < len(self._sessions)
             page = self._pages[number] = SnapshotPage(
-                self.position,
+                self.within if more else self.position,
                 [mirror.rendered(session, full=full) for session in part],
-                more=start + SNAPSHOT_PAGE < len(self._sessions),
+                more=more,
             )
         return page
 
@@ -267,6 +280,7 @@ class Subscription:
             frozen = self._channel.frozen = _Frozen(
                 self._mirror.all_in(self.view),
                 str(self._mirror.position(self._channel.hash32)),
+                str(self._mirror.position()),
                 self._channel.sequence,
                 self._clock_ms(),
             )
@@ -274,7 +288,7 @@ class Subscription:
             loop.call_later(SNAPSHOT_AGE_MS / 1000, self._channel.thaw, frozen)
         self._frozen, self._page = frozen, 0
         self._sequence, self._generation = frozen.sequence, self._channel.generation
-        self.position = frozen.position
+        self.position = frozen.within
 
     def follow(self, push: Push, on_behind: Callable[[], None]) -> bool:
         """Have each tick pushed from now on; return ``False`` if there is something to read first.
@@ -312,7 +326,7 @@ class Subscription:
             page = self._frozen.page(self._page, self._mirror, full=self.view.full)
             self._page += 1
             if not page.more:
-                self._frozen = None
+                self._frozen, self.position = None, page.position
             return page
         if self._missed:
             return None

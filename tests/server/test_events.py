@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
+from gateway.api.watcher import heartbeat
 from gateway.core.command import Close, Update
+from gateway.core.query import Filter, View, Visibility
 from gateway.settings import Settings
 from tests.server.conftest import Gateway, serving
 from tests.server.talk import Json, dial, fold, named, opened, snapshot
 
 PATH = "/v1/events"
+EVERYTHING = View(filter=Filter(), visibility=Visibility(by="all"), full=True)  # what an admin sees
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ async def test_observer_sees_all_and_then_what_happens(gateway: Gateway) -> None
 
 
 async def test_snapshot_comes_in_pages(gateway: Gateway) -> None:
-    """A snapshot of many sessions comes in pages of 200, all at one position."""
+    """A snapshot comes in pages of 200, all at one place; only the last one's leads on."""
     await asyncio.gather(*(opened(gateway, f"s{n}") for n in range(450)))
     async with await dial(gateway, PATH) as watcher:
         await watcher.hear("hello")
@@ -51,7 +54,32 @@ async def test_snapshot_comes_in_pages(gateway: Gateway) -> None:
         assert len(sessions) == 450
         pages = [page for page in watcher.heard if page["type"] == "snapshot"]
         assert [len(page["sessions"]) for page in pages] == [200, 200, 50]
-        assert len({page["position"] for page in pages}) == 1
+        epoch, view, offset = pages[-1]["position"].split("-")
+        assert view != "00000000"
+        within = f"{epoch}-00000000-{offset}"
+        assert [page["position"] for page in pages[:-1]] == [within, within]
+
+
+async def test_who_stops_within_a_snapshot_gets_it_again(gateway: Gateway) -> None:
+    """No position told before a snapshot's end skips the rest of it; each is good for ``at=``."""
+    await asyncio.gather(*(opened(gateway, f"s{n}") for n in range(201)))
+    async with await dial(gateway, PATH) as watcher:
+        told = [await watcher.hear("hello"), await watcher.hear("snapshot")]
+        assert told[-1]["more"]
+    with gateway.node.subscribe(EVERYTHING) as subscription:
+        subscription.take()
+        beat = heartbeat(gateway.node, subscription)
+        subscription.take()
+        whole = heartbeat(gateway.node, subscription)
+    async with gateway.http() as http:
+        for position in (*(message["position"] for message in told), beat.position):
+            async with await dial(gateway, PATH, since=position) as watcher:
+                hello = await watcher.hear("hello")
+                assert (hello["mode"], hello["reason"]) == ("snapshot", "other view")
+                assert len(await snapshot(watcher)) == 201
+            assert (await http.get("/v1/sessions", params={"at": position})).status_code == 200
+    async with await dial(gateway, PATH, since=whole.position) as watcher:
+        assert (await watcher.hear("hello"))["mode"] == "resume"
 
 
 async def test_who_drops_gets_what_it_missed_on_the_other_node(
