@@ -378,7 +378,6 @@ class Presence:
         op = f"ref:{ref}" if ref is not None and len(ref) >= UNIQUE_REF_MIN else None
         try:
             return (await self._node.apply(self._session.id, wanted, op=op)).revision
-        except GatewayError:
+        finally:  # its news, if there is any, has been heard by now
             if isinstance(wanted, StopStream) and self._stopping:
                 self._stopping.discard(wanted.key)
-            raise

@@ -309,6 +309,20 @@ async def test_stream_ended_by_others_is_told(gateway: Gateway) -> None:
         assert await ann.hear() == {"type": "stop_stream", "key": "t1"}
 
 
+async def test_stream_ended_by_others_is_told_after_a_repeated_stop(gateway: Gateway) -> None:
+    """A client that repeats its own stop hears of a later one, and never of its own."""
+    async with await dial(gateway, session="one") as ann, gateway.http() as http:
+        await ann.hear("hello")
+        await ann.ask("stream", key="t1", kind="transcode")
+        for _ in range(2):
+            await ann.ask("stream", key="t1", kind="transcode", state="stopped", ref="stop-0123456")
+        await ann.ask("stream", key="t1", kind="transcode")
+        assert "stop_stream" not in {message["type"] for message in ann.heard}
+        assert (await http.delete("/v1/sessions/one/streams/t1")).status_code == 200
+
+        assert await ann.hear() == {"type": "stop_stream", "key": "t1"}
+
+
 async def test_messages_reach_their_recipients(gateway: Gateway, other: Gateway) -> None:
     """A message to a session, its workspace or all is heard once, whichever node it came to."""
     async with (
