@@ -118,7 +118,8 @@ class Sockets:
         """Send all clients elsewhere (4001), evenly over *over_s* seconds; no new ones come in."""
         self.is_draining = True
         for patience in self._patient:
-            patience.reschedule(asyncio.get_running_loop().time())
+            with suppress(RuntimeError):  # its time is over just now
+                patience.reschedule(asyncio.get_running_loop().time())
         lines = self._shuffled()
         steps = max(1, round(over_s / DRAIN_STEP_S))
         for step in range(steps):
