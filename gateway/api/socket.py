@@ -216,8 +216,6 @@ class Socket(Line):
     def over(self, code: int, reason: str | None) -> None:
         """Take that the connection is over; what the client said before is still done."""
         ended = Left(_cause(code, reason))
-        if self._waiting is not None:
-            self._waiting.set()
         if self._guest is not None and (self._is_working or self._inbox):
             self._part(ended, DONE_WITHIN_S)
         else:
@@ -231,16 +229,15 @@ class Socket(Line):
             self.spawn(self._work(self._guest))
 
     async def _work(self, guest: Guest) -> None:
-        while self._inbox and self._ended is None:
+        while self._inbox and self._ended is None and not isinstance(self._parting, Goodbye):
             if self._writer.is_full and self._parting is None:
                 self._waiting = asyncio.Event()
                 await self._waiting.wait()
                 self._waiting = None
+                continue  # what it waited for may be its end
             text = self._inbox.pop(0)
             self._inbox_bytes -= len(text)
             await self._answer(text, guest)
-            if isinstance(self._parting, Goodbye):
-                break
         self._is_working = False
         if self._parting is not None:
             self.end(self._parting)
@@ -327,6 +324,8 @@ class Socket(Line):
         if self._parting is None:
             self._parting = ended
             self._loop.call_later(within_s, self.end, ended)
+        if self._waiting is not None:
+            self._waiting.set()
 
     def end(self, ended: Ended) -> None:
         """End at once, with a goodbye if it is ours; the first one to say so decides how.

@@ -4,7 +4,87 @@ import asyncio
 
 import pytest
 
+from gateway.api.socket import Socket
+from gateway.core.errors import CloseCode
+from gateway.core.protocol import ClientMessage
+from gateway.lines import Ended, Goodbye
 from gateway.sockets import Sockets
+from tests.support import MS, eventually
+
+
+class Stuck:
+    """A connection whose client takes nothing."""
+
+    def __init__(self) -> None:
+        self.is_full = True
+        self.codes: list[int] = []
+
+    @property
+    def unsent(self) -> int:
+        """As much as may be."""
+        return 1 << 18
+
+    def write(self, _data: bytes) -> bool:
+        """Keep it."""
+        return not self.is_full
+
+    def close(self, code: int, _reason: str, _last: bytes = b"") -> None:
+        """Note how it ends."""
+        self.codes.append(code)
+
+    def abort(self) -> None:
+        """End at once."""
+
+    def adopt(self, _listener: object) -> None:
+        """Hear for somebody."""
+
+
+class Guest:
+    """Whose socket it is; notes what it is asked."""
+
+    def __init__(self, socket: Socket) -> None:
+        self.asked: list[ClientMessage] = []
+        self._socket = socket
+
+    async def handle(self, message: ClientMessage) -> int | None:
+        """Note *message*."""
+        self.asked.append(message)
+        return None
+
+    def heartbeat(self) -> bytes:
+        """Say nothing."""
+        return b""
+
+    def room(self) -> None:
+        """Need none."""
+
+    def told_at_s(self) -> float:
+        """Was told nothing."""
+        return 0.0
+
+    def left(self, _ended: Ended) -> None:
+        """Let go."""
+        self._socket.release()
+
+
+@pytest.mark.parametrize("comes", [True, False], ids=["room comes", "no room comes"])
+async def test_socket_that_waits_for_room_ends_at_once(*, comes: bool) -> None:
+    """Where nothing is being done a goodbye waits for nothing, and nothing more is done."""
+    writer, sockets = Stuck(), Sockets(1, lambda: 0.5)
+    socket = Socket(writer, sockets, number=1, heartbeat_s=15, messages_per_s=20)
+    sockets.add(socket)
+    guest = Guest(socket)
+    socket.begin(guest)
+    socket.heard('{"type":"watch","key":"late"}')
+    await eventually(lambda: socket._waiting)  # noqa: SLF001 - it waits by now
+
+    socket.end_after_answer(Goodbye(CloseCode.SESSION_CLOSED, "closed"))
+    if comes:
+        writer.is_full = False
+        socket.room()
+    await eventually(lambda: writer.codes, within=500 * MS)  # half of what an answer may take
+
+    assert (writer.codes, guest.asked, sockets.count) == ([4500], [], 0)
 
 
 async def test_drain_beside_a_poll_whose_time_is_just_over() -> None:
