@@ -216,7 +216,7 @@ class Socket(Line):
     def over(self, code: int, reason: str | None) -> None:
         """Take that the connection is over; what the client said before is still done."""
         ended = Left(_cause(code, reason))
-        if self._guest is not None and (self._is_working or self._inbox):
+        if self._is_working or self._inbox:
             self._part(ended, DONE_WITHIN_S)
         else:
             self.end(ended)

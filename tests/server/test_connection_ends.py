@@ -1,7 +1,10 @@
 """How the connection of a session ends, and what the record says of it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import closing
+from urllib.parse import urlsplit
 
 import pytest
 from msgspec.structs import replace
@@ -10,6 +13,7 @@ from gateway.core.command import Disconnect
 from gateway.core.model import Session
 from gateway.settings import Settings
 from tests.server.conftest import Gateway, serving
+from tests.server.echo import frame, upgrade
 from tests.server.talk import Talk, dial
 from tests.support import eventually
 
@@ -162,3 +166,19 @@ async def test_what_was_said_before_the_close_is_done(
         await eventually(lambda: "one" not in gateway.node.mirror.sessions)
         closed = (await http.get("/v1/sessions/one")).json()["session"]["closed"]
         assert closed["outcome"] == outcome
+
+
+async def test_what_was_said_before_the_hello_is_done(gateway: Gateway) -> None:
+    """The same holds for who says it with the handshake, and has left before it is greeted."""
+    said = frame(1, b'{"type":"leave"}') + frame(8, b"\x03\xe8")
+    port = urlsplit(gateway.url).port
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    with closing(writer):
+        path = "/v1/connect?session=one"
+        writer.write(upgrade(path, authorization=f"Bearer {gateway.token}") + said)
+        await eventually(lambda: "one" in gateway.node.mirror.gone)
+
+    async with gateway.http() as http:
+        closed = (await http.get("/v1/sessions/one")).json()["session"]["closed"]
+    assert closed["outcome"] == "left"
+    await eventually(lambda: gateway.context.sockets.count == 0)
