@@ -35,7 +35,7 @@ from gateway.core.session import decide
 from gateway.live.attached import Attached, each
 from gateway.live.channel import Subscription
 from gateway.live.closer import Closer, Due
-from gateway.live.coalescer import Coalescer
+from gateway.live.coalescer import Coalescer, watched_ms
 from gateway.live.documents import Documents
 from gateway.live.feed import Feed
 from gateway.live.hub import Hub
@@ -188,8 +188,9 @@ class Node:
         Raises:
             GatewayError: It would be refused now; or as :meth:`apply`.
         """
-        decide(await self.find(session_id), command, self.clock.now_ms())
-        if not self._coalescer.hold(session_id, command, self.clock.now_ms()):
+        session, now_ms = await self.find(session_id), self.clock.now_ms()
+        decide(session, command, now_ms)
+        if not self._coalescer.hold(session_id, command, now_ms, watched_ms(session)):
             await self.apply(session_id, command)
 
     async def find(self, session_id: str) -> Session:

@@ -6,13 +6,29 @@ in the same commit, so nothing is reported late or out of order.
 Not here: deciding and writing (``node``).
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.core.command import AnyCommand, Progress, UpdateStream
+from gateway.core.model import Session
 
 EVERY_MS: Final = 5_000  # at most one commit of held-back commands a session in this time
 
-Reported = tuple[AnyCommand, int]  # a command and when it was asked, in ms of Redis time
+
+class Reported(NamedTuple):
+    """A held-back command, and when it was asked, in milliseconds of Redis time."""
+
+    command: AnyCommand
+    asked_at: int
+
+    def is_overtaken(self, session: Session) -> bool:
+        """Whether something newer is known of what it reports."""
+        return isinstance(self.command, Progress) and self.asked_at < watched_ms(session)
+
+
+def watched_ms(session: Session) -> int:
+    """Return when *session* began its watch, or was last told where that is."""
+    position_at = session.watch.position_at if session.watch else None
+    return max(session.watching_since or 0, position_at or 0)
 
 
 class Coalescer:
@@ -22,16 +38,31 @@ class Coalescer:
         self._held: dict[str, dict[str, Reported]] = {}
         self._written_ms: dict[str, int] = {}
 
-    def hold(self, session_id: str, command: Progress | UpdateStream, now_ms: int) -> bool:
-        """Hold *command* back; return ``False`` if it should be written now instead."""
+    def hold(
+        self,
+        session_id: str,
+        command: Progress | UpdateStream,
+        now_ms: int,
+        since_ms: int = 0,
+    ) -> bool:
+        """Hold *command* back; return ``False`` if it should be written now instead.
+
+        Args:
+            session_id: Whose.
+            command: What was accepted.
+            now_ms: When it was asked.
+            since_ms: The :func:`watched_ms` that it was accepted on: it is newer than that,
+                whichever node's clock that came from, and takes along nothing that is older.
+        """
         if now_ms - self._written_ms.get(session_id, 0) >= EVERY_MS:
             self._written_ms[session_id] = now_ms
             return False
         held = self._held.setdefault(session_id, {})
         key = _key(command)
-        if isinstance(command, Progress) and (earlier := held.get(key)):
-            command = _merged(earlier[0], command)
-        held[key] = (command, now_ms)
+        earlier = held.get(key)
+        if isinstance(command, Progress) and earlier and earlier.asked_at >= since_ms:
+            command = _merged(earlier.command, command)
+        held[key] = Reported(command, max(now_ms, since_ms))
         return True
 
     def take(self, session_id: str) -> list[Reported]:
@@ -41,12 +72,12 @@ class Coalescer:
 
     def give_back(self, session_id: str, held: list[Reported]) -> None:
         """Hold back again what was taken and could not be written; what came meanwhile is newer."""
-        older = {_key(command): (command, at) for command, at in held}
-        for key, (command, at) in self._held.get(session_id, {}).items():
-            before = older.pop(key, None)
+        older = {_key(reported.command): reported for reported in held}
+        for key, reported in self._held.get(session_id, {}).items():
+            before, command = older.pop(key, None), reported.command
             if before and isinstance(command, Progress):
-                command = _merged(before[0], command)  # noqa: PLW2901
-            older[key] = (command, at)
+                command = _merged(before.command, command)
+            older[key] = reported._replace(command=command)
         if older:
             self._held[session_id] = older
 

@@ -296,9 +296,11 @@ def _decide_all(
 ) -> list[AnyEvent]:
     """Decide held-back commands and then the one that is asked; the former may have become moot."""
     events: list[AnyEvent] = []
-    for earlier, asked_at in held:
+    for earlier in held:
+        if session and earlier.is_overtaken(session):
+            continue
         try:
-            new = decide(session, earlier, asked_at)
+            new = decide(session, earlier.command, earlier.asked_at)
         except GatewayError:
             continue
         for event in new:
