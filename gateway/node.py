@@ -158,10 +158,9 @@ class Node:
         held = self._coalescer.take(session_id)
         try:
             return await self._writer.write(session_id, held, command, op or self._writer.next_op())
-        except (SessionClosed, NotFound):
-            raise
-        except BaseException:  # refused or not written: what was accepted before still counts
-            self._coalescer.give_back(session_id, held)
+        except BaseException as error:  # refused or not written: what was accepted still counts
+            if not _is_gone(error):
+                self._coalescer.give_back(session_id, held)
             raise
         finally:
             self._turns.end(session_id)
@@ -361,3 +360,8 @@ class Node:
         except (SessionClosed, NotFound):
             pass
         return None
+
+
+def _is_gone(error: BaseException) -> bool:
+    """Whether *error* says that there is no such session; others of its kind speak of a part."""
+    return isinstance(error, SessionClosed) or type(error) is NotFound

@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from gateway.core import command as c
+from gateway.core.errors import NotFound, SessionClosed
 from gateway.core.model import Session, Watch
 from gateway.node import Node
 from gateway.store.embedded import EmbeddedValkey
@@ -92,3 +94,31 @@ async def test_report_counts_whatever_the_clock_says(node: Node, other: Node) ->
     session = await node.apply("s", c.Update(name="x"))
 
     assert watched(session) == ("film", 4_000)
+
+
+@pytest.mark.parametrize("refused", [c.StopStream(key="none"), c.Leave(members=("nobody",))])
+async def test_command_about_an_unknown_part_keeps_what_was_held_back(
+    node: Node, refused: c.AnyCommand
+) -> None:
+    """An accepted report survives a command that is refused because a part is not there."""
+    await holding(node)
+    with pytest.raises(NotFound):
+        await node.apply("s", refused)
+    session = await node.apply("s", c.Update(name="x"))
+
+    assert watched(session) == ("film", 2_000)
+
+
+async def test_reports_of_a_session_that_is_gone_are_forgotten(node: Node) -> None:
+    """What was held back goes with its session, however that ended."""
+    await holding(node)
+    await node.apply("s", c.Close())
+    node._coalescer.hold("s", c.Progress(position_ms=3_000), node.clock.now_ms())  # noqa: SLF001
+    node._coalescer.hold("no", c.Progress(position_ms=1), node.clock.now_ms())  # noqa: SLF001
+    node._coalescer.hold("no", c.Progress(position_ms=2), node.clock.now_ms())  # noqa: SLF001
+    with pytest.raises(SessionClosed):
+        await node.apply("s", c.Update(name="x"))
+    with pytest.raises(NotFound):
+        await node.apply("no", c.Update(name="x"))
+
+    assert node._coalescer.sessions() == []  # noqa: SLF001
