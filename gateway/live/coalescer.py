@@ -9,20 +9,39 @@ Not here: deciding and writing (``node``).
 from typing import Final, NamedTuple
 
 from gateway.core.command import AnyCommand, Progress, UpdateStream
-from gateway.core.model import Session
+from gateway.core.model import OPS_KEPT, Session
 
 EVERY_MS: Final = 5_000  # at most one commit of held-back commands a session in this time
 
 
 class Reported(NamedTuple):
-    """A held-back command, and when it was asked, in milliseconds of Redis time."""
+    """A held-back command.
+
+    Args:
+        command: What was accepted.
+        asked_at: When it was asked, in milliseconds of Redis time.
+        tried: The operations of which it was a part when nobody heard what became of them.
+    """
 
     command: AnyCommand
     asked_at: int
+    tried: tuple[str, ...] = ()
 
-    def is_overtaken(self, session: Session) -> bool:
-        """Whether something newer is known of what it reports."""
+    def is_over(self, session: Session) -> bool:
+        """Whether it was done after all, or something newer is known of what it reports."""
+        if any(op in session.ops for op in self.tried):
+            return True
         return isinstance(self.command, Progress) and self.asked_at < watched_ms(session)
+
+    def tried_as(self, op: str) -> "Reported":
+        """Return it as a part of *op* too; a record remembers no more of them than are kept."""
+        return self._replace(tried=(*self.tried, op)[-OPS_KEPT:])
+
+    def followed_by(self, later: "Reported") -> "Reported":
+        """Return *later* with what only this one tells, unless that may have been done."""
+        if self.tried or not isinstance(later.command, Progress):
+            return later
+        return later._replace(command=_merged(self.command, later.command))
 
 
 def watched_ms(session: Session) -> int:
@@ -59,10 +78,10 @@ class Coalescer:
             return False
         held = self._held.setdefault(session_id, {})
         key = _key(command)
-        earlier = held.get(key)
-        if isinstance(command, Progress) and earlier and earlier.asked_at >= since_ms:
-            command = _merged(earlier.command, command)
-        held[key] = Reported(command, max(now_ms, since_ms))
+        reported, earlier = Reported(command, max(now_ms, since_ms)), held.get(key)
+        if earlier and earlier.asked_at >= since_ms:
+            reported = earlier.followed_by(reported)
+        held[key] = reported
         return True
 
     def take(self, session_id: str) -> list[Reported]:
@@ -74,10 +93,8 @@ class Coalescer:
         """Hold back again what was taken and could not be written; what came meanwhile is newer."""
         older = {_key(reported.command): reported for reported in held}
         for key, reported in self._held.get(session_id, {}).items():
-            before, command = older.pop(key, None), reported.command
-            if before and isinstance(command, Progress):
-                command = _merged(before.command, command)
-            older[key] = reported._replace(command=command)
+            before = older.pop(key, None)
+            older[key] = before.followed_by(reported) if before else reported
         if older:
             self._held[session_id] = older
 

@@ -111,7 +111,10 @@ class Writer:
     async def write(
         self, session_id: str, held: list[Reported], command: AnyCommand | None, op: str
     ) -> Session:
-        """Do what was held back, then *command*, in one commit; see ``Node.apply``."""
+        """Do what was held back, then *command*, in one commit; see ``Node.apply``.
+
+        What in *held* may have been done when this fails is marked there.
+        """
         until_ms = self.clock.monotonic_ms() + OUTCOME_S * 1000
         partition = self.store.partition(session_id)
         work = _Work(session_id, partition, held, command, op)
@@ -155,9 +158,12 @@ class Writer:
             return after
         try:
             result = await self.store.commit(work.partition, commit, teller)
-        except OutcomeUnknown:
+        except (OutcomeUnknown, asyncio.CancelledError) as error:
             work.sent = work.is_unknown = True
-            return None
+            work.held[:] = [earlier.tried_as(work.op) for earlier in work.held]
+            if isinstance(error, OutcomeUnknown):
+                return None
+            raise
         match result.status:
             case "done":
                 work.offset = result.offset
@@ -297,7 +303,7 @@ def _decide_all(
     """Decide held-back commands and then the one that is asked; the former may have become moot."""
     events: list[AnyEvent] = []
     for earlier in held:
-        if session and earlier.is_overtaken(session):
+        if session and earlier.is_over(session):
             continue
         try:
             new = decide(session, earlier.command, earlier.asked_at)

@@ -2,7 +2,7 @@
 
 from gateway.core.command import Progress, UpdateStream
 from gateway.core.model import Stream
-from gateway.live.coalescer import EVERY_MS, Coalescer
+from gateway.live.coalescer import EVERY_MS, Coalescer, Reported
 
 
 def stream(key: str, number: int) -> UpdateStream:
@@ -37,9 +37,9 @@ def test_newest_of_a_kind_is_kept() -> None:
         assert coalescer.hold("s", command, 10 + number)
 
     assert coalescer.take("s") == [
-        (Progress(position_ms=2, state="playing", bandwidth=7, via="c2"), 15),
-        (stream("a", 2), 14),
-        (stream("b", 1), 13),
+        Reported(Progress(position_ms=2, state="playing", bandwidth=7, via="c2"), 15),
+        Reported(stream("a", 2), 14),
+        Reported(stream("b", 1), 13),
     ]
     assert coalescer.take("s") == []
 
@@ -59,9 +59,9 @@ def test_what_was_not_written_is_held_again() -> None:
 
     assert coalescer.sessions() == ["s"]
     assert coalescer.take("s") == [
-        (stream("a", 1), 10),
-        (Progress(position_ms=2, state="playing"), 20),
-        (stream("b", 2), 20),
+        Reported(stream("a", 1), 10),
+        Reported(Progress(position_ms=2, state="playing"), 20),
+        Reported(stream("b", 2), 20),
     ]
 
 
@@ -72,3 +72,18 @@ def test_written_sessions_are_forgotten_in_time() -> None:
     coalescer.due(EVERY_MS)
 
     assert not coalescer._written_ms  # noqa: SLF001
+
+
+def test_what_may_be_done_is_not_joined_with_newer() -> None:
+    """Of what went along with a write without an answer, nothing is told in the name of later."""
+    coalescer = Coalescer()
+    coalescer.written("s", 0)
+    tried = Reported(Progress(position_ms=1, state="playing"), 10).tried_as("op")
+    for is_first in (True, False):
+        if is_first:
+            coalescer.give_back("s", [tried])
+        coalescer.hold("s", Progress(position_ms=2), 20)
+        if not is_first:
+            coalescer.give_back("s", [tried])
+
+        assert coalescer.take("s") == [Reported(Progress(position_ms=2), 20)]

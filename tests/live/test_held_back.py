@@ -1,17 +1,20 @@
 """Held-back reports: none is lost, none is done twice, and none undoes what is newer."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from gateway.core import command as c
-from gateway.core.errors import NotFound, SessionClosed
-from gateway.core.model import Session, Watch
+from gateway.core.errors import NotFound, OutcomeUnknown, SessionClosed
+from gateway.core.model import Session, Stream, Watch
+from gateway.live import writer as writer_module
 from gateway.node import Node
+from gateway.store import group as group_module
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import blank, running_node
-from tests.support import eventually
+from tests.support import MS, Proxy, S, eventually
 
 
 @pytest_asyncio.fixture
@@ -122,3 +125,59 @@ async def test_reports_of_a_session_that_is_gone_are_forgotten(node: Node) -> No
         await node.apply("no", c.Update(name="x"))
 
     assert node._coalescer.sessions() == []  # noqa: SLF001
+
+
+@pytest.mark.parametrize("way", ["cancelled", "unknown"])
+async def test_report_that_may_have_been_done_is_not_done_again(
+    valkey: EmbeddedValkey,
+    prefix: str,
+    other: Node,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    """What went along with a write whose end nobody heard is not written over what came after."""
+    async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
+        streams = (Stream(key="t", kind="k", state="old"),)
+        await node.open(blank("s", watch=Watch(key="film"), streams=streams))
+        await node.report("s", c.Progress(state="buffering"))
+        await node.report("s", c.Progress(state="paused"))
+        await node.report("s", c.UpdateStream(stream=Stream(key="t", kind="k", state="held")))
+        monkeypatch.setattr(writer_module, "OUTCOME_S", 100 * MS)
+        monkeypatch.setattr(group_module, "ANSWER_S", (2 if way == "cancelled" else 0.1) * S)
+        async with proxy.stalled(requests=False):
+            work = asyncio.ensure_future(node.apply("s", c.Watch(watch=Watch(key="film"))))
+            await eventually(lambda: other.mirror.sessions["s"].streams[0].state == "held")
+            if way == "cancelled":
+                work.cancel()
+            with pytest.raises((asyncio.CancelledError, OutcomeUnknown)):
+                await work
+        new = Stream(key="t", kind="k", state="new")
+        await other.apply("s", c.StartStream(stream=new))
+        monkeypatch.undo()
+        session = await node.apply("s", c.Update(name="x"))
+
+        assert (session.watch, session.streams) == (Watch(key="film"), (new,))
+
+
+@pytest.mark.parametrize("way", ["cancelled", "unknown"])
+async def test_report_of_a_write_that_was_not_done_is_kept(
+    valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """What went along with a write that never arrived is written with the next one."""
+    async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
+        await holding(node)
+        monkeypatch.setattr(writer_module, "OUTCOME_S", 100 * MS)
+        monkeypatch.setattr(group_module, "ANSWER_S", (2 if way == "cancelled" else 0.1) * S)
+        async with proxy.stalled():
+            work = asyncio.ensure_future(node.apply("s", c.Unwatch()))
+            await eventually(node.store._group._link._lock.locked)  # noqa: SLF001
+            if way == "cancelled":
+                work.cancel()
+            with pytest.raises((asyncio.CancelledError, OutcomeUnknown)):
+                await work
+            async with proxy.cut():
+                pass
+        monkeypatch.undo()
+        session = await node.apply("s", c.Update(name="x"))
+
+        assert watched(session) == ("film", 2_000)
