@@ -105,7 +105,7 @@ class Writer:
         self.clock = clock
         self._boot = boot
         self._serial = 0
-        self._numbers: dict[int, deque[int]] = {}
+        self._numbers: dict[int, tuple[str, deque[int]]] = {}  # with the epoch of each block
         self._reserving: dict[int, asyncio.Event] = {}
 
     async def write(
@@ -267,16 +267,24 @@ class Writer:
         Raises:
             StoreUnavailable: The store did not answer in time.
         """
-        numbers = self._numbers.setdefault(partition, deque())
-        if numbers:
+        if numbers := self._reserved(partition):
             return numbers.popleft()
         try:
             async with asyncio.timeout(OUTCOME_S):
-                while not numbers:
+                while not (numbers := self._reserved(partition)):
                     await self._reserve(partition)
         except TimeoutError:
             raise StoreUnavailable from None
         return numbers.popleft()
+
+    def _reserved(self, partition: int) -> deque[int]:
+        """Return the numbers that are left; those of an epoch that was lost are given again."""
+        epoch = self.mirror.epochs[partition]
+        known, numbers = self._numbers.get(partition, ("", deque()))
+        if known != epoch:
+            numbers = deque()
+            self._numbers[partition] = epoch, numbers
+        return numbers
 
     async def _reserve(self, partition: int) -> None:
         """Get more numbers, once for all who want one: they go on together, in one group."""
@@ -285,8 +293,8 @@ class Writer:
             return
         reserving = self._reserving[partition] = asyncio.Event()
         try:
-            found = await self.store.reserve_numbers(partition, NUMBERS)
-            self._numbers[partition].extend(found)
+            numbers = self._reserved(partition)
+            numbers.extend(await self.store.reserve_numbers(partition, NUMBERS))
         finally:
             del self._reserving[partition]
             reserving.set()

@@ -59,6 +59,7 @@ class Store:
         self._reader = Link(url, f"{prefix}-read")
         self._pulse = Link(url, f"{prefix}-lease")
         self._group = Group(self._writer, clock)
+        self._numbered: dict[int, int] = {}  # by partition: how far numbers are reserved here
         self.is_full = False
         self.secret = b""
         self.keys: tuple[Keys, ...] = ()
@@ -171,15 +172,19 @@ class Store:
         await self._pulse.call("HDEL", self.keys[0].nodes, node_id)
 
     async def new_epoch(self, partition: int, lost: str, fresh: str) -> str:
-        """Replace the epoch *lost* by *fresh*, unless somebody did; return the one that holds."""
-        meta = self.keys[partition].meta
-        command: Command = ("EVALSHA", self._epoch.sha, 1, meta, lost, fresh)
+        """Replace the epoch *lost* by *fresh*, unless somebody did; return the one that holds.
+
+        Session numbers that were reserved here are not given again.
+        """
+        meta, numbered = self.keys[partition].meta, self._numbered.get(partition, 0)
+        command: Command = ("EVALSHA", self._epoch.sha, 1, meta, lost, fresh, numbered)
         [epoch] = _raise_first(await run_scripts(self._reader, self._epoch, [command]))
         return bytes(epoch).decode()
 
     async def reserve_numbers(self, partition: int, count: int) -> range:
         """Return *count* session numbers that nobody else gets."""
         last = int(await self._reader.call("HINCRBY", self.keys[partition].meta, "number", count))
+        self._numbered[partition] = max(last, self._numbered.get(partition, 0))
         first = (last - count + 1) * self.partitions + partition
         return range(first, last * self.partitions + partition + 1, self.partitions)
 
