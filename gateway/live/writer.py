@@ -216,6 +216,8 @@ class Writer:
     ) -> Document:
         """Replace a document's body by what *change* makes of it; empty deletes it.
 
+        A new one starts at the time, so that nobody takes it for one that was deleted.
+
         Raises:
             LimitExceeded: The body would be over 16 KiB.
             Conflict: Others were faster each time.
@@ -226,7 +228,8 @@ class Writer:
         current = self.mirror.documents.get(document.field, document)
         op = self.next_op()
         for _ in range(ATTEMPTS):
-            after = replace(current, revision=current.revision + 1, body=change(current.body))
+            revision = (current.revision or self.clock.now_ms()) + 1
+            after = replace(current, revision=revision, body=change(current.body))
             value = encode(after)
             if len(value) > BODY_MAX_BYTES:
                 raise LimitExceeded("A document is at most 16 KiB.")

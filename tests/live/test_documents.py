@@ -1,0 +1,45 @@
+"""Documents: no write is lost, whoever else writes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from gateway.live import waiting as waiting_module
+from gateway.node import Node
+from gateway.store.embedded import EmbeddedValkey
+from tests.nodes import running_node
+from tests.support import MS, eventually
+
+
+@pytest_asyncio.fixture
+async def node(valkey: EmbeddedValkey, prefix: str) -> AsyncIterator[Node]:
+    """One running node."""
+    async with running_node(valkey.url, prefix) as node:
+        yield node
+
+
+async def test_node_that_lags_does_not_write_over_a_new_document(
+    valkey: EmbeddedValkey, prefix: str, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A document that was deleted and made again is not taken for the one before."""
+
+    def named(body: dict[str, Any]) -> dict[str, Any]:
+        return {**body, "name": "x"}
+
+    monkeypatch.setattr(waiting_module, "SEEN_S", 100 * MS)
+    async with running_node(valkey.url, prefix, "b") as other:
+        await node.documents.write("kind", "key", lambda _: {"owner": "old"})
+        await eventually(lambda: other.documents.get("kind", "key"))
+        with monkeypatch.context() as patch:
+            news = asyncio.Event()
+            patch.setattr(other.feed, "_apply", lambda *_: news.set())
+            await node.documents.write("kind", "key", lambda _: {})
+            await node.documents.write("kind", "key", lambda _: {"owner": "new"})
+            await news.wait()
+            await other.documents.write("kind", "key", named)
+        await eventually(lambda: "name" in (node.documents.get("kind", "key") or {}))
+
+        assert node.documents.get("kind", "key") == {"owner": "new", "name": "x"}
