@@ -37,7 +37,7 @@ from gateway.core.event import (
     encode_entry,
     history_rows,
 )
-from gateway.core.model import Session, decode_session
+from gateway.core.model import OPS_KEPT, Session, decode_session
 from gateway.core.seal import changed_fields, sealed
 from gateway.core.session import advance, decide, evolve
 from gateway.live.coalescer import Reported
@@ -76,6 +76,7 @@ class _Work(Struct, gc=False):
         offset: Its log entry, once done; ``None`` if there was nothing to write.
         sent: Whether a commit of it may have been done without an answer.
         is_unknown: Whether that has still to be found out.
+        revision: Which one the last try would have made.
     """
 
     session_id: str
@@ -87,6 +88,7 @@ class _Work(Struct, gc=False):
     offset: int | None = None
     sent: bool = False
     is_unknown: bool = False
+    revision: int = 0
 
 
 class Writer:
@@ -145,6 +147,8 @@ class Writer:
         for _ in range(tries):
             if work.is_unknown:
                 work.session = await self._found_out(work.session_id)
+                if _is_forgotten(work):
+                    break
                 work.is_unknown = False
             after = await self._try(work, None)
             if after is not None:
@@ -160,6 +164,7 @@ class Writer:
             result = await self.store.commit(work.partition, commit, teller)
         except (OutcomeUnknown, asyncio.CancelledError) as error:
             work.sent = work.is_unknown = True
+            work.revision = after.revision
             work.held[:] = [earlier.tried_as(work.op) for earlier in work.held]
             if isinstance(error, OutcomeUnknown):
                 return None
@@ -306,6 +311,16 @@ class Writer:
         """Return the name of an operation that nobody else has."""
         self._serial += 1
         return f"{self._boot}.{self._serial}"
+
+
+def _is_forgotten(work: _Work) -> bool:
+    """Whether so much has been done since that the record cannot tell any more."""
+    session = work.session
+    return (
+        session is not None
+        and work.op not in session.ops
+        and session.revision >= work.revision + OPS_KEPT
+    )
 
 
 def _decide_all(

@@ -19,7 +19,7 @@ from gateway.core.errors import (
     SessionClosed,
     Unavailable,
 )
-from gateway.core.model import Session
+from gateway.core.model import OPS_KEPT, Session
 from gateway.live import waiting as waiting_module
 from gateway.live import writer as writer_module
 from gateway.node import Node
@@ -145,6 +145,29 @@ async def test_unknown_outcome_is_told_in_time(
 
         assert session.revision == 2
         assert len(await history(node, "s")) == 2
+
+
+@pytest.mark.parametrize("newer", [OPS_KEPT - 1, OPS_KEPT])
+async def test_write_that_the_record_has_forgotten_is_not_done_again(
+    valkey: EmbeddedValkey, prefix: str, node: Node, newer: int
+) -> None:
+    """A write without an answer is never done over newer ones: if too many, its end is unknown."""
+    async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix, "b") as cut_off:
+        await cut_off.open(blank("s"))
+        async with proxy.stalled(requests=False):
+            work = asyncio.ensure_future(cut_off.apply("s", c.Update(name="first")))
+            await eventually(lambda: node.mirror.sessions["s"].name == "first")
+            for number in range(newer):
+                await node.apply("s", c.Update(name=f"n{number}"))
+            async with proxy.cut():
+                pass
+        if newer < OPS_KEPT:
+            assert (await work).name == f"n{newer - 1}"
+        else:
+            with pytest.raises(OutcomeUnknown):
+                await work
+
+        assert len(await history(node, "s")) == 2 + newer
 
 
 async def test_done_write_is_never_an_error(
