@@ -16,7 +16,7 @@ from msgspec.json import encode
 from msgspec.structs import replace
 
 from gateway.core.command import AnyCommand, Expire, Open, Progress, UpdateStream
-from gateway.core.document import Document, Message
+from gateway.core.document import Message
 from gateway.core.errors import (
     BadPosition,
     Draining,
@@ -41,13 +41,12 @@ from gateway.live.feed import Feed
 from gateway.live.hub import Hub
 from gateway.live.lease import RENEW_S, Lease, rank
 from gateway.live.mirror import Mirror
-from gateway.live.turns import Turns
+from gateway.live.turns import TURN_S, Turns
 from gateway.live.waiting import SEEN_S
 from gateway.live.writer import TooEarly, Writer
 from gateway.store.clock import RedisClock
 from gateway.store.store import Store
 
-TURN_S: Final = 5.0  # a command waits this long for those of its session before it
 LEAVE_S: Final = 3.0  # to say goodbye; a store that is away must not keep the process
 UPKEEP_S: Final = 1.0  # between two looks at held-back updates and lost goodbyes
 ACTIVE_S: Final = 10.0  # between two reports of who was active
@@ -215,9 +214,9 @@ class Node:
 
     async def write_document(
         self, kind: str, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]
-    ) -> Document:
-        """Replace a document's body by what *change* makes of it; see :class:`Writer`."""
-        return await self._writer.write_document(kind, key, change)
+    ) -> dict[str, Any]:
+        """Replace a document's body by what *change* makes of it; see :class:`Documents`."""
+        return await self.documents.write(kind, key, change)
 
     # --- subscriptions
 

@@ -8,11 +8,17 @@ is given to a key once and never to another, for products whose ids are integers
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from gateway.core.document import Document
-from gateway.core.errors import IdUnavailable
+from msgspec.json import decode, encode
+from msgspec.structs import replace
+
+from gateway.core.document import BODY_MAX_BYTES, Document
+from gateway.core.errors import Conflict, IdUnavailable, LimitExceeded, StoreUnavailable
+from gateway.core.event import DocumentEntry, encode_entry
 from gateway.core.model import Session
 from gateway.live.mirror import Mirror
-from gateway.live.writer import Writer
+from gateway.live.turns import TURN_S, Turns
+from gateway.live.writer import ATTEMPTS, Writer, stored
+from gateway.store.commit import Commit, split_value
 
 CLAIM_MS: Final = 10_000  # a claim without a session holds for this long
 
@@ -25,6 +31,7 @@ class Documents:
     def __init__(self, writer: Writer, mirror: Mirror) -> None:
         self._writer = writer
         self._mirror = mirror
+        self._turns = Turns()
 
     def get(self, kind: str, key: str) -> Body | None:
         """Return a document's body; treat it as read-only."""
@@ -41,13 +48,50 @@ class Documents:
         """Replace a document's body by what *change* makes of it; empty deletes it.
 
         *change* gets the body as it is (empty if there is none), returns a new one, and may be
-        called again if others were faster; what it raises is raised here.
+        called again if another node was faster; what it raises is raised here. Writers on this
+        node take turns.
 
         Raises:
             LimitExceeded: The body would be over 16 KiB.
+            Conflict: Others were faster each time.
+            StoreUnavailable: The turn did not come in time, or the store failed.
             GatewayError: As ``Node.apply``.
         """
-        return (await self._writer.write_document(kind, key, change)).body
+        document = Document(kind=kind, key=key)
+        if not self._turns.take(document.field):
+            try:
+                await self._turns.wait(document.field, TURN_S)
+            except TimeoutError:
+                raise StoreUnavailable from None
+        try:
+            return await self._write(document, change)
+        finally:
+            self._turns.end(document.field)
+
+    async def _write(self, document: Document, change: Callable[[Body], Body]) -> Body:
+        writer, mirror = self._writer, self._mirror
+        partition = writer.store.partition(document.field)
+        current, op = mirror.documents.get(document.field, document), writer.next_op()
+        for _ in range(ATTEMPTS):
+            now_ms = writer.clock.now_ms()
+            # A new one starts at the time: nobody may take it for one that was deleted.
+            revision = (current.revision or now_ms) + 1
+            after = replace(current, revision=revision, body=change(current.body))
+            value = encode(after)
+            if len(value) > BODY_MAX_BYTES:
+                raise LimitExceeded("A document is at most 16 KiB.")
+            commit = Commit(
+                field=document.field,
+                expected=current.revision,
+                value=stored(revision, value) if after.body else b"",
+                entry=encode_entry(DocumentEntry(at=now_ms, op=op, document=after)),
+            )
+            result = await writer.store.commit(partition, commit, mirror.waiting.write)
+            if result.status == "done":
+                return after.body
+            found = split_value(result.current)[1] if result.current else b""
+            current = decode(found, type=Document) if found else document
+        raise Conflict
 
     # --- handles
 

@@ -1,7 +1,13 @@
-"""Turns: commands of one session are done one after the other, in the order they came."""
+"""Turns: commands of one session are done one after the other, in the order they came.
+
+So are the writes of one document; each kind has turns of its own.
+"""
 
 import asyncio
 from collections import deque
+from typing import Final
+
+TURN_S: Final = 5.0  # a command waits this long for those of its session before it
 
 
 class Turns:

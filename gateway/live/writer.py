@@ -10,15 +10,13 @@ Not here: whose turn it is and what is held back (``node``), what is legal (``co
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
-from msgspec.json import decode, encode
-from msgspec.structs import replace
+from msgspec.json import encode
 
 from gateway.core.command import AnyCommand, Expire, Open
-from gateway.core.document import BODY_MAX_BYTES, Document, Message
+from gateway.core.document import Message
 from gateway.core.errors import (
     Conflict,
     GatewayError,
@@ -31,7 +29,6 @@ from gateway.core.errors import (
 )
 from gateway.core.event import (
     AnyEvent,
-    DocumentEntry,
     MessageEntry,
     SessionEntry,
     encode_entry,
@@ -216,41 +213,6 @@ class Writer:
             return
         await self.mirror.waiting.offset(work.partition, tail)
 
-    async def write_document(
-        self, kind: str, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]
-    ) -> Document:
-        """Replace a document's body by what *change* makes of it; empty deletes it.
-
-        A new one starts at the time, so that nobody takes it for one that was deleted.
-
-        Raises:
-            LimitExceeded: The body would be over 16 KiB.
-            Conflict: Others were faster each time.
-            GatewayError: As :meth:`apply`.
-        """
-        document = Document(kind=kind, key=key)
-        partition = self.store.partition(document.field)
-        current = self.mirror.documents.get(document.field, document)
-        op = self.next_op()
-        for _ in range(ATTEMPTS):
-            revision = (current.revision or self.clock.now_ms()) + 1
-            after = replace(current, revision=revision, body=change(current.body))
-            value = encode(after)
-            if len(value) > BODY_MAX_BYTES:
-                raise LimitExceeded("A document is at most 16 KiB.")
-            entry = DocumentEntry(at=self.clock.now_ms(), op=op, document=after)
-            commit = Commit(
-                field=document.field,
-                expected=current.revision,
-                value=_stored(after.revision, value) if after.body else b"",
-                entry=encode_entry(entry),
-            )
-            result = await self.store.commit(partition, commit, self.mirror.waiting.write)
-            if result.status == "done":
-                return after
-            current = _document(result.current) if result.current else document
-        raise Conflict
-
     async def say(self, message: Message) -> None:
         """Deliver *message* once to the live connections of its recipients, on every node."""
         partition = self.store.partition(message.to.session or "")
@@ -361,7 +323,7 @@ def _commit(
     due_ms, amnesty_ms = 0, 0
     if isinstance(command, Expire):
         due_ms, amnesty_ms = command.at, command.amnesty_ms
-    value = _stored(after.revision, record)
+    value = stored(after.revision, record)
     return entry, Commit(
         field=after.id,
         expected=session.revision if session else 0,
@@ -374,13 +336,10 @@ def _commit(
     )
 
 
-def _stored(revision: int, record: bytes) -> bytes:
+def stored(revision: int, record: bytes) -> bytes:
+    """Return *record* as it is kept in ``live`` and ``gone``."""
     return b"%d %b" % (revision, record)
 
 
 def _record(value: bytes) -> Session | None:
     return decode_session(split_value(value)[1]) if value else None
-
-
-def _document(value: bytes) -> Document:
-    return decode(split_value(value)[1], type=Document)
