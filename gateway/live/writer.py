@@ -130,7 +130,7 @@ class Writer:
             async with asyncio.timeout((until_ms - self.clock.monotonic_ms()) / 1000):
                 after = await self._insist(work, tries)
         except TimeoutError:
-            raise OutcomeUnknown from None
+            raise (OutcomeUnknown if work.sent else StoreUnavailable) from None
         if work.offset is None:
             await self._catch_up(work, after)
         else:
@@ -243,7 +243,7 @@ class Writer:
             async with asyncio.timeout(OUTCOME_S):
                 while not (numbers := self._reserved(partition)):
                     await self._reserve(partition)
-        except TimeoutError:
+        except (TimeoutError, OutcomeUnknown):  # numbers that nobody gets are no loss
             raise StoreUnavailable from None
         return numbers.popleft()
 

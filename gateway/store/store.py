@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from redis.exceptions import ResponseError
 
-from gateway.core.errors import GatewayError
+from gateway.core.errors import GatewayError, OutcomeUnknown, StoreUnavailable
 from gateway.store.clock import RedisClock
 from gateway.store.commit import Beat, Commit, Meta, Result, Script, split_value
 from gateway.store.group import OUTAGE_MS, Group, Teller, run_scripts
@@ -209,11 +209,17 @@ class Store:
     # --- reads
 
     async def read(self, partition: int, field: str) -> tuple[bytes | None, bytes | None]:
-        """Return the ``revision JSON`` in ``live`` and in ``gone`` under *field*."""
+        """Return the ``revision JSON`` in ``live`` and in ``gone`` under *field*.
+
+        Raises:
+            StoreUnavailable: The server did not answer; a read changes nothing, sent or not.
+        """
         part = self.keys[partition]
-        live, gone = _raise_first(
-            await self._reader.pipeline([("HGET", part.live, field), ("HGET", part.gone, field)])
-        )
+        commands = [("HGET", part.live, field), ("HGET", part.gone, field)]
+        try:
+            live, gone = _raise_first(await self._reader.pipeline(commands))
+        except OutcomeUnknown:
+            raise StoreUnavailable from None
         return live, gone
 
     async def meta(self, partition: int) -> Meta:

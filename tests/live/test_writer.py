@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from gateway.core.errors import (
     NotFound,
     OutcomeUnknown,
     SessionClosed,
+    StoreUnavailable,
     Unavailable,
 )
 from gateway.core.model import OPS_KEPT, Session
@@ -168,6 +169,29 @@ async def test_write_that_the_record_has_forgotten_is_not_done_again(
                 await work
 
         assert len(await history(node, "s")) == 2 + newer
+
+
+@pytest.mark.parametrize("way", ["find", "close", "open"])
+@pytest.mark.parametrize("end", ["cut", "silence"])
+async def test_nothing_is_unknown_when_no_change_was_sent(
+    valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch, way: str, end: str
+) -> None:
+    """Who waits for a read only, before any change, hears that the store is away and no more."""
+    monkeypatch.setattr(writer_module, "OUTCOME_S", 100 * MS)
+    async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
+        calls: dict[str, Callable[[], Awaitable[Session]]] = {
+            "find": lambda: node.find("nobody"),
+            "close": lambda: node.apply("nobody", c.Close()),
+            "open": lambda: node.open(blank("s")),
+        }
+        async with proxy.stalled(requests=False):
+            work = asyncio.ensure_future(calls[way]())
+            await eventually(node.store._reader._lock.locked)  # noqa: SLF001
+            if end == "cut" or way == "find":  # nobody else bounds a read
+                async with proxy.cut():
+                    pass
+            with pytest.raises(StoreUnavailable):
+                await work
 
 
 async def test_done_write_is_never_an_error(
