@@ -212,12 +212,6 @@ class Node:
         """Deliver *message* once to the live connections of its recipients, on every node."""
         await self._writer.say(message)
 
-    async def write_document(
-        self, kind: str, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]
-    ) -> dict[str, Any]:
-        """Replace a document's body by what *change* makes of it; see :class:`Documents`."""
-        return await self.documents.write(kind, key, change)
-
     # --- subscriptions
 
     async def reached(self, position: Position) -> None:

@@ -61,7 +61,7 @@ async def test_what_other_doors_do_is_heard_in_nekos_words(gateway: Gateway) -> 
             "sender": "API", "subject": "news", "body": 2,
         }  # fmt: skip
         await node.say(Message(to=Recipients(workspace="ws-1"), topic="news", body=3))
-        await node.write_document("other.kind", "x", lambda _: {"a": 1})
+        await node.documents.write("other.kind", "x", lambda _: {"a": 1})
         await node.apply(session_id, Close(by="ops"))
         assert (await socket.ended())[0] == [("system/disconnect", {"message": "session deleted"})]
 

@@ -194,7 +194,7 @@ async def test_document_of_another_version_is_taken_for_none(gateway: Gateway) -
     """A room or member that cannot be read does no harm: the defaults hold."""
     node, root = gateway.node, await gateway.login("root")
 
-    await node.write_document("neko.room", "", lambda _: {"settings": {"private_mode": 7}})
-    await node.write_document("neko.member", "mia", lambda _: {"scopes": 7})
+    await node.documents.write("neko.room", "", lambda _: {"settings": {"private_mode": 7}})
+    await node.documents.write("neko.member", "mia", lambda _: {"scopes": 7})
     assert not (await root.get("/api/room/settings"))[1]["private_mode"]
     await gateway.login("mia")
