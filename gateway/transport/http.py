@@ -74,8 +74,8 @@ class Http(HttpToolsProtocol):
         self._farewell: Farewell | None = None
         self._judge: Judge | None = None
         self._in_head = False
-        self._head_bytes = 0  # of whole headers
-        self._unread_bytes = 0  # of what came for this head; it may be one endless header
+        self._head_bytes = 0  # of whole headers, and trailers
+        self._unread_bytes = 0  # that came since the last head, piece of a body or end of a request
         self._wants_websocket = False
 
     # --- TCP
@@ -102,7 +102,7 @@ class Http(HttpToolsProtocol):
         if self._farewell is not None:
             self._farewell.discard(len(data))
             return
-        was_in_head = self._in_head
+        self._unread_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -112,10 +112,8 @@ class Http(HttpToolsProtocol):
             cause = error.__context__
             self._refuse(cause.refusal if isinstance(cause, _Refused) else BAD_REQUEST)
             return
-        if was_in_head and self._in_head:
-            self._unread_bytes += len(data)
-            if self._unread_bytes > HEAD_MAX_BYTES:
-                self._refuse(HEADERS_TOO_LARGE)
+        if self._unread_bytes > HEAD_MAX_BYTES:  # one endless header, or trailer
+            self._refuse(HEADERS_TOO_LARGE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -169,7 +167,7 @@ class Http(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._expect_head()
         self._in_head = True
-        self._head_bytes = self._unread_bytes = 0
+        self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the address."""
@@ -178,7 +176,7 @@ class Http(HttpToolsProtocol):
             raise _Refused(URL_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
+        """Take a header; trailers count, but are none (RFC 9110 section 6.5.1)."""
         size = len(name) + len(value)
         self._head_bytes += size
         if (
@@ -187,14 +185,26 @@ class Http(HttpToolsProtocol):
             or len(self.headers) >= HEADERS_MAX
         ):
             raise _Refused(HEADERS_TOO_LARGE)
-        super().on_header(name, value)
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Ask the application, unless it is a WebSocket."""
         self._in_head = False
+        self._unread_bytes = 0
         self._forget_deadline()
         self._wants_websocket = self.parser.should_upgrade() and self._get_upgrade() == b"websocket"
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body."""
+        self._unread_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Take the end of a request."""
+        self._unread_bytes = 0
+        super().on_message_complete()
 
     def _should_upgrade(self) -> bool:
         return self._wants_websocket

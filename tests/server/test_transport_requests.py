@@ -1,0 +1,113 @@
+"""Requests on one connection: bodies, trailers, upgrades that are ignored, and who is answered."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from gateway.transport import Limits
+from tests.server.echo import Client, Served, serve
+from tests.support import S, eventually
+
+GET = b"GET / HTTP/1.1\r\nhost: a\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n"
+
+
+class Reader:
+    """Reads each request to its end, and answers with its body once it may.
+
+    ``begun`` has the paths of all requests, ``left`` of those whose client went, ``headers`` those
+    of the last one at its end.
+    """
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.begun: list[str] = []
+        self.left: list[str] = []
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        self.begun.append(scope["path"])
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.left.append(scope["path"])
+                return
+            body += message["body"]
+            more = message["more_body"]
+        self.headers = scope["headers"]
+        await self.may_answer.wait()
+        length = (b"content-length", b"%d" % len(body))
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+async def reader() -> Reader:
+    """An application that reads requests and answers at once."""
+    reader = Reader()
+    reader.may_answer.set()
+    return reader
+
+
+@pytest.fixture
+async def served(reader: Reader, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Served]:
+    """A server of it that has nothing left at the end, and nothing to complain about."""
+    async with serve(reader, Limits(head_s=0.3 * S)) as found:
+        yield found
+        await eventually(lambda: not found.state.connections)
+        await eventually(lambda: not found.state.tasks)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def rest(client: Client) -> bytes:
+    """Return what still comes until the connection ends."""
+    heard = b""
+    with suppress(ConnectionError):
+        async with asyncio.timeout(5 * S):
+            while data := await client.reader.read(65536):
+                heard += data
+    return heard
+
+
+# --- trailers
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"0\r\nx: " + b"a" * (1 << 20), b"0\r\n" + b"x: 1\r\n" * (1 << 18), b"1;" + b"a" * (1 << 20)],
+)
+async def test_endless_trailer_is_refused(served: Served, reader: Reader, said: bytes) -> None:
+    """What comes without end, and is no body, ends the request as an endless head does."""
+    async with Client.open(served, CHUNKED + b"\r\n") as client:
+        await eventually(lambda: reader.begun)
+        client.writer.write(said)
+        assert (await client.head()).startswith("HTTP/1.1 431 ")
+        await client.ends()
+        await eventually(lambda: reader.left)
+
+
+async def test_body_may_be_longer_than_a_head(served: Served) -> None:
+    """What is a body is not counted as a head or a trailer, in however small pieces it comes."""
+    body = b"1000\r\n" + b"a" * 4096 + b"\r\n"
+    async with Client.open(served, CHUNKED + b"\r\n") as client:
+        for piece in [body[:9], body[9:]] * 32:
+            client.writer.write(piece)
+            await client.writer.drain()
+        client.writer.write(b"0\r\n\r\n")
+        assert "200 OK" in await client.head()
+        assert await client.reader.readexactly(32 * 4096) == b"a" * 32 * 4096
+
+
+async def test_trailer_is_no_header(served: Served, reader: Reader) -> None:
+    """A field behind the body tells the application nothing (RFC 9110 section 6.5.1)."""
+    trailer = b"authorization: Bearer a\r\nexpect: 100-continue\r\n"
+    async with Client.open(served, CHUNKED + b"\r\n1\r\na\r\n0\r\n" + trailer + b"\r\n") as client:
+        assert "200 OK" in await client.head()
+
+    assert reader.headers == [(b"host", b"a"), (b"transfer-encoding", b"chunked")]
