@@ -76,7 +76,6 @@ class Http(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0  # of whole headers, and trailers
         self._unread_bytes = 0  # that came since the last head, piece of a body or end of a request
-        self._wants_websocket = False
 
     # --- TCP
 
@@ -103,16 +102,18 @@ class Http(HttpToolsProtocol):
             self._farewell.discard(len(data))
             return
         self._unread_bytes += len(data)
+        early = None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._upgrade(data[upgrade.args[0] :])
-            return
+            early = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause.refusal if isinstance(cause, _Refused) else BAD_REQUEST)
             return
-        if self._unread_bytes > HEAD_MAX_BYTES:  # one endless header, or trailer
+        if early is not None:
+            self._upgrade(early)
+        elif self._unread_bytes > HEAD_MAX_BYTES:  # one endless header, or trailer
             self._refuse(HEADERS_TOO_LARGE)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -189,11 +190,10 @@ class Http(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Ask the application, unless it is a WebSocket."""
+        """Ask the application, unless it is an upgrade."""
         self._in_head = False
         self._unread_bytes = 0
         self._forget_deadline()
-        self._wants_websocket = self.parser.should_upgrade() and self._get_upgrade() == b"websocket"
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -207,7 +207,7 @@ class Http(HttpToolsProtocol):
         super().on_message_complete()
 
     def _should_upgrade(self) -> bool:
-        return self._wants_websocket
+        return True  # if the parser says so; see _upgrade
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401
         super()._start_asgi_task(cycle, _Complete(app, cycle))  # type: ignore[arg-type]  # see above
@@ -215,8 +215,8 @@ class Http(HttpToolsProtocol):
     # --- the end of HTTP
 
     def _upgrade(self, early: bytes) -> None:
-        if not self._wants_websocket:  # RFC 9110 section 7.8: an upgrade may be ignored
-            self.cycle.keep_alive = False  # the parser reads nothing after it
+        if self._get_upgrade() != b"websocket":
+            self._ignore_upgrade(early)
             return
         if self.cycle is not None and not self.cycle.response_complete:
             self._refuse(BAD_REQUEST)
@@ -250,6 +250,20 @@ class Http(HttpToolsProtocol):
         )
         self.transport.set_protocol(websocket)
         websocket.begin(self.app, scope, early)
+
+    def _ignore_upgrade(self, early: bytes) -> None:
+        """Read the request again without it (RFC 9110 section 7.8); the parser skips its body."""
+        method = self.scope["method"]
+        if method == "CONNECT":
+            self._refuse(BAD_REQUEST)
+            return
+        head = [
+            b"%b %b HTTP/%b\r\n" % (method.encode(), self.url, self.scope["http_version"].encode())
+        ]
+        head += [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.data_received(b"".join(head) + b"\r\n" + early)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer and end, unless an answer is on its way already."""

@@ -111,3 +111,75 @@ async def test_trailer_is_no_header(served: Served, reader: Reader) -> None:
         assert "200 OK" in await client.head()
 
     assert reader.headers == [(b"host", b"a"), (b"transfer-encoding", b"chunked")]
+
+
+# --- upgrades that are ignored
+
+H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQ\r\n"
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 1000])
+@pytest.mark.parametrize(
+    "head, body",
+    [
+        (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n", b"hello"),
+        (CHUNKED, b"5\r\nhello\r\n0\r\n\r\n"),
+        (b"POST / HTTP/1.0\r\nhost: a\r\ncontent-length: 5\r\n", b"hello"),
+    ],
+)
+async def test_body_of_an_ignored_upgrade_is_read(
+    served: Served, reader: Reader, head: bytes, body: bytes, pieces: int
+) -> None:
+    """A request that asks for another protocol is read whole (RFC 9110 section 7.8)."""
+    said = head + H2C + b"\r\n" + body
+    length = -(-len(said) // pieces) if pieces != 2 else len(said) - len(body)
+    async with Client.open(served) as client:
+        for start in range(0, len(said), length):
+            client.writer.write(said[start : start + length])
+            await client.writer.drain()
+        assert "200 OK" in await client.head()
+        assert await client.reader.readexactly(5) == b"hello"
+
+    assert (b"http2-settings", b"AAMAAABkAAQ") in reader.headers
+    assert b"upgrade" not in [name for name, _ in reader.headers]
+
+
+async def test_ignored_upgrades_may_be_pipelined(served: Served, reader: Reader) -> None:
+    """Whatever stands before and behind them, each request gets its own answer, in order."""
+    reader.may_answer.clear()
+    said = [
+        b"POST / HTTP/1.1\r\nhost: a\r\n%bcontent-length: 1\r\n\r\n%d"
+        % (H2C if number % 3 else b"", number)
+        for number in range(9)
+    ]
+    async with Client.open(served, *said) as client:
+        await eventually(lambda: reader.begun)
+        reader.may_answer.set()
+        for number in range(9):
+            assert "200 OK" in await client.head()
+            assert await client.reader.readexactly(1) == b"%d" % number
+
+
+async def test_client_of_an_ignored_upgrade_may_wait_to_send(served: Served) -> None:
+    """A client that expects ``100 Continue`` gets it before its body, and its bounds hold."""
+    head = b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n" + H2C
+    async with Client.open(served, head + b"\r\n") as client:
+        assert (await client.head()).startswith("HTTP/1.1 100 ")
+        client.writer.write(b"hello")
+        assert "200 OK" in await client.head()
+        assert await client.reader.readexactly(5) == b"hello"
+    trailer = b"0\r\nx: " + b"a" * 9000 + b"\r\n\r\n"
+    async with Client.open(served, CHUNKED + H2C + b"\r\n" + trailer) as client:
+        assert (await client.head()).startswith("HTTP/1.1 431 ")
+
+
+async def test_tunnel_is_refused(served: Served, reader: Reader) -> None:
+    """``CONNECT`` asks for what nobody here does; no application is asked."""
+    for target in (b"a:1", b"/a"):
+        async with Client.open(
+            served, b"CONNECT %b HTTP/1.1\r\nhost: a\r\n\r\n" % target
+        ) as client:
+            assert (await client.head()).startswith("HTTP/1.1 400 ")
+            await client.ends()
+
+    assert reader.begun == []
