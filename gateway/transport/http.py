@@ -73,7 +73,9 @@ class Http(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._farewell: Farewell | None = None
         self._judge: Judge | None = None
+        self._answering: RequestResponseCycle | None = None  # self.cycle is of the newest request
         self._in_head = False
+        self._in_body = False
         self._head_bytes = 0  # of whole headers, and trailers
         self._unread_bytes = 0  # that came since the last head, piece of a body or end of a request
 
@@ -119,6 +121,7 @@ class Http(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         super().connection_lost(exc)
+        self._disconnect()
         self._forget_deadline()
         self._dismiss()
         self._unset_keepalive_if_required()
@@ -192,6 +195,7 @@ class Http(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Ask the application, unless it is an upgrade."""
         self._in_head = False
+        self._in_body = True
         self._unread_bytes = 0
         self._forget_deadline()
         super().on_headers_complete()
@@ -203,6 +207,7 @@ class Http(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Take the end of a request."""
+        self._in_body = False
         self._unread_bytes = 0
         super().on_message_complete()
 
@@ -210,6 +215,7 @@ class Http(HttpToolsProtocol):
         return True  # if the parser says so; see _upgrade
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401
+        self._answering = cycle
         super()._start_asgi_task(cycle, _Complete(app, cycle))  # type: ignore[arg-type]  # see above
 
     # --- the end of HTTP
@@ -218,7 +224,7 @@ class Http(HttpToolsProtocol):
         if self._get_upgrade() != b"websocket":
             self._ignore_upgrade(early)
             return
-        if self.cycle is not None and not self.cycle.response_complete:
+        if not self._may_answer():
             self._refuse(BAD_REQUEST)
             return
         found = read(self.scope["method"], self.scope["http_version"], self.headers)
@@ -266,20 +272,31 @@ class Http(HttpToolsProtocol):
         self.data_received(b"".join(head) + b"\r\n" + early)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer and end, unless an answer is on its way already."""
+        """Answer what is being read, and end; without a word if that might be misunderstood."""
         log.debug("refused %s: %d %s", self.client, refusal.status, refusal.code)
         self._forget_deadline()
         self._unset_keepalive_if_required()
-        cycle = self.cycle
-        is_answering = cycle is not None and not cycle.response_complete
-        if is_answering:
-            cycle.disconnected = True
-            cycle.message_event.set()
-        if is_answering and cycle.response_started:
+        may_answer = self._may_answer()
+        self._disconnect()
+        if not may_answer:
             self.transport.abort()
             return
         self.transport.write(refusal.answer(self.server_state.default_headers))
         self._farewell = Farewell(self.transport)
+
+    def _may_answer(self) -> bool:
+        """Return whether what is written now is taken for the answer to what is being read."""
+        answering = self._answering
+        if self._in_body:
+            return self.cycle is answering and not answering.response_started
+        return answering is None or answering.response_complete
+
+    def _disconnect(self) -> None:
+        """Tell the application that its client is gone; what waits behind never reaches it."""
+        self.pipeline.clear()
+        if self._answering is not None:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
 
 def _address(name: object) -> tuple[str, int] | None:

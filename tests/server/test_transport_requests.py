@@ -9,8 +9,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from gateway.transport import Limits
-from tests.server.echo import Client, Served, serve
-from tests.support import S, eventually
+from tests.server.echo import Client, Served, serve, upgrade
+from tests.support import MS, S, eventually
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n"
@@ -183,3 +183,75 @@ async def test_tunnel_is_refused(served: Served, reader: Reader) -> None:
             await client.ends()
 
     assert reader.begun == []
+
+
+# --- whose answer it is
+
+
+@pytest.mark.parametrize("begins", [False, True])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"BAD\r\n\r\n",
+        GET + b"\r\nBAD\r\n\r\n",
+        GET + b"\r\n" + upgrade(),
+        GET + b"x: " + b"a" * 9000 + b"\r\n\r\n",
+        CHUNKED + b"\r\nxx\r\n",
+    ],
+)
+async def test_refusal_is_no_answer_to_another_request(said: bytes, begins: bool) -> None:
+    """What is refused behind an answer that is due ends the connection without a word."""
+    begun: list[str] = []
+    told: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.append(scope["path"])
+        await receive()
+        if begins:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        told.append((await receive())["type"])
+
+    first = b"GET /first HTTP/1.1\r\nhost: a\r\n\r\n"
+    async with serve(app) as served, Client.open(served, first) as client:
+        await eventually(lambda: begun)
+        if begins:
+            assert "200 OK" in await client.head()
+        client.writer.write(said)
+        assert await rest(client) == b""
+        await eventually(lambda: told)
+        await eventually(lambda: not served.state.tasks)
+    assert (begun, told) == (["/first"], ["http.disconnect"])
+
+
+async def test_request_is_not_answered_twice() -> None:
+    """A body that turns out bad after its request was answered ends the connection."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body"})
+
+    async with serve(app) as served, Client.open(served, CHUNKED + b"\r\n") as client:
+        assert "200 OK" in await client.head()
+        client.writer.write(b"xx\r\n")
+        assert await rest(client) == b""
+
+
+async def test_stream_with_a_request_behind_it_hears_that_its_client_left() -> None:
+    """Whoever answers is told that the connection is gone, whatever else was asked on it."""
+    told: list[str] = []
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        gone = asyncio.ensure_future(receive())
+        while not gone.done():
+            await send({"type": "http.response.body", "body": b"beat", "more_body": True})
+            await asyncio.sleep(MS)
+        told.append(gone.result()["type"])
+
+    async with serve(app) as served:
+        async with Client.open(served, GET + b"\r\n" + GET + b"\r\n") as client:
+            await client.head()
+        await eventually(lambda: told)
+    assert told == ["http.disconnect"]
