@@ -169,7 +169,8 @@ class Http(HttpToolsProtocol):
             raise _Refused(OVERLOADED)
         super().on_message_begin()
         self._unset_keepalive_if_required()
-        self._expect_head()
+        if self._may_answer():
+            self._expect_head()
         self._in_head = True
         self._head_bytes = 0
 
@@ -210,6 +211,13 @@ class Http(HttpToolsProtocol):
         self._in_body = False
         self._unread_bytes = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; its head has its time from here if it is not whole."""
+        super().on_response_complete()
+        if self._in_head and self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+            self._expect_head()
 
     def _should_upgrade(self) -> bool:
         return True  # if the parser says so; see _upgrade

@@ -255,3 +255,37 @@ async def test_stream_with_a_request_behind_it_hears_that_its_client_left() -> N
             await client.head()
         await eventually(lambda: told)
     assert told == ["http.disconnect"]
+
+
+# --- heads that come while an answer is due
+
+
+async def test_head_behind_an_answer_has_its_time_from_then_on(
+    served: Served, reader: Reader
+) -> None:
+    """However long an answer takes, the next head is not late before; then it has a deadline."""
+    reader.may_answer.clear()
+    async with Client.open(served, GET + b"\r\n" + GET) as client:
+        await eventually(lambda: reader.begun)
+        await asyncio.sleep(0.6 * S)  # twice the deadline
+        reader.may_answer.set()
+        assert "200 OK" in await client.head()
+        assert (await client.head()).startswith("HTTP/1.1 408 ")
+
+
+async def test_answer_outlives_the_idle_time_after_the_one_before(reader: Reader) -> None:
+    """A connection is not idle though its request began before the last answer was whole."""
+    reader.may_answer.clear()
+    async with serve(reader) as served, Client.open(served, GET + b"\r\n" + GET) as client:
+        await eventually(lambda: reader.begun)
+        (connection,) = served.state.connections
+        connection.timeout_keep_alive = 0.1 * S  # type: ignore[union-attr]
+        reader.may_answer.set()
+        assert "200 OK" in await client.head()
+        reader.may_answer.clear()
+        client.writer.write(b"\r\n")
+        await eventually(lambda: len(reader.begun) == 2)
+        await asyncio.sleep(0.3 * S)  # three times as long
+        reader.may_answer.set()
+        assert "200 OK" in await client.head()
+        await client.ends()
