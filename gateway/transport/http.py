@@ -258,11 +258,14 @@ class Http(HttpToolsProtocol):
         del scope["method"]
         self.connections.discard(self)
         self._unset_keepalive_if_required()
+        self._dismiss()
         self.parser = None  # type: ignore[assignment]  # it holds this object
         websocket = WebSocket(
             found, self.transport, loop=self.loop, state=self.server_state, limits=self.limits
         )
         self.transport.set_protocol(websocket)
+        if self.flow.write_paused:  # by the answer before; who is told so from now on is the other
+            websocket.pause_writing()
         websocket.begin(self.app, scope, early)
 
     def _ignore_upgrade(self, early: bytes) -> None:

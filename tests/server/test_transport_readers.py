@@ -92,6 +92,43 @@ async def test_answer_that_is_left_half_done_breaks_off(caplog: pytest.LogCaptur
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+async def test_websocket_is_not_judged_by_the_answer_before_it() -> None:
+    """Who takes a long answer after asking for a WebSocket keeps it; what is said there waits."""
+    length = 16 << 20
+    full: list[bool] = []
+    body = {"type": "http.response.body", "body": bytes(length)}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if scope["type"] == "http":
+            headers = [(b"content-length", b"%d" % length)]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send(body)
+            return
+        writer: Writer = scope["extensions"]["gateway.frames"]["writer"]
+        full.append(writer.is_full)
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "a"})
+        full.append(writer.is_full)
+        while (await receive())["type"] != "websocket.disconnect":
+            await send({"type": "websocket.send", "text": "b"})
+
+    async with (
+        serve(app, Limits(stalled_s=0.2 * S)) as served,
+        Client.open(served, GET + b"\r\n") as client,
+    ):
+        assert "200 OK" in await client.head()
+        client.writer.write(upgrade())
+        await eventually(lambda: full)
+        await client.reader.readexactly(length)
+        assert (await client.head()).startswith("HTTP/1.1 101 ")
+        assert await client.frame() == (1, b"a")
+        await asyncio.sleep(0.6 * S)  # three times as long as a stalled reader is given
+        client.writer.write(frame(1, b"?"))
+        assert await client.frame() == (1, b"b")
+    assert full == [True, False]
+
+
 class TestPulse:
     """A server that pings often."""
 
