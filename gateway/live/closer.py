@@ -13,6 +13,7 @@ Not here: the decision (``core.session``), the write (``node``), the loop's pare
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -68,6 +69,7 @@ class Closer:
         self._heap: list[Due] = []  # not looked at yet, or this node's
         self._others: list[Due] = []  # those of other nodes, should they be late
         self._noted: dict[str, tuple[int, ...]] = {}  # by session: when, by kind; 0 is not
+        self._firing: set[tuple[str, Deadline, int, int]] = set()  # one a task
         self._wake = asyncio.Event()
 
     def note(self, session: Session) -> None:
@@ -102,32 +104,33 @@ class Closer:
         return min((heap[0].act_at for heap in (self._heap, self._others) if heap), default=None)
 
     async def run(self) -> None:
-        """Fire deadlines for ever."""
-        while True:
-            next_ms = self.next_ms()
-            wait_s = WAIT_MAX_S
-            if next_ms is not None:
-                wait_s = min(max(next_ms - self._clock.now_ms(), 0) / 1000, WAIT_MAX_S)
-            self._wake.clear()
-            if wait_s > 0:
-                try:
-                    async with asyncio.timeout(wait_s):
+        """Fire deadlines for ever; a session that keeps its own waiting keeps no other one."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._wake.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._wait_s()):
                         await self._wake.wait()
-                except TimeoutError:
-                    pass
-            await self.run_once(self._clock.now_ms())
+                self._fire(group, self._clock.now_ms())
 
     async def run_once(self, now_ms: int) -> None:
-        """Act on everything that is due at *now_ms*."""
-        if self._clock.is_frozen:
-            await asyncio.sleep(RETRY_MS / 1000)
-            return
+        """Act on everything that is due at *now_ms*, and wait until that is done."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(CONCURRENT):
-                due = self._next(now_ms)
-                if due is None:
-                    break
-                group.create_task(self._work(due, now_ms))
+            self._fire(group, now_ms)
+
+    def _fire(self, group: asyncio.TaskGroup, now_ms: int) -> None:
+        if self._clock.is_frozen:
+            return
+        while len(self._firing) < CONCURRENT and (due := self._next(now_ms)):
+            group.create_task(self._work(due, now_ms))
+
+    def _wait_s(self) -> float:
+        if self._clock.is_frozen:
+            return RETRY_MS / 1000
+        next_ms = self.next_ms()
+        if next_ms is None or len(self._firing) >= CONCURRENT:  # then who is done wakes us
+            return WAIT_MAX_S
+        return min(max(next_ms - self._clock.now_ms(), 0) / 1000, WAIT_MAX_S)
 
     def _next(self, now_ms: int) -> Due | None:
         """Take what is due off the heaps; in a crowd each node does its own part first."""
@@ -136,10 +139,11 @@ class Closer:
     def _next_of(self, heap: list[Due], now_ms: int) -> Due | None:
         while heap and heap[0].act_at <= now_ms:
             due = heappop(heap)
-            if not self._stands(due):
+            if not self._stands(due) or due_facts(due) in self._firing:
                 continue
             act_at, is_mine = self._turn(due, now_ms)
             if act_at <= now_ms and (is_mine or heap is self._others):
+                self._firing.add(due_facts(due))
                 return due
             heappush(self._heap if is_mine else self._others, Due(act_at, *due_facts(due)))
         return None
@@ -177,9 +181,11 @@ class Closer:
                 again_at = await self._expire(due)
             except GatewayError:
                 again_at = None
+            self._firing.remove(due_facts(due))
             if self._stands(due):  # also when nothing was refused: a deadline is never forgotten
                 self._push(Due(again_at or now_ms + RETRY_MS, *due_facts(due)))
             due = self._next(now_ms)
+        self._wake.set()
 
     def _push(self, due: Due) -> None:
         heappush(self._heap, due)

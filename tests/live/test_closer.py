@@ -300,6 +300,75 @@ async def test_sleeping_closer_wakes_for_a_sooner_deadline(world: World) -> None
         await asyncio.gather(running, return_exceptions=True)
 
 
+class Stuck:
+    """A world whose sessions named ``stuck…`` keep their deadlines waiting."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.free = asyncio.Event()
+        self.tried: list[str] = []
+        self._fire = world.closer._expire  # noqa: SLF001
+        world.closer._expire = self.expire  # noqa: SLF001
+
+    async def expire(self, due: Due) -> int | None:
+        """Fire, once the session lets us."""
+        self.tried.append(due.session_id)
+        if due.session_id.startswith("stuck"):
+            await self.free.wait()
+        return await self._fire(due)
+
+    def open(self, session_id: str, in_ms: int) -> None:
+        """Open a session that closes in a moment."""
+        self.world.open(session_id)
+        self.world.do(session_id, c.RequestClose(at=self.world.clock.now_ms() + in_ms))
+
+
+async def test_session_that_keeps_its_own_waiting_keeps_no_other(world: World) -> None:
+    """While one deadline waits for its session others fire in time; it fires once, then."""
+    stuck = Stuck(world)
+    stuck.open("stuck", 0)
+    stuck.open("other", 30)
+    running = asyncio.create_task(world.closer.run())
+    try:
+        await eventually(lambda: "other" not in world.mirror.sessions, within=0.5 * S)
+        world.closer.reload()
+        stuck.open("last", 5)
+        await eventually(lambda: "last" not in world.mirror.sessions, within=0.5 * S)
+
+        assert stuck.tried == ["stuck", "other", "last"]
+        stuck.free.set()
+        await eventually(lambda: not world.mirror.sessions, within=0.5 * S)
+        assert len(stuck.tried) == 3
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_deadlines_on_their_way_have_a_bound(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait for their sessions, the next one goes when one is done."""
+    monkeypatch.setattr(closer_module, "CONCURRENT", 2)
+    monkeypatch.setattr(closer_module, "WAIT_MAX_S", 60 * S)
+    stuck = Stuck(world)
+    for session_id in ("stuck1", "stuck2"):
+        stuck.open(session_id, 0)
+    running = asyncio.create_task(world.closer.run())
+    try:
+        await eventually(lambda: len(stuck.tried) == 2)
+        stuck.open("other", 0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+        assert len(stuck.tried) == 2
+        stuck.free.set()
+        await eventually(lambda: not world.mirror.sessions, within=0.5 * S)
+        assert stuck.tried == ["stuck1", "stuck2", "other"]
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 # --- with a store
 
 
