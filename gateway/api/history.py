@@ -24,7 +24,7 @@ from gateway.core.errors import BadPosition
 from gateway.core.event import HistoryRow
 from gateway.core.public import public_row
 from gateway.core.query import Filter, Sort, View, Visibility, cursor, parse_cursor
-from gateway.live.mirror import HISTORY_MAX
+from gateway.live.mirror import HISTORY_MAX, Place, place_of
 from gateway.node import Node
 
 ROWS_AT_ONCE: Final = 2_000  # rows of the mirror looked at before others get a turn: about 2 ms
@@ -34,14 +34,7 @@ SKEW_MS: Final = (
     10_000  # a row's ``at`` was there when it was sent; Redis took it later, at most so
 )
 
-Place = tuple[int, int]  # when Redis took it, in milliseconds, and its number
-
 _row: Final = Decoder(HistoryRow)
-
-
-def place_of(row: HistoryRow) -> Place:
-    """Return where *row* stands."""
-    return int(row.key.partition("-")[0]), row.number
 
 
 async def list_history(call: Call[HistoryQuery, Nothing]) -> Response:

@@ -42,6 +42,8 @@ from gateway.store.store import GONE_AGE_MS, GONE_MAX
 HISTORY_MAX: Final = 20_000  # newest rows kept here; older ones are in Redis
 DIGEST_BYTES: Final = 8  # of one rendered session
 
+Place = tuple[int, int]  # of a history row: when Redis took it, in milliseconds, and its number
+
 
 class Tombstone(Struct, frozen=True, gc=False):
     """What is remembered of a closed session: enough to refuse its id and to say who may know."""
@@ -155,7 +157,7 @@ class Mirror:
             self.put_document(document)
         others = [row for row in self.history if not is_here(row.session_id)]
         self.history.clear()
-        self.history.extend(sorted([*others, *rows], key=lambda row: row.at))
+        self.history.extend(sorted([*others, *rows], key=place_of))
         self._last_row[partition] = max((row.number for row in rows), default=0)
 
     def put(self, session: Session) -> bool:
@@ -334,6 +336,11 @@ class Mirror:
     def rows(self, kind: Literal["session", "watch"]) -> Iterator[HistoryRow]:
         """Return the known history rows of *kind*, newest first."""
         return (row for row in reversed(self.history) if row.kind == kind)
+
+
+def place_of(row: HistoryRow) -> Place:
+    """Return where *row* stands in the history."""
+    return int(row.key.partition("-")[0]), row.number
 
 
 def _stands_alike(before: Session, after: Session) -> bool:

@@ -284,3 +284,16 @@ def test_history_rows_are_numbered_by_their_commit() -> None:
     mirror.reload(0, [], [], [], rows, is_here=lambda _: True)
     log.play(mirror)
     assert list(mirror.history) == rows
+
+
+def test_loaded_history_is_in_the_order_of_the_log() -> None:
+    """A load puts rows where a follower has them, also when a later one was decided earlier."""
+    log, mirror = Log(), Mirror(1)
+    for session_id in ("a", "b", "c"):
+        log.open(session_id)
+        log.do(session_id, c.Close())
+    log.play(mirror)
+    rows = [replace(row, at=5_000 - row.at) for row in mirror.history]
+    mirror.reload(0, [], [], [], rows, is_here=lambda _: True)
+
+    assert [row.number for row in mirror.history] == [1, 2, 3]
