@@ -107,13 +107,14 @@ class Follower:
         """Check that the log still has what was read from it; connects if need be."""
         self._verified = False
         here = f"{self.offset}-0"
-        found, first = await self._pipeline(
+        found, first, last = await self._pipeline(
             ("XRANGE", self._log, here, here),
             ("XRANGE", self._log, "-", "+", "COUNT", 1),
+            ("HGET", self._meta, "offset"),
         )
-        if found and self._known is None:
-            self._known = found[0][1][1]
-        if self._known is not None and not (found and found[0][1][1] == self._known):
+        if self._known is None and int(last or 0) >= self.offset:
+            self._known = found[0][1][1] if found else None
+        elif not (found and found[0][1][1] == self._known):
             if not found and first and _offset(first[0][0]) > self.offset:
                 raise LogTrimmed
             raise HistoryLost

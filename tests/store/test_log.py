@@ -257,3 +257,20 @@ async def test_log_that_was_lost_alone_does_not_stop_a_new_follower(
             await eventually(lambda: heard)
 
         assert [(entry.offset, entry.data) for entry in heard] == [(4, b"4")]
+
+
+async def test_end_that_was_lost_before_the_first_look_is_told(
+    valkey: EmbeddedValkey, prefix: str
+) -> None:
+    """Who has loaded more than the server still has hears so, instead of skipping what comes."""
+    async with open_store(valkey.url, prefix) as store:
+        await say(store, 1, 2, 3)
+        link = store.link("test")
+        await link.call("XDEL", store.keys[0].log, "2-0", "3-0")
+        await link.call("HSET", store.keys[0].meta, "offset", 1)
+        await link.close()
+        async with following(store, after=3) as (heard, task):
+            with pytest.raises(HistoryLost):
+                await task
+
+            assert heard == []
