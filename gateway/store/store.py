@@ -114,6 +114,7 @@ class Store:
                 f"The data has {int(partitions)} partitions, not {self._wanted_partitions}."
             )
         self.partitions, self.secret = int(partitions), secret
+        self._wanted_partitions = self.partitions  # also when the data is lost and begun again
         self.keys = tuple(keys(self._prefix, number) for number in range(self.partitions))
         self._group.keys = self.keys
         epochs: list[Command] = [("HSETNX", part.meta, "epoch", token()[:8]) for part in self.keys]

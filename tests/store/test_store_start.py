@@ -47,6 +47,17 @@ async def test_partitions_of_the_data_are_taken_over(url: str, prefix: str) -> N
         assert store.partitions == len(store.keys) == 3
 
 
+async def test_partitions_that_were_taken_over_stay(url: str, prefix: str) -> None:
+    """Who took over a number of partitions begins lost data again with as many."""
+    async with open_store(url, prefix, 3), open_store(url, prefix) as store:
+        link = store.link("test")
+        await link.call("DEL", store.keys[0].meta)
+        await link.close()
+        await store.open(token)
+
+        assert store.partitions == len(store.keys) == 3
+
+
 async def test_evicting_server_refuses_the_start(tmp_path: Path) -> None:
     """A server that may drop sessions when memory is short is refused, with the remedy."""
     async with EmbeddedValkey(tmp_path) as server, open_store(server.url, "test") as store:
