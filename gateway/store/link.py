@@ -73,16 +73,8 @@ class Link:
         Raises:
             StoreUnavailable: It could not be made in time.
         """
-        if self._wire.is_connected:
-            return
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                await self._wire.connect()
-        except (RedisError, OSError, TimeoutError) as error:
-            await self.close()
-            raise StoreUnavailable(
-                f"The store cannot be reached: {type(error).__name__}."
-            ) from error
+        await self._begin(asyncio.get_running_loop().time() + CONNECT_S)
+        self._lock.release()
 
     async def call(self, *command: str | bytes | int, answer_s: float = ANSWER_S) -> Reply:
         """Send one command and return its reply.
@@ -144,13 +136,23 @@ class Link:
             return
         try:
             async with asyncio.timeout_at(until_s):
-                await self.connect()
+                await self._connect()
         except BaseException as error:
             await self.close()
             self._lock.release()
             if isinstance(error, TimeoutError):
                 raise StoreUnavailable from None
             raise
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await self._wire.connect()
+        except (RedisError, OSError, TimeoutError) as error:
+            await self.close()
+            raise StoreUnavailable(
+                f"The store cannot be reached: {type(error).__name__}."
+            ) from error
 
     async def _reply(self) -> Reply:
         # No ``timeout``: given one, redis-py answers None when the kernel gives up (ETIMEDOUT).

@@ -106,6 +106,15 @@ async def test_cancelled_call_leaves_no_reply_behind(link: Link, proxy: Proxy) -
     assert await link.call("ECHO", "yours") == b"yours"
 
 
+async def test_two_who_connect_at_once_share_one_connection(link: Link) -> None:
+    """Who makes the connection while another call does keeps nobody from the own replies."""
+    found = await asyncio.gather(
+        link.pipeline([("ECHO", "1"), ("ECHO", "2")]), link.connect(), link.call("ECHO", "3")
+    )
+
+    assert found == [[b"1", b"2"], None, b"3"]
+
+
 async def test_server_without_memory_is_full(tmp_path: Path) -> None:
     """A write that the server has no memory for says so."""
     async with EmbeddedValkey(tmp_path) as server:
