@@ -98,10 +98,16 @@ class Workers:
             gc.collect()
             gc.freeze()  # or the first collection of a worker would copy all it inherits
             with _handled(self._tell):
-                while not self._is_leaving or self._are_left:
-                    for worker in filter(self._is_due, self._workers):
-                        self._start(worker)
-                    asyncio.run(self._mind())
+                try:
+                    while not self._is_leaving or self._are_left:
+                        for worker in filter(self._is_due, self._workers):
+                            self._start(worker)
+                        asyncio.run(self._mind())
+                finally:  # whatever failed here, they leave before their store does
+                    self._leave()
+                    while self._are_left:
+                        time.sleep(LOOK_EVERY_S)
+                        self._look()
         finally:
             self._leave()
             if self._valkey is not None:
@@ -119,7 +125,11 @@ class Workers:
     def _start(self, worker: _Worker) -> None:
         self._serving[worker.number] = 0
         process = get_context("fork").Process(target=self._live, args=(worker,))
-        process.start()
+        try:
+            process.start()
+        except OSError as error:  # too many processes, or no memory for one more
+            self._died(worker, {"error": error.strerror}, is_young=True)
+            return
         worker.process, worker.started_s = process, time.monotonic()
         log.info("worker %s is started", worker.name, extra={"pid": process.pid})
 
@@ -133,14 +143,16 @@ class Workers:
         self._serving[worker.number] = 1
 
     def _bury(self, worker: _Worker, process: ForkProcess) -> None:
-        about = {"pid": process.pid, "exit_code": process.exitcode}
+        about: dict[str, object] = {"pid": process.pid, "exit_code": process.exitcode}
         worker.process = None
         if self._is_leaving:
             self._code = self._code or int(process.exitcode != 0)
             log.info("worker %s has left", worker.name, extra=about)
             return
-        died_young = time.monotonic() - worker.started_s < STEADY_S
-        worker.deaths = worker.deaths + 1 if died_young else 1
+        self._died(worker, about, is_young=time.monotonic() - worker.started_s < STEADY_S)
+
+    def _died(self, worker: _Worker, about: dict[str, object], *, is_young: bool) -> None:
+        worker.deaths = worker.deaths + 1 if is_young else 1
         if not self._all_served or worker.deaths >= DEATHS_MAX:
             log.critical("worker %s does not start: all stop", worker.name, extra=about)
             self._code = 1

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,23 @@ pytestmark = [
 NAMES = {"a-1", "a-2"}
 FLAGS = ("--admin-key", KEY, "--node-name", "a", "--workers", "2")
 TRIES = 64  # connections until each worker has one; all fail with a chance of 2 ** -63
+
+FAILING_FORK = """
+import os
+
+forks, fork = 0, os.fork
+
+
+def failing():
+    global forks
+    forks += 1
+    if forks == {failing}:
+        raise {error}
+    return fork()
+
+
+os.fork = failing
+"""
 
 Opened = dict[str, tuple[ClientConnection, dict[str, Any]]]
 """A connection and its hello, by the node they are of."""
@@ -315,3 +332,44 @@ async def test_worker_that_dies_again_and_again_takes_all_down(served: Served) -
     assert served.process.returncode == 1
     assert len(killed) == 5
     assert "does not start: all stop" in err
+
+
+@contextmanager
+def serve_where_a_fork_fails(home: Path, error: str) -> Iterator[Served]:
+    """Serve with two workers; the one that is to replace a dead one cannot be made."""
+    (home / "sitecustomize.py").write_text(FAILING_FORK.format(failing=3, error=error))
+    flags = ["--port", "0", "--data-dir", str(home / "data"), *FLAGS]
+    with start(["serve", *flags], environment(home, PYTHONPATH=str(home))) as process:
+        assert process.stdout
+        greeting = process.stdout.readline()
+        url = greeting.partition(" at ")[2].strip()
+        yield Served(process, url, home / "data", (greeting,))
+
+
+async def test_fork_that_fails_is_tried_again(tmp_path: Path) -> None:
+    """A moment in which there is no memory for another process takes nobody down."""
+    with serve_where_a_fork_fails(tmp_path, "BlockingIOError(11, 'no room')") as served:
+        stays, killed = workers(served)
+        os.kill(killed, signal.SIGKILL)
+        await eventually(
+            lambda: len(workers(served)) == 2 and killed not in workers(served), within=5 * S
+        )
+        assert stays in workers(served)
+        ran = await asyncio.to_thread(served.stop)
+
+    assert ran.code == 0
+    assert ran.err.count("worker a-2 ended, next in") == 2
+
+
+async def test_parent_that_fails_lets_its_workers_leave_first(tmp_path: Path) -> None:
+    """Whatever goes wrong in the parent: its workers say goodbye while they have a store."""
+    with serve_where_a_fork_fails(tmp_path, "RuntimeError") as served:
+        before = children(served)
+        _, killed = workers(served)
+        os.kill(killed, signal.SIGKILL)
+        _, err = await asyncio.to_thread(served.process.communicate, timeout=15 * S)
+
+    assert served.process.returncode == 1
+    assert "worker a-1 has left" in err
+    assert "the store is away" not in err
+    assert not any(map(lives, before))
