@@ -144,9 +144,10 @@ async def test_failed_second_try_hides_no_answer() -> None:
 
 
 async def test_log_that_cannot_be_trimmed_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Commits are done and answered although the server does not let us look at the log's size."""
+    monkeypatch.setattr(group_module, "LOG_BYTES_MAX", 1)
     async with EmbeddedValkey(tmp_path) as server, open_store(server.url, "test") as store:
         link = store.link("test")
         await link.call("ACL", "SETUSER", "default", "-memory")

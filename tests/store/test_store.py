@@ -264,6 +264,24 @@ async def test_log_is_trimmed_by_bytes_but_keeps_a_minimum(
     assert await fill(512, b"x" * 1_000) < 400
 
 
+async def test_log_whose_entries_grow_keeps_its_bound(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the oldest entries take says nothing of the others: the log is measured as it is."""
+    budget = 2 << 20
+    monkeypatch.setattr(group_module, "LOG_BYTES_MAX", budget)
+    monkeypatch.setattr(group_module, "LOG_ENTRIES_MIN", 10)
+    link = store.link("test")
+    log, largest = store.keys[0].log, 0
+    for size, count in ((100, 1_000), (30_000, 300)):
+        for _ in range(count // 20):
+            await asyncio.gather(*(store.commit(0, Commit(entry=b"x" * size)) for _ in range(20)))
+            largest = max(largest, await link.call("MEMORY", "USAGE", log, "SAMPLES", 0))
+    await link.close()
+
+    assert budget / 2 < largest < 2 * budget
+
+
 async def test_reserved_numbers_are_unique_over_partitions(url: str, prefix: str) -> None:
     """No session number is given twice, whichever partition and node it comes from."""
     async with open_store(url, prefix, 4) as one, open_store(url, prefix, 4) as two:
