@@ -21,6 +21,7 @@ from gateway.store.commit import Commit
 from gateway.store.store import Store
 
 ORPHAN_MS: Final = 10_000  # a connection of this node that no socket holds is ended after this
+ACTIVE_MAX: Final = 500  # sessions a report of activity: about 25 kB
 WORKERS: Final = 256  # commands on their way at once: a full pipeline
 
 T = TypeVar("T")
@@ -125,15 +126,15 @@ class Attached:
 
     async def report_active(self) -> None:
         """Tell the other nodes when clients here last spoke."""
-        if not self._active:
-            return
-        active, self._active = self._active, {}
-        entry = ActiveEntry(at=self._store.clock.now_ms(), active=active)
-        try:
-            await self._store.commit(0, Commit(entry=encode_entry(entry)))
-        except Unavailable:
-            self._active = active | self._active
-            raise
+        active, self._active = list(self._active.items()), {}
+        for start in range(0, len(active), ACTIVE_MAX):
+            some = dict(active[start : start + ACTIVE_MAX])
+            entry = ActiveEntry(at=self._store.clock.now_ms(), active=some)
+            try:
+                await self._store.commit(0, Commit(entry=encode_entry(entry)))
+            except Unavailable:
+                self._active = dict(active[start:]) | self._active
+                raise
 
 
 async def each(items: list[T], work: Callable[[T], Awaitable[None]]) -> None:

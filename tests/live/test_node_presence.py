@@ -1,5 +1,6 @@
 """Node: connections end in the record, whatever happened to their socket, node or store."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ from msgspec.json import decode
 
 import gateway.node as node_module
 from gateway.core import command as c
+from gateway.core.errors import Overloaded
 from gateway.core.model import State, Watch
 from gateway.core.query import View, Visibility
 from gateway.live import attached
@@ -19,6 +21,7 @@ from gateway.live import writer as writer_module
 from gateway.live.channel import Subscription
 from gateway.live.delivery import Tick
 from gateway.node import Node
+from gateway.store.commit import Commit, Result
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import blank, connection, running_node
 from tests.support import MS, Proxy, S, eventually
@@ -209,3 +212,27 @@ async def test_leaving_without_a_store_is_quick(
             await node.leave()
 
             assert time.monotonic() - started_s < 1.8 * S
+
+
+async def test_much_activity_is_told_in_parts(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No entry of the log grows with the node; what could not be told is told the next time."""
+    monkeypatch.setattr(attached, "ACTIVE_MAX", 3)
+    ids = [f"s{number}" for number in range(8)]
+    for session_id in ids:
+        await node.open(blank(session_id))
+        node.touch(session_id)
+    commit = node.store.commit
+    told: list[list[str]] = []
+
+    def breaking(partition: int, entry: Commit) -> asyncio.Future[Result]:
+        told.append(list(decode(entry.entry)["active"]))
+        if len(told) == 2:
+            raise Overloaded
+        return commit(partition, entry)
+
+    monkeypatch.setattr(node.store, "commit", breaking)
+    with pytest.raises(Overloaded):
+        await node._attached.report_active()  # noqa: SLF001
+    await node._attached.report_active()  # noqa: SLF001
+
+    assert told == [ids[:3], ids[3:6], ids[3:6], ids[6:]]
