@@ -21,7 +21,7 @@ from gateway.store.store import Store
 
 BLOCK_MS: Final = 1_000  # a read waits this long for news
 BLOCK_ANSWER_S: Final = 1.8  # then the server is taken for dead
-COUNT_MAX: Final = 1_000  # entries a read
+COUNT_MAX: Final = 1_000  # entries a read; half as many after each that failed, until caught up
 RETRY_FIRST_S: Final = 0.05  # before the first reconnect; doubles
 RETRY_MAX_S: Final = 1.0  # between two reconnects
 
@@ -76,6 +76,7 @@ class Follower:
         self._number_of = partial(store.row_number, partition)
         self._known: bytes | None = None  # the entry at ``offset``
         self._verified = False  # on this connection
+        self._count = COUNT_MAX
         self._link = store.link(f"log-{partition}")
 
     async def batches(self) -> AsyncIterator[list[Entry]]:
@@ -122,10 +123,14 @@ class Follower:
 
     async def _read(self) -> list[Entry]:
         after = f"{self.offset}-0"
-        reply, epoch = await self._pipeline(
-            ("XREAD", "BLOCK", BLOCK_MS, "COUNT", COUNT_MAX, "STREAMS", self._log, after),
-            ("HGET", self._meta, "epoch"),  # after the read: what it returned is of this epoch
-        )
+        try:
+            reply, epoch = await self._pipeline(
+                ("XREAD", "BLOCK", BLOCK_MS, "COUNT", self._count, "STREAMS", self._log, after),
+                ("HGET", self._meta, "epoch"),  # after the read: what it returned is of this epoch
+            )
+        except Unavailable:  # perhaps it was more than the link can bring in time
+            self._count = max(self._count // 2, 1)
+            raise
         if epoch != self._epoch:
             raise HistoryLost
         found: list[Entry] = []
@@ -136,6 +141,8 @@ class Follower:
             data = fields[1]
             found.append(Entry(offset, data, self._rows(fields) if len(fields) > 2 else ()))  # noqa: PLR2004
             self.offset, self._known = offset, data
+        if len(found) < self._count:
+            self._count = COUNT_MAX
         return found
 
     def _rows(self, fields: list[bytes]) -> tuple[Row, ...]:

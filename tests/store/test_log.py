@@ -2,17 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from gateway.core.errors import OutcomeUnknown
 from gateway.store import group as group_module
 from gateway.store import log as log_module
 from gateway.store.commit import Commit
 from gateway.store.embedded import EmbeddedValkey
+from gateway.store.link import Command, Reply
 from gateway.store.log import Entry, Follower, HistoryLost, LogTrimmed
 from gateway.store.store import Store
 from tests.nodes import open_store, token
@@ -274,3 +276,31 @@ async def test_end_that_was_lost_before_the_first_look_is_told(
                 await task
 
             assert heard == []
+
+
+async def test_link_that_is_too_slow_for_a_full_read_gets_less(
+    valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is far behind on a slow link catches up in smaller steps, then reads as ever."""
+    monkeypatch.setattr(log_module, "COUNT_MAX", 80)
+    async with open_store(valkey.url, prefix) as store:
+        await asyncio.gather(*(store.commit(0, Commit(entry=b"1")) for _ in range(50)))
+        follower = Follower(store, 0, 0, (await store.meta(0)).epoch)
+        link = follower._link  # noqa: SLF001
+        pipeline, asked = link.pipeline, []
+
+        async def slow(commands: Sequence[Command], *, answer_s: float) -> list[Reply]:
+            if commands[0][0] == "XREAD":
+                asked.append(commands[0][4])
+                if int(commands[0][4]) > 20:
+                    raise OutcomeUnknown
+            return await pipeline(commands, answer_s=answer_s)
+
+        monkeypatch.setattr(link, "pipeline", slow)
+        batches = follower.batches()
+        sizes = [len(await anext(batches)) for _ in range(3)]
+        await batches.aclose()  # type: ignore[attr-defined]
+
+        assert sizes == [20, 20, 10]
+        assert asked == [80, 40, 20, 20, 20]
+        assert follower._count == 80  # noqa: SLF001
