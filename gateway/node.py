@@ -86,6 +86,7 @@ class Node:
         self.documents = Documents(self._writer, self.mirror)
         self._turns = Turns()
         self._coalescer = Coalescer()
+        self._forgotten: list[str] = []  # tombstones dropped here, not yet in the store
         self._attached = Attached(store, self.mirror, self.id, self.apply)
 
     # --- life
@@ -317,14 +318,18 @@ class Node:
 
     async def _trim(self) -> None:
         now_ms = self.clock.now_ms()
-        forgotten = self.mirror.forget_gone(now_ms)
+        gone = self.mirror.gone  # an id that was free may have been used and closed again
+        self._forgotten = [known for known in self._forgotten if known not in gone]
+        self._forgotten += self.mirror.forget_gone(now_ms)
         if rank("trim", self.lease.live) != self.id:
+            self._forgotten.clear()
             return
         for partition in range(self.store.partitions):
-            here = [known for known in forgotten if self.store.partition(known) == partition]
+            here = [known for known in self._forgotten if self.store.partition(known) == partition]
             if here:
                 await self.store.forget_gone(partition, here)
             await self.store.trim_history(partition, now_ms)
+        self._forgotten.clear()
         for node_id in self.lease.forgotten(now_ms):
             if not self.mirror.nodes[node_id]:
                 await self.store.forget_node(node_id)

@@ -12,7 +12,7 @@ from msgspec.json import decode
 
 import gateway.node as node_module
 from gateway.core import command as c
-from gateway.core.errors import Overloaded
+from gateway.core.errors import Overloaded, Unavailable
 from gateway.core.model import State, Watch
 from gateway.core.query import View, Visibility
 from gateway.live import attached
@@ -236,3 +236,26 @@ async def test_much_activity_is_told_in_parts(node: Node, monkeypatch: pytest.Mo
     await node._attached.report_active()  # noqa: SLF001
 
     assert told == [ids[:3], ids[3:6], ids[3:6], ids[6:]]
+
+
+async def test_tombstones_go_when_the_store_is_back(
+    valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be dropped in the store is so the next time, unless it was closed anew."""
+    async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
+        for session_id in ("s", "t"):
+            await node.open(blank(session_id))
+            await node.apply(session_id, c.Close())
+        with monkeypatch.context() as late:
+            late.setattr("gateway.live.mirror.GONE_AGE_MS", -1_000)
+            async with proxy.cut():
+                with pytest.raises(Unavailable):
+                    await node._trim()  # noqa: SLF001
+        assert node.mirror.gone == {}
+        await node.store.forget_gone(0, ["t"])
+        await node.open(blank("t"))
+        await node.apply("t", c.Close())
+        await node._trim()  # noqa: SLF001
+
+        assert await node.store.read(0, "s") == (None, None)
+        assert (await node.store.read(0, "t"))[1] is not None
