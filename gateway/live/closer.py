@@ -111,14 +111,10 @@ class Closer:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._wait_s()):
                         await self._wake.wait()
-                self._fire(group, self._clock.now_ms())
+                self.fire(group, self._clock.now_ms())
 
-    async def run_once(self, now_ms: int) -> None:
-        """Act on everything that is due at *now_ms*, and wait until that is done."""
-        async with asyncio.TaskGroup() as group:
-            self._fire(group, now_ms)
-
-    def _fire(self, group: asyncio.TaskGroup, now_ms: int) -> None:
+    def fire(self, group: asyncio.TaskGroup, now_ms: int) -> None:
+        """Begin to act, in *group*, on all that is due at *now_ms*; it goes on by itself."""
         if self._clock.is_frozen:
             return
         while len(self._firing) < CONCURRENT and (due := self._next(now_ms)):

@@ -65,10 +65,15 @@ class World:
             self.do(due.session_id, c.Expire(kind=due.kind, at=due.at))
         return answer
 
+    async def fire(self, now_ms: int) -> None:
+        """Act on all that is due at a moment."""
+        async with asyncio.TaskGroup() as group:
+            self.closer.fire(group, now_ms)
+
     async def fires_at(self, now_ms: int) -> list[str]:
         """Return the sessions that are fired at a moment."""
         self.fired.clear()
-        await self.closer.run_once(now_ms)
+        await self.fire(now_ms)
         return sorted(due.session_id for due in self.fired)
 
 
@@ -111,7 +116,7 @@ async def test_crowd_is_shared_out(world: World, monkeypatch: pytest.MonkeyPatch
         return await world.expire(due)
 
     world.closer._expire = expire  # noqa: SLF001
-    await world.closer.run_once(11_000)
+    await world.fire(11_000)
 
     assert sorted(due.session_id for due in world.fired[:-1]) == sorted(mine)
     assert world.fired[-1].session_id == theirs[0]
@@ -243,7 +248,7 @@ async def test_deadline_that_came_to_nothing_is_not_forgotten(world: World) -> N
         """Decide to nothing, as ``decide`` does a millisecond early."""
 
     world.closer._expire = nothing  # noqa: SLF001
-    await world.closer.run_once(10_000)
+    await world.fire(10_000)
     world.closer._expire = fire  # noqa: SLF001
 
     assert await world.fires_at(10_000 + RETRY_MS) == ["s"]

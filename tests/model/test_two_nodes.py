@@ -301,7 +301,8 @@ class TwoNodes(RuleBasedStateMachine):
         """Let both closers act."""
         await self.level()
         for node in self.nodes:
-            await node.closer.run_once(self.clock_ms + 50)
+            async with asyncio.TaskGroup() as group:
+                node.closer.fire(group, self.clock_ms + 50)
         await self.level()
 
     async def level(self) -> None:
