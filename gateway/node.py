@@ -25,7 +25,6 @@ from gateway.core.errors import (
     PositionAhead,
     SessionClosed,
     StoreFull,
-    StoreUnavailable,
     Unavailable,
 )
 from gateway.core.model import Cause, Session
@@ -41,7 +40,7 @@ from gateway.live.feed import Feed
 from gateway.live.hub import Hub
 from gateway.live.lease import RENEW_S, Lease, rank
 from gateway.live.mirror import Mirror
-from gateway.live.turns import TURN_S, Turns
+from gateway.live.turns import Turns
 from gateway.live.waiting import SEEN_S
 from gateway.live.writer import TooEarly, Writer
 from gateway.store.clock import RedisClock
@@ -151,10 +150,7 @@ class Node:
 
     async def _write(self, session_id: str, command: AnyCommand | None, op: str | None) -> Session:
         if not self._turns.take(session_id):
-            try:
-                await self._turns.wait(session_id, TURN_S)
-            except TimeoutError:
-                raise StoreUnavailable from None
+            await self._turns.come(session_id)
         held = self._coalescer.take(session_id)
         try:
             return await self._writer.write(session_id, held, command, op or self._writer.next_op())

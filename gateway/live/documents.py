@@ -12,13 +12,13 @@ from msgspec.json import decode, encode
 from msgspec.structs import replace
 
 from gateway.core.document import BODY_MAX_BYTES, Document
-from gateway.core.errors import Conflict, IdUnavailable, LimitExceeded, StoreUnavailable
+from gateway.core.errors import Conflict, IdUnavailable, LimitExceeded
 from gateway.core.event import DocumentEntry, encode_entry
 from gateway.core.model import Session
 from gateway.live.mirror import Mirror
-from gateway.live.turns import TURN_S, Turns
-from gateway.live.writer import ATTEMPTS, Writer, stored
-from gateway.store.commit import Commit, split_value
+from gateway.live.turns import Turns
+from gateway.live.writer import ATTEMPTS, Writer
+from gateway.store.commit import Commit, join_value, split_value
 
 CLAIM_MS: Final = 10_000  # a claim without a session holds for this long
 
@@ -59,10 +59,7 @@ class Documents:
         """
         document = Document(kind=kind, key=key)
         if not self._turns.take(document.field):
-            try:
-                await self._turns.wait(document.field, TURN_S)
-            except TimeoutError:
-                raise StoreUnavailable from None
+            await self._turns.come(document.field)
         try:
             return await self._write(document, change)
         finally:
@@ -83,7 +80,7 @@ class Documents:
             commit = Commit(
                 field=document.field,
                 expected=current.revision,
-                value=stored(revision, value) if after.body else b"",
+                value=join_value(revision, value) if after.body else b"",
                 entry=encode_entry(DocumentEntry(at=now_ms, op=op, document=after)),
             )
             result = await writer.store.commit(partition, commit, mirror.waiting.write)

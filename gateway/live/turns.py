@@ -7,6 +7,8 @@ import asyncio
 from collections import deque
 from typing import Final
 
+from gateway.core.errors import StoreUnavailable
+
 TURN_S: Final = 5.0  # a command waits this long for those of its session before it
 
 
@@ -26,6 +28,17 @@ class Turns:
             return False
         self._queues[session_id] = None
         return True
+
+    async def come(self, session_id: str) -> None:
+        """Wait for the turn as long as anybody does.
+
+        Raises:
+            StoreUnavailable: It did not come within ``TURN_S``.
+        """
+        try:
+            await self.wait(session_id, TURN_S)
+        except TimeoutError:
+            raise StoreUnavailable from None
 
     async def wait(self, session_id: str, within_s: float) -> None:
         """Wait for the turn behind all who came before.

@@ -40,7 +40,7 @@ from gateway.core.session import advance, decide, evolve
 from gateway.live.coalescer import Reported
 from gateway.live.mirror import Mirror
 from gateway.store.clock import RedisClock
-from gateway.store.commit import Commit, split_value
+from gateway.store.commit import Commit, join_value, split_value
 from gateway.store.group import Teller
 from gateway.store.store import Store
 
@@ -323,7 +323,7 @@ def _commit(
     due_ms, amnesty_ms = 0, 0
     if isinstance(command, Expire):
         due_ms, amnesty_ms = command.at, command.amnesty_ms
-    value = stored(after.revision, record)
+    value = join_value(after.revision, record)
     return entry, Commit(
         field=after.id,
         expected=session.revision if session else 0,
@@ -334,11 +334,6 @@ def _commit(
         tombstone=value if after.closed else b"",
         rows=tuple(encode(row) for row in history_rows(session, events, after, now_ms)),
     )
-
-
-def stored(revision: int, record: bytes) -> bytes:
-    """Return *record* as it is kept in ``live`` and ``gone``."""
-    return b"%d %b" % (revision, record)
 
 
 def _record(value: bytes) -> Session | None:

@@ -86,6 +86,11 @@ def split_value(value: bytes) -> tuple[int, bytes]:
     return int(revision), record
 
 
+def join_value(revision: int, record: bytes) -> bytes:
+    """Return the stored ``revision JSON``, the way back of :func:`split_value`."""
+    return b"%d %b" % (revision, record)
+
+
 def result_of(reply: Reply, time_ms: int) -> Result | GatewayError:
     """Return what ``commit.lua`` answered to one commit at *time_ms*, an error if it refused."""
     if isinstance(reply, int):

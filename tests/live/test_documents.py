@@ -1,26 +1,17 @@
 """Documents: no write is lost, whoever else writes."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from gateway.core.errors import IdUnavailable, StoreUnavailable
-from gateway.live import documents as documents_module
+from gateway.live import turns as turns_module
 from gateway.live import waiting as waiting_module
 from gateway.node import Node
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import running_node
 from tests.support import MS, eventually
-
-
-@pytest_asyncio.fixture
-async def node(valkey: EmbeddedValkey, prefix: str) -> AsyncIterator[Node]:
-    """One running node."""
-    async with running_node(valkey.url, prefix) as node:
-        yield node
 
 
 async def test_node_that_lags_does_not_write_over_a_new_document(
@@ -60,7 +51,7 @@ async def test_turn_at_a_document_that_does_not_come_is_told(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits too long for another writer hears so; one that was refused blocks nobody."""
-    monkeypatch.setattr(documents_module, "TURN_S", 50 * MS)
+    monkeypatch.setattr(turns_module, "TURN_S", 50 * MS)
 
     def refused(_: dict[str, Any]) -> dict[str, Any]:
         raise IdUnavailable

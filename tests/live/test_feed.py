@@ -1,11 +1,9 @@
 """Feed: from the log into the mirror; a log that does not go on is loaded again."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from msgspec.json import decode
 
 from gateway.core import command as c
@@ -24,13 +22,6 @@ from tests.nodes import blank, running_node
 from tests.support import MS, Proxy, S, eventually
 
 ALL = View(visibility=Visibility(by="all"))
-
-
-@pytest_asyncio.fixture
-async def node(valkey: EmbeddedValkey, prefix: str) -> AsyncIterator[Node]:
-    """One running node."""
-    async with running_node(valkey.url, prefix) as node:
-        yield node
 
 
 async def test_node_that_starts_knows_all_that_is_there(

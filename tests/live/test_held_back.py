@@ -18,13 +18,6 @@ from tests.support import MS, Proxy, S, eventually
 
 
 @pytest_asyncio.fixture
-async def node(valkey: EmbeddedValkey, prefix: str) -> AsyncIterator[Node]:
-    """One running node."""
-    async with running_node(valkey.url, prefix) as node:
-        yield node
-
-
-@pytest_asyncio.fixture
 async def other(valkey: EmbeddedValkey, prefix: str) -> AsyncIterator[Node]:
     """Another one over the same store."""
     async with running_node(valkey.url, prefix, "b") as other:

@@ -1,9 +1,6 @@
 """Memo: own log entries need not be read again, and mean the same as if they were."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
 from gateway.core import command as c
 from gateway.core.errors import GatewayError
@@ -14,13 +11,6 @@ from gateway.live.memo import Memo
 from gateway.node import Node
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import blank, connection, running_node
-
-
-@pytest_asyncio.fixture
-async def node(valkey: EmbeddedValkey, prefix: str) -> AsyncIterator[Node]:
-    """One running node."""
-    async with running_node(valkey.url, prefix) as node:
-        yield node
 
 
 def entry(session_id: str) -> SessionEntry:

@@ -1,11 +1,9 @@
 """Node: commands in turn, reports held back and never lost, connections that always end."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-import pytest_asyncio
 from msgspec.json import decode
 
 import gateway.node as node_module
@@ -27,6 +25,7 @@ from gateway.core.model import Stream, Watch
 from gateway.core.position import Position
 from gateway.core.query import Filter, View, Visibility
 from gateway.live import coalescer as coalescer_module
+from gateway.live import turns as turns_module
 from gateway.live.channel import Subscription
 from gateway.live.delivery import Tick
 from gateway.node import Node
@@ -36,13 +35,6 @@ from tests.nodes import blank, connection, running_node
 from tests.support import MS, eventually
 
 ALL = View(visibility=Visibility(by="all"))
-
-
-@pytest_asyncio.fixture
-async def node(valkey: EmbeddedValkey, prefix: str) -> AsyncIterator[Node]:
-    """One running node."""
-    async with running_node(valkey.url, prefix) as node:
-        yield node
 
 
 async def told(subscription: Subscription) -> list[str]:
@@ -79,7 +71,7 @@ async def test_sessions_do_not_wait_for_each_other(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits for their turn too long hears so; others are not held up."""
-    monkeypatch.setattr(node_module, "TURN_S", 50 * MS)
+    monkeypatch.setattr(turns_module, "TURN_S", 50 * MS)
     await node.open(blank("slow"))
     await node.open(blank("quick"))
     write, gate = node._writer.write, asyncio.Event()  # noqa: SLF001

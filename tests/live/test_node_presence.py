@@ -2,12 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 
 import pytest
-import pytest_asyncio
 from msgspec.json import decode
 
 import gateway.node as node_module
@@ -27,13 +25,6 @@ from tests.nodes import blank, connection, running_node
 from tests.support import MS, Proxy, S, eventually
 
 ALL = View(visibility=Visibility(by="all"))
-
-
-@pytest_asyncio.fixture
-async def node(valkey: EmbeddedValkey, prefix: str) -> AsyncIterator[Node]:
-    """One running node."""
-    async with running_node(valkey.url, prefix) as node:
-        yield node
 
 
 async def told(subscription: Subscription) -> list[str]:

@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from gateway.core import command as c
 from gateway.core.document import BODY_MAX_BYTES, Message, Recipients
@@ -29,13 +28,6 @@ from gateway.store.commit import Commit, Result
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import blank, running_node
 from tests.support import MS, Proxy, S, eventually
-
-
-@pytest_asyncio.fixture
-async def node(valkey: EmbeddedValkey, prefix: str) -> AsyncIterator[Node]:
-    """One running node."""
-    async with running_node(valkey.url, prefix) as node:
-        yield node
 
 
 async def history(node: Node, session_id: str) -> list[int]:
