@@ -170,12 +170,12 @@ class Presence:
 
     def put(self, notice: Notice) -> None:
         """Take what the feed says of the session."""
-        if self._early is not None and len(self._early) < MAILBOX_MAX:
-            self._early.append(notice)
-            return
-        if self._early is not None:  # it ends when the handshake has come to its end
-            OVERFLOWS.labels("mailbox").inc()
-            self._socket.end(Goodbye(CloseCode.TOO_SLOW, "too_slow", self._socket.away_ms()))
+        if self._early is not None:
+            if len(self._early) < MAILBOX_MAX:
+                self._early.append(notice)
+            else:  # it ends when the handshake has come to its end
+                OVERFLOWS.labels("mailbox").inc()
+                self._socket.end(Goodbye(CloseCode.TOO_SLOW, "too_slow", self._socket.away_ms()))
             return
         if self._socket.is_over:
             return

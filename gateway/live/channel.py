@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Final, Literal, Self
 
+from msgspec.structs import replace
+
 from gateway.core.model import Session
 from gateway.core.position import Position
 from gateway.core.query import View
@@ -41,17 +43,16 @@ class _Frozen:
 
     Args:
         sessions: All of it.
-        position: Who has all of it goes on there.
-        within: The same place without a view; nobody goes on there.
+        position: Who has all of it goes on there; within it nobody does.
         sequence: Of the tick that follows.
         at_ms: When it was made.
     """
 
     def __init__(
-        self, sessions: list[Session], position: str, within: str, sequence: int, at_ms: float
+        self, sessions: list[Session], position: Position, sequence: int, at_ms: float
     ) -> None:
-        self.position = position
-        self.within = within
+        self.position = str(position)
+        self.within = str(replace(position, view=0))
         self.sequence = sequence
         self.at_ms = at_ms
         self._sessions = sessions
@@ -279,8 +280,7 @@ class Subscription:
         ):
             frozen = self._channel.frozen = _Frozen(
                 self._mirror.all_in(self.view),
-                str(self._mirror.position(self._channel.hash32)),
-                str(self._mirror.position()),
+                self._mirror.position(self._channel.hash32),
                 self._channel.sequence,
                 self._clock_ms(),
             )
