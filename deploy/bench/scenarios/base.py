@@ -85,6 +85,18 @@ class Scenario:
     rounds: int = 100
 
 
+def publishers(
+    contestant: Contestant, swarm: Swarm, group: int, count: int, channels: int = 1
+) -> None:
+    """Let *count* publishers of *channels* come in, and wait until they are there."""
+    swarm.begin(
+        *(group, contestant.port, count, contestant.publisher(channels)),
+        mode=contestant.publishes_by,
+        channels=channels,
+    )
+    swarm.wait(group)
+
+
 def only_gateway(contestant: type[Contestant]) -> bool:
     """Whether it keeps sessions that can be listed, resumed and closed later."""
     return contestant.name == "gateway"

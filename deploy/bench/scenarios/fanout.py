@@ -13,7 +13,7 @@ from machine import Clock
 from peers import Contestant, Gateway, TwoWorkers
 from swarm import MARK, Swarm
 
-from scenarios.base import Figure, Figures, Scenario, Size
+from scenarios.base import Figure, Figures, Scenario, Size, publishers
 
 WINDOW = 512  # events under way when saturated
 WATCHERS, PUBLISHERS, SLOW, MORE = 0, 1, 2, 3
@@ -52,7 +52,7 @@ def _shape(contestant: Contestant, swarm: Swarm, size: Size, channels: int, slow
                 slow=group == SLOW,
             )
             swarm.wait(group)
-    _publishers(contestant, swarm, PUBLISHERS, channels, channels)
+    publishers(contestant, swarm, PUBLISHERS, channels, channels)
     swarm.mark(MARK)
     fan, event = healthy // channels, contestant.event()
     rate = size.rate * channels  # the same number of deliveries a second
@@ -66,7 +66,7 @@ def _shape(contestant: Contestant, swarm: Swarm, size: Size, channels: int, slow
         figures["paced_us"] = clock.spent_s() / done["delivered"] * 1e6
         figures["p50_ms"], figures["p99_ms"] = done["p50_us"] / 1000, done["p99_us"] / 1000
     # Who does the commands of one client one by one needs more of them to be busy.
-    _publishers(contestant, swarm, MORE, max(contestant.publishers, channels), channels)
+    publishers(contestant, swarm, MORE, max(contestant.publishers, channels), channels)
     swarm.publish(MORE, event, rate=0, window=WINDOW, for_s=WARM_S, fan=fan)
     before_kib, clock = contestant.server.pss_kib(), Clock(contestant.server)
     done = swarm.publish(MORE, event, rate=0, window=WINDOW, for_s=size.seconds, fan=fan)
@@ -79,17 +79,6 @@ def _shape(contestant: Contestant, swarm: Swarm, size: Size, channels: int, slow
     for group in (WATCHERS, PUBLISHERS, MORE, *([SLOW] if slow else [])):
         swarm.end(group)
     return figures
-
-
-def _publishers(
-    contestant: Contestant, swarm: Swarm, group: int, count: int, channels: int
-) -> None:
-    swarm.begin(
-        *(group, contestant.port, count, contestant.publisher(channels)),
-        mode=contestant.publishes_by,
-        channels=channels,
-    )
-    swarm.wait(group)
 
 
 def _figures() -> dict[str, Figure]:

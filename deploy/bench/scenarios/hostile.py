@@ -17,10 +17,11 @@ from typing import ClassVar
 
 from machine import Broken, Clock
 from peers import Contestant, Gateway
-from swarm import CHANNEL, Swarm
+from peers.gateway import HANDSHAKE
+from swarm import CHANNEL, MARK, Swarm
 
 from gateway.settings import Settings
-from scenarios.base import Figure, Figures, Scenario, Size
+from scenarios.base import Figure, Figures, Scenario, Size, publishers
 
 WATCHERS, PUBLISHERS = 0, 1
 PING = b"\x89\x80\0\0\0\0"  # RFC 6455 section 5.2; a mask of zeros is a mask
@@ -33,7 +34,6 @@ WINDOW = 512  # events under way
 WARM_S = 2.0  # of events before the harm
 CHUNK_S = 0.5  # of events, between two looks
 ESTABLISHED = "01"  # in /proc/net/tcp
-HEAD_END = b"\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Kind:
         first: What is said once, after the handshake.
         flood: What is said without end.
         reads: Whether it reads what it is told.
+        greets: Whether it comes in as a watcher at all.
     """
 
     title: str
@@ -53,13 +54,14 @@ class Kind:
     first: bytes = b""
     flood: bytes = b""
     reads: bool = True
+    greets: bool = True
 
 
 KINDS = {
     "pings": Kind("pings without end", 4, flood=PING),
     "unread": Kind("pings without end, pongs not read", 4, flood=PING, reads=False),
     "fragments": Kind("empty fragments without end", 4, first=BEGIN, flood=FRAGMENT),
-    "silent": Kind("silent connection", 7),
+    "silent": Kind("silent connection", 7, greets=False),
     "stopped": Kind("reads nothing", 14, reads=False),
 }
 
@@ -81,19 +83,19 @@ def measure(kind: type[Contestant], swarm: Swarm, size: Size) -> Figures:
                 found = _stopped(contestant, swarm, harm)
         else:
             with guarded() as contestant:
-                found = _does(contestant, harm, greets=name != "silent")
+                found = _does(contestant, harm)
         figures |= {f"{name}_{key}": value for key, value in found.items()}
     return figures
 
 
-def _does(contestant: Contestant, harm: Kind, *, greets: bool) -> Figures:
+def _does(contestant: Contestant, harm: Kind) -> Figures:
     with _line(contestant, greets=True) as line:  # what is loaded once is loaded
         line.sendall(PING)
         line.recv(1)
     before_kib, clock = contestant.server.pss_kib(), Clock(contestant.server)
     began_s, cut_s = time.monotonic(), harm.for_s
     flood = harm.flood * (FLOOD_BYTES // len(harm.flood)) if harm.flood else b""
-    with _line(contestant, greets=greets) as line:
+    with _line(contestant, greets=harm.greets) as line:
         line.sendall(harm.first)
         looked_s, unsaid = began_s, b""
         while (now_s := time.monotonic()) < began_s + harm.for_s:
@@ -127,13 +129,8 @@ def _stopped(contestant: Contestant, swarm: Swarm, harm: Kind) -> Figures:
     """Let watchers stop while a healthy one is told events; what they cost is memory."""
     swarm.begin(WATCHERS, contestant.port, 1, contestant.watch(1), mode=contestant.watches_by)
     swarm.wait(WATCHERS)
-    count = contestant.publishers
-    swarm.begin(
-        *(PUBLISHERS, contestant.port, count, contestant.publisher(1)),
-        mode=contestant.publishes_by,
-    )
-    swarm.wait(PUBLISHERS)
-    swarm.mark(b"@@")
+    publishers(contestant, swarm, PUBLISHERS, contestant.publishers)
+    swarm.mark(MARK)
 
     def events(for_s: float) -> float:
         told = swarm.call("pub", PUBLISHERS, 0, WINDOW, for_s, 1, contestant.event())
@@ -171,7 +168,7 @@ def _line(contestant: Contestant, *, greets: bool, rcvbuf: int = 0) -> Iterator[
             asked = contestant.watch(1)[0][0].replace(CHANNEL, b"000")
             line.sendall(asked)
             head = b""
-            while HEAD_END not in head:
+            while HANDSHAKE not in head:
                 if not (part := line.recv(1)):
                     raise Broken("a watcher is not let in")
                 head += part
