@@ -8,6 +8,7 @@ cut, come back, and begin anew). A pong that we have not read is not missing eit
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.core.errors import CloseCode
@@ -53,6 +54,7 @@ class Pulse:
     """
 
     __slots__ = (
+        "_answered",
         "_heartbeat_s",
         "_loop",
         "_patient",
@@ -75,8 +77,16 @@ class Pulse:
         self._pong_s = pong_s
         self._loop = loop
         self._payload = b""
+        self._answered: Callable[[], None] | None = None
         self._taken = self._ping_ends = 0
         self._timer = self._later()
+
+    def probe(self, answered: Callable[[], None]) -> None:
+        """Ping now, unless a pong is due anyway, and call *answered* when the pong has come."""
+        self._answered = answered
+        if not self._payload:
+            self._timer.cancel()
+            self._ping()
 
     def pong(self, payload: bytes) -> None:
         """Take a pong; one that answers nothing means nothing (RFC 6455 section 5.5.3)."""
@@ -84,6 +94,9 @@ class Pulse:
             self._payload = b""
             self._timer.cancel()
             self._timer = self._later()
+            answered, self._answered = self._answered, None
+            if answered is not None:
+                answered()
 
     def stop(self) -> None:
         """Ping no more."""

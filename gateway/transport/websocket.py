@@ -19,7 +19,7 @@ and the close each have a deadline, after which the connection is aborted.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Final
 
@@ -254,6 +254,11 @@ class WebSocket(Outlet):
         """End the connection at once; what is unsent is lost."""
         self._leave(LOST)
         self._transport.abort()
+
+    def probe(self, answered: Callable[[], None]) -> None:
+        """Ping the client now; *answered* is called when it has answered, if it does."""
+        if self._pulse is not None:
+            self._pulse.probe(answered)
 
     def adopt(self, listener: Listener) -> None:
         """Let *listener* hear the client from now on; the application may return meanwhile."""

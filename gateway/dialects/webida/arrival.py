@@ -5,7 +5,10 @@ opened with this id; open and without a client, it is come back to.
 
 Of two clients of one session the first one stays, as in the product. But a first one whose network
 has gone looks alive until a ping is not answered, and a client that is refused stays away for ever.
-So the second one waits until the first has either spoken or been found dead.
+So the second one contests the session: the node that holds the first one pings it at once and says
+when it has answered. The second one comes in as soon as the record says that the first has gone; it
+is refused ``RACE_S`` after the first has proved that it lives. A page that is reloaded opens its
+new socket before the old one is closed, so a refusal does not follow at once.
 
 Not here: what is told to who may not come in (``visit``), tokens (``access``).
 """
@@ -22,6 +25,7 @@ from gateway.auth.credentials import client_address, headers, networks
 from gateway.auth.principals import Principal, Scope, may_attach
 from gateway.context import Context
 from gateway.core.command import Connect
+from gateway.core.document import Message, Recipients
 from gateway.core.errors import (
     AlreadyConnected,
     BadRequest,
@@ -33,7 +37,6 @@ from gateway.core.errors import (
     SessionClosed,
     Unauthorized,
 )
-from gateway.core.event import SessionEntry
 from gateway.core.model import Client, Connection, Name, Session, SessionId
 from gateway.dialects.webida.access import INVALID, Access, Caller, may_enter, new_id
 from gateway.dialects.webida.line import EngineLine
@@ -44,7 +47,10 @@ from gateway.live.hub import Mailbox
 LINGER_MS: Final = 150_000  # clients of the product come back for up to 149.5 s, then give up
 JOIN_WITHIN_S: Final = 10.0  # for a client to ask for its namespace
 OPEN_ATTEMPTS: Final = 2  # an id that somebody takes meanwhile is attached to the second time
+RACE_S: Final = 1.0  # for a first client that lives to go, before the second one is refused
 SLACK_S: Final = 1.0  # for the news that the first client is dead
+CONTESTED: Final = "webida:contested"  # topics of messages that no client hears
+ALIVE: Final = "webida:alive"
 USER_AGENT_MAX: Final = 512  # characters that are kept of it
 PRODUCT: Final = "Webida"
 
@@ -61,7 +67,6 @@ class Arrival:
         scope: The ASGI scope of its request.
         connection_id: What it is called in the record.
         pairs: The parameters of its request.
-        neighbours: All lines of this door, by connection id.
     """
 
     def __init__(
@@ -73,7 +78,6 @@ class Arrival:
         scope: AsgiScope,
         connection_id: str,
         pairs: Pairs,
-        neighbours: Mapping[str, EngineLine],
     ) -> None:
         self.connection_id = connection_id
         self.stack = ExitStack()  # closed when the connection has left the record
@@ -84,7 +88,6 @@ class Arrival:
         self._line = line
         self._scope = scope
         self._pairs = pairs
-        self._neighbours = neighbours
         self._commit: asyncio.Task[Session] | None = None
 
     async def settled(self) -> None:
@@ -154,42 +157,53 @@ class Arrival:
         return session
 
     async def _come_back(self, session: Session, *, own: bool) -> tuple[Session, Mailbox]:
-        """Attach to *session* once nobody is there.
+        """Attach to *session* once no client is there.
 
         Raises:
-            AlreadyConnected: Somebody is, and alive.
+            AlreadyConnected: One is, and alive.
             SessionClosing: It is closing, and its client was there when that was asked for.
             GatewayError: As ``Node.apply``.
         """
-        settings, loop = self._context.settings, asyncio.get_running_loop()
+        settings = self._context.settings
         patience_s = settings.heartbeat_s + settings.pong_s + SLACK_S
-        until_s = loop.time() + patience_s
+        until_s = asyncio.get_running_loop().time() + patience_s
         connect = Connect(connection=self._connection(), displace=False, readmit=own)
         with self._attaching(session) as box:
             while True:
                 try:
                     return await self._committed(self._node.apply(session.id, connect)), box
                 except AlreadyConnected:
-                    if not await self._is_gone(box, until_s - loop.time()):
+                    if not await self._first_goes(box, until_s):
                         raise
 
-    async def _is_gone(self, box: Mailbox, patience_s: float) -> bool:
-        """Whether the first client is gone; known when it has spoken, or been found dead."""
-        session = self._node.mirror.sessions.get(box.session_id)
-        held = session.connection if session and session.is_connected else None
-        if held is None:
+    async def _first_goes(self, box: Mailbox, until_s: float) -> bool:
+        """Contest the session; return whether its client has gone, or stays.
+
+        Args:
+            box: What happens to the session.
+            until_s: When to give up, by the loop's time, if the client does not prove to live.
+        """
+        loop, first = asyncio.get_running_loop(), self._first(box.session_id)
+        if first is None:
             return True
-        waits: list[Coroutine[Any, Any, Any]] = [_lost(box)]
-        if (first := self._neighbours.get(held.id)) is not None:
-            first.spoke.clear()
-            waits.append(first.spoke.wait())
-        tasks = [asyncio.ensure_future(wait) for wait in waits]
+        await self._node.say(about(box.session_id, CONTESTED, first))
         try:
-            await asyncio.wait(tasks, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-            return tasks[0].done()
-        finally:
-            for task in tasks:
-                task.cancel()
+            async with asyncio.timeout_at(until_s) as patience:
+                while True:
+                    notice = await box.get()
+                    said = notice.message
+                    if said is None and self._first(box.session_id) != first:
+                        return True
+                    if said is not None and (said.topic, said.body) == (ALIVE, first):
+                        patience.reschedule(min(until_s, loop.time() + RACE_S))
+        except TimeoutError:
+            return self._first(box.session_id) != first
+
+    def _first(self, session_id: str) -> str | None:
+        """Return the connection that a session has now."""
+        session = self._node.mirror.sessions.get(session_id)
+        held = session.connection if session and session.is_connected else None
+        return held.id if held else None
 
     async def _open(
         self, caller: Caller, session_id: str, workspace: str | None
@@ -243,17 +257,9 @@ class Arrival:
         )
 
 
-async def _lost(box: Mailbox) -> None:
-    """Return when the session has no client any more."""
-    while True:
-        change = (await box.get()).change
-        if change is None:
-            continue
-        entry = change.entry
-        if isinstance(entry, SessionEntry) and not (
-            entry.record.is_connected and entry.record.closed is None
-        ):
-            return
+def about(session_id: str, topic: str, connection_id: str) -> Message:
+    """Return what the two sides of a contest say of the session's first connection."""
+    return Message(to=Recipients(session=session_id), topic=topic, body=connection_id)
 
 
 def _named(query: Mapping[str, str], name: str, kind: Any) -> str | None:  # noqa: ANN401 - a type

@@ -27,6 +27,7 @@ TOLD_WITHIN_S: Final = 1.0  # for the server to say how a connection ended that 
 CLEAN: Final = (1000, 1001)  # RFC 6455 section 7.4.1: done; going away, as a page reload does
 NO_STATUS: Final = 1005  # RFC 6455 section 7.4.1: a close frame without a code
 SERVICE_RESTART: Final = 1012  # what uvicorn says for us when it stops
+BELOW: Final = "gateway.frames"  # the extension of our transport
 
 
 class Refused(Goodbye):
@@ -53,7 +54,6 @@ class EngineLine(TaskLine):
         settings = context.settings
         super().__init__(context.sockets.chance, settings.heartbeat_s)
         self.joined: asyncio.Future[Joining] = self._loop.create_future()
-        self.spoke = asyncio.Event()  # set by whatever the client says
         self.on_said: Callable[[], None] = _nothing
         self._websocket = websocket
         self._engine = engine
@@ -70,6 +70,11 @@ class EngineLine(TaskLine):
             if isinstance(heard, Joining):
                 self.joined.set_result(heard)
         await self.flush()
+
+    def probe(self, answered: Callable[[], None]) -> None:
+        """Ping the client's WebSocket now; *answered* is called if it answers."""
+        if (below := self._websocket.scope["extensions"].get(BELOW)) is not None:
+            below["writer"].probe(answered)
 
     async def flush(self) -> None:
         """Send what the protocol has to say; raises as :meth:`send`."""
@@ -106,7 +111,6 @@ class EngineLine(TaskLine):
         while True:
             text = await self._heard()
             self._spend()
-            self.spoke.set()
             if text is None:
                 continue  # binary: attachments of an event that means nothing here
             for heard in self._engine.receive(text):

@@ -60,7 +60,6 @@ class SocketDoor:
         self._context = context
         self._access = access
         self._words = WORDS[context.settings.webida_generation]
-        self._lines: dict[str, EngineLine] = {}
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket; to other requests say why they are none."""
@@ -95,27 +94,22 @@ class SocketDoor:
         connection_id = new_id()
         engine = EngineSocket(connection_id, self._words.namespace)
         line = EngineLine(websocket, self._context, engine)
-        self._lines[connection_id] = line
-        try:
-            with self._context.sockets.counting(line):
-                try:
-                    await websocket.accept()
-                except (OSError, RuntimeError, WebSocketDisconnect):  # it left meanwhile
-                    return
-                arrival = Arrival(
-                    context=self._context,
-                    access=self._access,
-                    line=line,
-                    scope=websocket.scope,
-                    connection_id=connection_id,
-                    pairs=pairs,
-                    neighbours=self._lines,
-                )
-                visit = Visit(self._context.node, self._words, line, engine, arrival)
-                ended = await visit.live()
-                log.info("socket %s: %r", connection_id, ended)
-        finally:
-            del self._lines[connection_id]
+        with self._context.sockets.counting(line):
+            try:
+                await websocket.accept()
+            except (OSError, RuntimeError, WebSocketDisconnect):  # it left meanwhile
+                return
+            arrival = Arrival(
+                context=self._context,
+                access=self._access,
+                line=line,
+                scope=websocket.scope,
+                connection_id=connection_id,
+                pairs=pairs,
+            )
+            visit = Visit(self._context.node, self._words, line, engine, arrival)
+            ended = await visit.live()
+            log.info("socket %s: %r", connection_id, ended)
 
 
 def _why_not(pairs: Pairs) -> EngineError | None:

@@ -8,8 +8,10 @@ Not here: how a client comes to its session (``arrival``), limits and close fram
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
+from gateway.core.document import Message
 from gateway.core.errors import (
     AlreadyConnected,
     CloseCode,
@@ -29,7 +31,7 @@ from gateway.core.event import (
     SessionEntry,
 )
 from gateway.core.model import Closing, Session
-from gateway.dialects.webida.arrival import Arrival
+from gateway.dialects.webida.arrival import ALIVE, CONTESTED, Arrival, about
 from gateway.dialects.webida.engineio import EngineSocket
 from gateway.dialects.webida.line import EngineLine, Refused
 from gateway.dialects.webida.shapes import CALLED_OFF, Words, announced, warning
@@ -116,8 +118,8 @@ class Visit:
             Goodbye: It is not this client's any more.
         """
         change = notice.change
-        if notice.message and (said := announced(notice.message)) is not None:
-            self._engine.emit(self._words.announcement, said)
+        if notice.message:
+            self._hear_message(notice.message)
         if change is None and notice.message is None:
             self._beat()  # news may have been missed
         if change is None or not isinstance(change.entry, SessionEntry):
@@ -130,6 +132,22 @@ class Visit:
             self._tell(event)
         self._check(record, change.entry.events)
         return record
+
+    def _hear_message(self, message: Message) -> None:
+        if message.topic == CONTESTED:
+            if message.body == self._arrival.connection_id:
+                self._line.probe(self._prove)
+        elif (said := announced(message)) is not None:
+            self._engine.emit(self._words.announcement, said)
+
+    def _prove(self) -> None:
+        self._line.spawn(self._prove_alive())
+
+    async def _prove_alive(self) -> None:
+        """Tell a newcomer that this client has answered."""
+        arrival = self._arrival
+        with suppress(GatewayError):  # the newcomer waits as long as for a dead client
+            await self._node.say(about(str(arrival.tried), ALIVE, arrival.connection_id))
 
     def _tell(self, event: AnyEvent) -> None:
         match event:

@@ -28,10 +28,13 @@ from gateway.context import Context
 from gateway.core.errors import SessionClosed
 from gateway.core.model import Session, State
 from gateway.dialects.webida import routes
+from gateway.dialects.webida.arrival import ALIVE
+from gateway.live.hub import Mailbox
 from gateway.node import Node
 from gateway.settings import ApiKey, Settings
 from gateway.settings.table import ScopeName
 from gateway.store.embedded import EmbeddedValkey
+from gateway.transport import Limits, http_protocol
 from tests.dialects.webida.client import Client
 from tests.support import S, eventually
 
@@ -151,12 +154,12 @@ async def serving(settings: Settings) -> AsyncIterator[Webida]:
         context = replace(made, wall_ms=wall)
         own = routes(context)
         app = Starlette(routes=[Mount("/webida", routes=own), *own])
+        limits = Limits(heartbeat_s=settings.heartbeat_s, pong_s=settings.pong_s)
         config = uvicorn.Config(
             app,
             port=0,
-            ws="websockets-sansio",
-            ws_ping_interval=settings.heartbeat_s,
-            ws_ping_timeout=settings.pong_s,
+            http=http_protocol(limits),
+            ws="none",  # WebSockets are part of the transport
             lifespan="off",
             log_config=None,
             proxy_headers=False,
@@ -198,6 +201,19 @@ def add_user(webida: Webida, name: str, *scopes: Scope, workspace: str | None = 
 async def away(webida: Webida, session_id: str) -> None:
     """Wait until a session has no client."""
     await eventually(lambda: webida.session(session_id).state is State.AWAY)
+
+
+async def contested(webida: Webida, session_id: str) -> None:
+    """Wait until the first client of a session has been asked, and has proved that it lives."""
+    await eventually(lambda: session_id in webida.node.mirror.sessions)
+    box = Mailbox(webida.session(session_id))
+    webida.node.hub.attach(session_id, box)
+    try:
+        async with asyncio.timeout(5 * S):
+            while (message := (await box.get()).message) is None or message.topic != ALIVE:
+                pass
+    finally:
+        webida.node.hub.detach(session_id, box)
 
 
 async def outcome(webida: Webida, session_id: str) -> str | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from gateway.core.model import State
 from gateway.settings import Settings
-from tests.dialects.webida.conftest import ADMIN, Webida, serving
+from tests.dialects.webida.conftest import ADMIN, Webida, contested, serving
 from tests.nodes import blank
 from tests.support import S, eventually
 
@@ -154,6 +154,46 @@ async def test_socket_client_is_refused_once(webida: Webida, connecting: Connect
         await client.hears("disconnect", "io server disconnect")
         assert client.names() == ["error", "disconnect"]
         assert webida.context.sockets.count == 0
+
+
+async def _leave(client: Program) -> None:
+    await client.say("leave")
+
+
+async def _kill(client: Program) -> None:
+    await client.stop()
+
+
+@pytest.mark.parametrize("end", [_leave, _kill])
+async def test_second_socket_client_comes_in_when_the_first_goes(
+    webida: Webida, connecting: Connect, end: Callable[[Program], Awaitable[None]]
+) -> None:
+    """Of two real clients of one session the second one is let in when the first has gone."""
+    token = await webida.log_in()
+    async with connecting(token["text"], "/webida") as first:
+        await eventually(lambda: first.heard, within=5 * S)
+        async with connecting(token["text"], "/webida") as second:
+            await contested(webida, token["sessionId"])
+            await end(first)
+            await eventually(lambda: second.heard, within=5 * S)
+
+            assert second.names() == ["connect"]
+
+
+async def test_second_socket_client_is_refused_while_the_first_stays(
+    webida: Webida, connecting: Connect
+) -> None:
+    """Of two real clients of one session the first one stays; the second stays away."""
+    token = await webida.log_in()
+    async with (
+        connecting(token["text"], "/webida") as first,
+        connecting(token["text"], "/webida") as second,
+    ):
+        await eventually(lambda: len(first.heard + second.heard) > 2 or None, within=5 * S)
+        refused, stayed = sorted((first, second), key=lambda client: len(client.heard))[::-1]
+
+        assert refused.names() == ["error", "disconnect"]
+        assert stayed.names() == ["connect"]
 
 
 async def test_socket_client_of_a_node_that_goes_tries_again(

@@ -1,5 +1,7 @@
 """The Socket.IO channel of generation A: how a client is lost and comes back."""
 
+import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import httpx2
@@ -8,11 +10,12 @@ from msgspec.structs import replace
 
 from gateway.core.command import CancelClose, Close
 from gateway.core.model import State
+from gateway.dialects.webida.arrival import RACE_S
 from gateway.settings import Settings
-from tests.dialects.webida.client import keeping_alive
-from tests.dialects.webida.conftest import Webida, away, close, look, serving
+from tests.dialects.webida.client import Client, keeping_alive
+from tests.dialects.webida.conftest import Webida, away, close, contested, look, serving
 from tests.nodes import blank, connection
-from tests.support import MS, eventually
+from tests.support import MS, S, eventually
 
 ALERT: Final = "session will be closed by administrator"
 DUPLICATE: Final = "session should have only 1 connection"
@@ -78,6 +81,116 @@ async def test_silent_client_is_lost(impatient: Settings) -> None:
         await away(webida, token["sessionId"])
 
 
+async def disconnect_and_close(client: Client) -> None:
+    """End as Socket.IO's ``close()`` does."""
+    await client.leave()
+
+
+async def disconnect(client: Client) -> None:
+    """Leave the namespace; the connection stays."""
+    await client.say("41/session")
+
+
+async def close_engine(client: Client) -> None:
+    """Close by a packet of Engine.IO."""
+    await client.say("1")
+
+
+async def close_without_a_code(client: Client) -> None:
+    """Close by a frame that holds nothing, as a browser does."""
+    client.socket.protocol.send_close()
+    client.socket.transport.write(b"".join(client.socket.protocol.data_to_send()))
+
+
+async def close_with_a_code(client: Client) -> None:
+    """Close by a frame of the WebSocket."""
+    await client.socket.close(1001)
+
+
+async def end_the_stream(client: Client) -> None:
+    """Close one's side of the connection without any frame."""
+    client.socket.transport.write_eof()
+
+
+async def break_off(client: Client) -> None:
+    """Reset the connection."""
+    client.socket.transport.abort()
+
+
+ENDS: Final = (
+    *(disconnect_and_close, disconnect, close_engine, close_without_a_code),
+    *(close_with_a_code, end_the_stream, break_off),
+)
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+@pytest.mark.parametrize("order", ["newcomer asks first", "old one ends first", "while it waits"])
+async def test_second_client_comes_in_when_the_first_one_goes(
+    webida: Webida, end: Callable[[Client], Awaitable[None]], order: str
+) -> None:
+    """Of two clients that race the second is let in once the first has gone, however it went."""
+    token = await webida.log_in()
+    first = await webida.join(token["text"])
+    second = await webida.connect(token["text"])
+    match order:
+        case "newcomer asks first":
+            await second.ask()
+            await end(first)
+        case "old one ends first":
+            await end(first)
+            await second.ask()
+        case _:
+            await second.ask()
+            await contested(webida, token["sessionId"])
+            await end(first)
+    await second.hears(second.packet("0"))
+
+    held = webida.session(token["sessionId"]).connection
+    assert held is not None
+    assert held.id == second.opening["sid"]
+
+
+async def test_refusal_comes_soon(webida: Webida) -> None:
+    """A second client need not wait for the first one's next ping to hear that it lives."""
+    token = await webida.log_in()
+    await webida.join(token["text"])
+    second = await webida.connect(token["text"])
+    before_s = time.monotonic()
+
+    assert await second.refused() == DUPLICATE
+    assert RACE_S <= time.monotonic() - before_s < RACE_S + S
+
+
+async def test_refusal_comes_soon_from_another_node(webida: Webida, settings: Settings) -> None:
+    """A first client on another node is asked just the same; when it goes, the second comes in."""
+    token = await webida.log_in()
+    first = await webida.join(token["text"])
+    async with serving(replace(settings, node_name="node-b")) as other:
+        second = await other.connect(token["text"])
+        before_s = time.monotonic()
+        assert await second.refused() == DUPLICATE
+        assert time.monotonic() - before_s < RACE_S + S
+        third = await other.connect(token["text"])
+        await third.ask()
+        await contested(webida, token["sessionId"])
+        await first.leave()
+        await third.hears(third.packet("0"))
+
+
+async def test_client_that_answers_no_ping_gives_way(settings: Settings) -> None:
+    """A first client whose network has gone is asked at once, not when its next ping is due."""
+    async with serving(replace(settings, pong_s=300 * MS)) as webida:
+        token = await webida.log_in()
+        first = await webida.join(token["text"])
+        first.socket.transport.pause_reading()
+        second = await webida.connect(token["text"])
+        await second.join()
+
+        held = webida.session(token["sessionId"]).connection
+        assert held is not None
+        assert held.id == second.opening["sid"]
+
+
 async def test_second_client_is_refused_when_the_first_one_speaks(webida: Webida) -> None:
     """Of two clients of one session the first one stays."""
     token = await webida.log_in()
@@ -95,7 +208,8 @@ async def test_second_client_waits_for_the_first_to_be_found_dead(impatient: Set
     """A client whose network changed is let in as soon as its old connection is known dead."""
     async with serving(impatient) as webida:
         token = await webida.log_in()
-        await webida.join(token["text"])  # never speaks again
+        first = await webida.join(token["text"])
+        first.socket.transport.pause_reading()  # it neither answers nor speaks again
         second = await webida.connect(token["text"])
         async with keeping_alive(second):
             await second.join()
