@@ -4,7 +4,8 @@ All tokens of the gateway are good here as well. Those of Webida are made here, 
 every node: a login mints the id of the session that will exist once its socket connects, a renewal
 keeps it for as long as that session can live. A renewal asks again whether the person is still
 there with the same password, so a user who is removed is out when the last ACCESS token expires.
-What was made of another token ends with that one, or after a day.
+What was made of another token ends with that one, or after a day. Nothing is made of a session's
+own token: it is no login, so nothing that follows from it may open a session.
 
 A token restricted to a workspace is one that is good for that workspace only; *unrestricted* is
 good for all that its owner's scopes allow. An ACCESS token that has expired opens nothing and reads
@@ -140,11 +141,13 @@ class Access:
 
         Raises:
             Unauthorized: The person is not there any more, or has another password.
-            Forbidden: The caller may not see that workspace.
+            Forbidden: The caller may not see that workspace, or shows the token of a session.
         """
         claims, principal = caller.claims, caller.principal
         until: int | None
         if claims is None:
+            if principal.session is not None:
+                raise Forbidden("The token of a session is no login.")
             ends_at = principal.expires_at or self._now_ms() + DERIVED_S * 1000
             mark, until = "", ends_at // 1000
         else:

@@ -2,8 +2,13 @@
 
 from typing import Any
 
-from gateway.auth.principals import Scope
+from msgspec.structs import replace
+
+from gateway.auth.principals import Scope, hash_secret, mint_session_secret
+from gateway.core.command import Close
+from gateway.core.model import Private
 from tests.dialects.webida.conftest import ADMIN, Webida, add_user
+from tests.nodes import blank
 
 Json = Any
 
@@ -90,7 +95,7 @@ async def test_token_is_taken_with_and_without_a_scheme(webida: Webida) -> None:
 
 async def test_wrong_token_is_refused(webida: Webida) -> None:
     """A token that is none is told so in the product's words."""
-    for shown in ("wrong", "Basic YTpi", "a.b.c", "x" * 9_000):
+    for shown in ("wrong", "Basic YTpi", "a.b.c", "x" * 8_000):
         assert await status(webida, shown) == (401, "invalid token")
 
 
@@ -210,6 +215,27 @@ async def test_token_of_a_key_ends_within_a_day(webida: Webida) -> None:
     assert last["expiresAt"] == "2026-01-03T03:04:05.000Z"
     webida.wall.pass_s(86_400)
     assert (await master_login(webida, last["text"]))[0] == 401
+
+
+async def test_session_token_is_no_login(webida: Webida) -> None:
+    """No token is made of a session's own, so it opens nothing, also when the session is closed."""
+    secret = mint_session_secret()
+    private = Private(token_hash=hash_secret(secret))
+    await webida.node.open(replace(blank("mine", workspace="ws-1"), private=private))
+    shown = f"mine.{secret}"
+    for _ in ("while it is open", "when it is closed"):
+        async with webida.http(shown) as http:
+            for kind in ("MASTER", "ACCESS"):
+                answer = await http.post("/auth/token", params={"type": kind})
+                assert (answer.status_code, answer.json()["code"]) == (403, "ForbiddenError")
+        assert (await master_login(webida, shown))[0] == 401
+        other = await webida.connect(shown, sessionId="other")
+        assert await other.refused() == "insufficient access rights"
+        await webida.node.apply("mine", Close(), op="once")  # the second time it is closed already
+
+    again = await webida.connect(shown)
+    assert await again.refused() == "session is closed"
+    assert list(webida.node.mirror.sessions) == []
 
 
 async def test_users_that_cannot_be_read_are_a_failure_for_now(webida: Webida) -> None:
