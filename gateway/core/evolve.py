@@ -38,6 +38,13 @@ def later(at: int, after_ms: int | None) -> int | None:
 
 def evolve(session: Session | None, event: AnyEvent, at: int) -> Session:
     """Return the session after *event*, which happened at *at* (milliseconds of Redis time)."""
+    after = _evolve(session, event, at)
+    if after.start_within_ms is not None and after.is_at_work:
+        return replace(after, start_within_ms=None)  # for good: work that pauses is no late start
+    return after
+
+
+def _evolve(session: Session | None, event: AnyEvent, at: int) -> Session:
     if isinstance(event, Opened):
         return event.session
     if session is None:
@@ -152,6 +159,9 @@ def deadlines(session: Session) -> list[tuple[Deadline, int, int]]:
             found.append((Deadline.LINGER, session.linger_at, duration))
         if session.keepalive_at is not None:
             found.append((Deadline.KEEPALIVE, session.keepalive_at, session.keepalive_ms or 0))
+        if session.start_within_ms is not None:
+            start_at = session.created_at + session.start_within_ms
+            found.append((Deadline.START, start_at, session.start_within_ms))
     if session.settles_at is not None:
         found.append((Deadline.SETTLE, session.settles_at, session.grace_ms or 0))
     if session.ttl_at is not None:

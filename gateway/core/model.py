@@ -28,6 +28,9 @@ DEPTH_MAX: Final = 32  # maps and lists within each other; what walks them is re
 CLOSE_AFTER_MAX_S: Final = 86_400  # a delayed close is at most a day away
 DURATION_MAX_MS: Final = 366 * 86_400_000  # any relative time in a record: at most a leap year
 SERVER_LINGER_MS: Final = 60_000  # a session whose socket the gateway ended waits at least so long
+WORKING_PHASES: Final = frozenset(  # phases of a process that has begun its work and is not over
+    {"running", "restarting", "draining", "shuttingdown", "server_unreachable"}
+)
 
 END: Final = r"$(?!\n)"  # Python's $ also matches before a last newline; documents show it as $
 _CLEAN: Final = r"^[^\x00]*$"  # NUL is legal JSON; terminals, C libraries and logs cut text there
@@ -65,6 +68,7 @@ class Deadline(StrEnum):
     SETTLE = "settle"
     KEEPALIVE = "keepalive"
     TTL = "ttl"
+    START = "start"
 
 
 Cause = Literal["clean", "lost", "server", "kicked"]
@@ -194,6 +198,7 @@ class Session(Record, frozen=True, forbid_unknown_fields=True):
     grace_ms: int | None = None
     keepalive_ms: int | None = None
     ttl_ms: int | None = None
+    start_within_ms: int | None = None  # from ``created_at``; unset once work has begun
     connection: Connection | None = None
     watch: Watch | None = None
     streams: tuple[Stream, ...] = ()
@@ -234,6 +239,22 @@ class Session(Record, frozen=True, forbid_unknown_fields=True):
         return self.watch is not None
 
     @property
+    def is_at_work(self) -> bool:
+        """Whether work has begun here, whatever door it came through.
+
+        It has once a client was attached or something was watched, while there are streams or
+        members, and when the producer's phase says that a process runs.
+        """
+        return (
+            self.connection is not None
+            or self.watch is not None
+            or self.unwatched_at is not None
+            or bool(self.streams)
+            or bool(self.members)
+            or self.phase in WORKING_PHASES
+        )
+
+    @property
     def closed_at(self) -> int | None:
         """When the session ended."""
         return self.closed.at if self.closed else None
@@ -259,6 +280,7 @@ class Bounded(Session, frozen=True):
     grace_ms: DurationMs | None = None
     keepalive_ms: DurationMs | None = None
     ttl_ms: DurationMs | None = None
+    start_within_ms: DurationMs | None = None
 
 
 _session: Final = Decoder(Session)

@@ -378,7 +378,7 @@ def _expire(session: Session, command: Expire, now_ms: int) -> list[AnyEvent]:
             closing = _pending(session)
             outcome: Outcome = "unsaved" if session.is_connected else "lost"
             return _end(session, now_ms, outcome=outcome, reason=closing.reason, by=closing.by)
-        case Deadline.LINGER | Deadline.KEEPALIVE | Deadline.TTL:
+        case Deadline.LINGER | Deadline.KEEPALIVE | Deadline.TTL | Deadline.START:
             return _end(session, now_ms, outcome="expired", reason=command.kind.value)
     assert_never(command.kind)
 

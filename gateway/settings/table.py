@@ -168,6 +168,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     gameye_stop_after_s: Annotated[
         Seconds, _say("Gameye: seconds between a stop and the end, shown as draining")
     ] = 10.0
+    gameye_start_within_s: Annotated[
+        float,
+        Meta(ge=0, le=86_400),
+        _say("Gameye: seconds a started session waits for its host, then it is dead; 0: for ever"),
+    ] = 600.0  # the most that Amazon GameLift gives a game session to become active
     gameye_host: Annotated[
         Line, _say("Gameye: the address that a session without one is said to be on")
     ] = "127.0.0.1"

@@ -96,6 +96,7 @@ openings = st.builds(
         grace_ms=small,
         keepalive_ms=small,
         ttl_ms=st.none() | st.just(10**6),
+        start_within_ms=small,
         attributes=objects,
     ),
 )

@@ -7,19 +7,22 @@ from msgspec import DecodeError
 from msgspec.json import decode, encode
 from msgspec.structs import replace
 
+from gateway.core.command import Unwatch
 from gateway.core.errors import Invalid
 from gateway.core.model import (
     DEPTH_MAX,
+    WORKING_PHASES,
     Profile,
     Session,
     State,
     Stream,
+    Watch,
     check_object,
     decode_session,
     encode_session,
     same_json,
 )
-from tests.core.build import BOUNDED, away, busy, closed, closing, connected, idle
+from tests.core.build import BOUNDED, applied, away, busy, closed, closing, connected, idle
 
 json_values = st.recursive(
     st.none()
@@ -53,6 +56,36 @@ def test_state_is_the_strongest_of_what_holds() -> None:
         State.CLOSING,
         State.CLOSED,
     ]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"watch": Watch(key="101")},
+        {"streams": (Stream(key="t1", kind="transcode"),)},
+        {"members": ("ann",)},
+        *({"phase": phase} for phase in sorted(WORKING_PHASES)),
+    ],
+)
+def test_session_is_at_work_whatever_door_its_work_came_through(facts: dict[str, object]) -> None:
+    """A watch, a stream, a member or a working phase is work, with or without a socket."""
+    assert idle(**facts).is_at_work
+
+
+def test_session_that_was_at_work_is_no_new_one() -> None:
+    """A client that was here, or a watch that ended, is work that has begun."""
+    watched = applied(idle(watch=Watch(key="101")), Unwatch())[1]
+
+    assert connected().is_at_work
+    assert away().is_at_work
+    assert watched.watch is None
+    assert watched.is_at_work
+
+
+@pytest.mark.parametrize("phase", [None, "created", "exited", "dead", "warming up"])
+def test_session_that_nobody_came_to_is_not_at_work(phase: str | None) -> None:
+    """A session nobody has begun to use is not at work, whatever it is called and said to be."""
+    assert not idle(phase=phase, name="Ann", labels={"a": "b"}, attributes={"c": 1}).is_at_work
 
 
 def test_flags_are_independent_of_the_pending_close() -> None:

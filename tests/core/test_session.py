@@ -223,11 +223,20 @@ def test_table_has_every_command() -> None:
         (Deadline.LINGER, away(linger_ms=10), True),
         (Deadline.KEEPALIVE, idle(keepalive_ms=10), True),
         (Deadline.TTL, connected(ttl_ms=10), True),
+        (Deadline.START, idle(start_within_ms=10), True),
         (Deadline.TTL, closing(connected(ttl_ms=10)), True),
         (Deadline.SETTLE, away(grace_ms=10), False),
         (Deadline.SETTLE, closing(away(grace_ms=10)), False),
     ],
-    ids=["linger", "keepalive", "ttl", "ttl while closing", "settle", "settle while closing"],
+    ids=[
+        "linger",
+        "keepalive",
+        "ttl",
+        "start",
+        "ttl while closing",
+        "settle",
+        "settle while closing",
+    ],
 )
 def test_deadline_holds_at_its_time_not_before(
     kind: Deadline, session: Session, ends: bool

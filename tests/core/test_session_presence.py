@@ -1,5 +1,7 @@
 """Opening, connecting, watching and reporting: what makes a session be there."""
 
+from typing import Final
+
 import pytest
 from msgspec.structs import replace
 
@@ -73,6 +75,42 @@ def test_opening_sets_deadlines_from_now() -> None:
         (Deadline.TTL, NOW + 3000, 0),
     ]
     assert deadlines(idle()) == []
+
+
+WORK: Final[list[AnyCommand]] = [
+    Connect(connection=connection()),
+    Watch(watch=Watched(key="k")),
+    StartStream(stream=STREAM),
+    Join(members=("ann",)),
+    Update(phase="running"),
+]
+
+
+@pytest.mark.parametrize("command", WORK, ids=lambda command: type(command).__name__)
+def test_first_work_ends_the_wait_for_a_start(command: AnyCommand) -> None:
+    """A session that has begun its work is not given up for a late start, even if it pauses."""
+    session = idle(start_within_ms=1000)
+    assert deadlines(session) == [(Deadline.START, NOW + 1000, 1000)]
+
+    begun = applied(session, command)[1]
+    assert at(begun, Deadline.START) is None
+    if isinstance(command, Join):
+        begun = applied(begun, Leave(members=("ann",)))[1]
+        assert not begun.is_at_work
+        assert at(begun, Deadline.START) is None
+
+
+def test_session_that_is_renamed_is_not_started() -> None:
+    """What is no work, as a new name or phase ``created``, does not end the wait for a start."""
+    session = idle(start_within_ms=1000)
+    renamed = applied(session, Update(name="Ann", phase="created", attributes={"a": 1}))[1]
+
+    assert at(renamed, Deadline.START) == NOW + 1000
+
+
+def test_closing_session_does_not_end_for_a_late_start() -> None:
+    """A close that is pending has its own deadline."""
+    assert at(closing(idle(start_within_ms=1000)), Deadline.START) is None
 
 
 def test_opening_with_a_socket_attaches_it_in_the_same_commit() -> None:

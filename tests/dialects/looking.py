@@ -87,6 +87,12 @@ async def in_webida(house: House, opened: Opened) -> Json:
     }
 
 
+async def is_at_work(house: House, opened: Opened) -> bool:
+    """Whether work has begun in a session, through whichever door."""
+    session = await house.read("native", f"/v1/sessions/{opened.id}")
+    return not session.keys().isdisjoint({"connection", "watch", "unwatched_at", "streams"})
+
+
 async def in_gameye(house: House, opened: Opened) -> Json:
     """Read Gameye's shape."""
     session = await house.read("gameye", f"/session/{opened.id}")
@@ -94,7 +100,7 @@ async def in_gameye(house: House, opened: Opened) -> Json:
     [entry] = [entry for entry in listed if entry["id"] == opened.id]
     assert {**entry, "players": session["players"]} == {**session, "playerCount": 0}
     labels = {name: json.loads(text) for name, text in session["labels"].items()}
-    assert session["status"] == ("running" if opened.facts["address"] else "created")
+    assert session["status"] == ("running" if await is_at_work(house, opened) else "created")
     return {
         "id": session["id"],
         "image": session["image"],
@@ -113,6 +119,8 @@ async def in_maxscale(house: House, opened: Opened) -> Json:
     attributes = session["attributes"]
     [service] = session["relationships"]["services"]["data"]
     connected = parsedate_to_datetime(attributes["connected"]).timestamp()
+    state = "Session started" if await is_at_work(house, opened) else "Session created"
+    assert attributes["state"] == state
     return {
         "number": int(session["id"]),
         "name": attributes["client"]["connection_attributes"]["program_name"],

@@ -136,19 +136,21 @@ async def test_stale_deadlines_are_ignored(world: World) -> None:
 
 
 async def test_every_kind_of_deadline_fires(world: World) -> None:
-    """Linger, keepalive, longest life and settling are deadlines like a close."""
+    """Linger, keepalive, longest life, start and settling are deadlines like a close."""
     world.open("linger", linger_ms=2_000)
     world.open("keepalive", keepalive_ms=2_000)
     world.open("ttl", ttl_ms=2_000)
+    world.open("start", start_within_ms=2_000)
     world.open("settle", grace_ms=500)
     world.do("settle", c.Connect(connection=Connection(id="c", node="a:1", connected_at=1)))
     world.do("settle", c.Disconnect(connection="c", cause="lost"))
 
-    assert await world.fires_at(60_000) == ["keepalive", "linger", "settle", "ttl"]
+    assert await world.fires_at(60_000) == ["keepalive", "linger", "settle", "start", "ttl"]
     assert {due.kind for due in world.fired} == {
         Deadline.LINGER,
         Deadline.KEEPALIVE,
         Deadline.TTL,
+        Deadline.START,
         Deadline.SETTLE,
     }
     assert set(world.mirror.sessions) == {"settle"}

@@ -139,6 +139,7 @@ async def start_session(call: Call[StartBody]) -> Response:
 
 def _new_session(call: Call[StartBody], session_id: str) -> Session:
     body, principal = call.body, call.principal
+    start_within_ms = round(call.context.settings.gameye_start_within_s * 1000)
     facts = Facts(
         image=body.image,
         tag=TAG if body.version is UNSET else body.version,
@@ -159,6 +160,7 @@ def _new_session(call: Call[StartBody], session_id: str) -> Session:
         labels={} if body.labels is UNSET else body.labels,
         attributes={ATTRIBUTE: decode(encode(facts))},
         ttl_ms=None if body.ttl is UNSET else ttl_ms(body.ttl),
+        start_within_ms=start_within_ms or None,
         private=Private(environment=None if body.env is UNSET else body.env),
     )
 

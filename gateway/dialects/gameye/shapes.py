@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 from msgspec.json import encode
 
-from gateway.core.model import Key, Name, Session
+from gateway.core.model import Deadline, Key, Name, Session
 from gateway.core.public import rfc3339
 
 ATTRIBUTE: Final = "gameye"  # where in a session's attributes Gameye's facts stand
@@ -147,14 +147,14 @@ def status(session: Session, now_ms: int) -> Status:
     """Return what *session* does.
 
     A pending close is ``draining``, towards its end or once the client saves ``shuttingdown``.
-    Otherwise the producer knows best (``phase``); without its word a session runs as soon as
-    somebody was there, client or player.
+    Otherwise the producer knows best (``phase``); without its word a session runs as soon as it is
+    at work (:attr:`~gateway.core.model.Session.is_at_work`).
     """
     closed, closing = session.closed, session.closing
     if closed:
         # A stop that somebody asked for is an orderly end, whatever state the client was in.
         crashed = closed.outcome == "lost" and closed.by is None
-        silent = closed.outcome == "expired" and closed.reason == "keepalive"
+        silent = closed.outcome == "expired" and closed.reason in _SILENT
         is_dead = crashed or silent or session.phase == Status.DEAD
         return Status.DEAD if is_dead else Status.EXITED
     if closing:
@@ -163,11 +163,11 @@ def status(session: Session, now_ms: int) -> Status:
         return Status.SHUTTING_DOWN if is_late or closing.saving_at else Status.DRAINING
     if session.phase in _STATUSES:
         return Status(session.phase)
-    was_used = session.connection or session.members
-    return Status.RUNNING if was_used else Status.CREATED
+    return Status.RUNNING if session.is_at_work else Status.CREATED
 
 
 _STATUSES: Final = frozenset(Status)
+_SILENT: Final = frozenset({Deadline.KEEPALIVE, Deadline.START})  # the host was never heard again
 
 
 # --- what is answered

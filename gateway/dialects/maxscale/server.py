@@ -3,16 +3,18 @@
 Services and filters are known by name only, from the sessions that the caller sees.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 from starlette.responses import Response
 
 from gateway import __version__
 from gateway.auth.credentials import client_address, networks
 from gateway.core.errors import Draining, NotFound
+from gateway.core.model import Session
 from gateway.core.query import View
 from gateway.dialects.maxscale.access import COOKIE
 from gateway.dialects.maxscale.collection import Collection, listed, single
@@ -28,6 +30,8 @@ from gateway.dialects.maxscale.documents import (
 from gateway.dialects.maxscale.door import Call
 from gateway.dialects.maxscale.facts import facts_of
 from gateway.dialects.maxscale.shapes import named, service_name
+
+COUNTED_AT_ONCE: Final = 500  # sessions counted between two turns: about 4 ms of work
 
 Named = Literal["services", "filters"]
 
@@ -77,7 +81,7 @@ async def log_in(call: Call) -> Response:
 
 async def list_named(kind: Named, call: Call) -> Response:
     """List services or filters that sessions refer to."""
-    names = sorted(_counted(call, kind).items())
+    names = sorted((await _counted(call, kind)).items())
     collection = Collection(
         kind=kind,
         count=lambda: len(names),
@@ -91,22 +95,27 @@ async def list_named(kind: Named, call: Call) -> Response:
 async def get_named(kind: Named, call: Call) -> Response:
     """Look at a service or filter that sessions refer to."""
     name = call.names[0]
-    count = _counted(call, kind)[name]
+    count = (await _counted(call, kind))[name]
     if not count:
         raise NotFound(f"{name[:64]} is not a {kind.removesuffix('s')}")
     found = named(kind, name, count, call.scene)
     return single(call, NamedDocument(data=found, links=found.links), kind)
 
 
-def _counted(call: Call, kind: Named) -> Counter[str]:
-    """Return how many of the sessions that the caller sees refer to each."""
-
-    def names() -> Iterator[str]:
-        view = View(visibility=call.principal.visibility())
-        for session in call.context.node.mirror.all_in(view):
+async def counted(sessions: Sequence[Session], kind: Named) -> Counter[str]:
+    """Return how many of *sessions* refer to each service or filter, in several turns."""
+    found: Counter[str] = Counter()
+    for start in range(0, len(sessions), COUNTED_AT_ONCE):
+        if start:
+            await asyncio.sleep(0)
+        for session in sessions[start : start + COUNTED_AT_ONCE]:
             if kind == "services":
-                yield service_name(session)
+                found[service_name(session)] += 1
             else:
-                yield from facts_of(session).filters
+                found.update(facts_of(session).filters)
+    return found
 
-    return Counter(names())
+
+async def _counted(call: Call, kind: Named) -> Counter[str]:
+    view = View(visibility=call.principal.visibility())
+    return await counted(call.context.node.mirror.all_in(view), kind)

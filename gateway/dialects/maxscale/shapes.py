@@ -209,8 +209,8 @@ def _relationship(
 
 
 def _state(session: Session) -> str:
-    if session.state is State.IDLE and backends(session):
-        return _STATES[State.CONNECTED]  # reported by a proxy: no socket, yet it routes
+    if session.state is State.IDLE and session.is_at_work:
+        return _STATES[State.CONNECTED]  # reported by its producer: no socket, yet it works
     return _STATES[session.state]
 
 

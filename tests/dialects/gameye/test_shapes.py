@@ -7,7 +7,7 @@ import pytest
 from msgspec.json import decode, encode
 from msgspec.json import format as indented
 
-from gateway.core.model import Client, Closed, Closing, Connection, Session
+from gateway.core.model import Client, Closed, Closing, Connection, Session, Stream, Watch
 from gateway.dialects.gameye.shapes import (
     Facts,
     Home,
@@ -191,6 +191,7 @@ def test_short_stop_is_draining_for_half_its_time() -> None:
         ({"outcome": "expired", "reason": "ttl"}, "exited"),
         ({"outcome": "expired", "reason": "linger"}, "exited"),
         ({"outcome": "expired", "reason": "keepalive"}, "dead"),
+        ({"outcome": "expired", "reason": "start"}, "dead"),
     ],
 )
 def test_end_is_dead_only_when_nobody_asked_and_nobody_answered(
@@ -213,6 +214,19 @@ def test_phase_that_gameye_does_not_know_is_not_shown() -> None:
 def test_session_with_players_runs_without_a_socket() -> None:
     """Where players are, something runs, even if its producer never spoke."""
     assert status(session(), NOW_MS) == Status.RUNNING
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        {"watch": Watch(key="101", state="playing")},
+        {"streams": (Stream(key="t1", kind="transcode"),)},
+        {"unwatched_at": NOW_MS - 1},
+    ],
+)
+def test_session_at_work_through_another_door_runs(work: dict[str, Any]) -> None:
+    """What is reported through any door is work, not only a socket or a player."""
+    assert status(session(members=(), **work), NOW_MS) == Status.RUNNING
 
 
 def test_session_waiting_for_its_client_runs() -> None:

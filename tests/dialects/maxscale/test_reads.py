@@ -7,7 +7,9 @@ import httpx2
 
 from gateway.core.command import Close, Kick
 from gateway.core.model import Session
+from gateway.dialects.maxscale.server import counted
 from tests.dialects.maxscale.conftest import MaxScale, bearer
+from tests.nodes import blank
 from tests.support import S
 
 Json = Any
@@ -134,6 +136,27 @@ async def test_lost_client_leaves_a_started_session(
     shown = (await http.get(f"/v1/sessions/{session.number}")).json()["data"]["attributes"]
 
     assert (shown["state"], shown["remote"]) == ("Session started", "192.0.2.7")
+
+
+async def test_filters_of_many_sessions_are_counted_in_turns() -> None:
+    """Others have their turn while the sessions that refer to a filter are counted."""
+    told = {"maxscale": {"filters": ["mask"]}}
+    sessions = [blank(f"s{number}", attributes=told) for number in range(1_200)]
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    waiting = asyncio.create_task(others())
+    try:
+        assert await counted(sessions, "filters") == {"mask": 1_200}
+        assert turns >= 2
+        assert await counted(sessions, "services") == {"default": 1_200}
+    finally:
+        waiting.cancel()
 
 
 async def test_what_is_no_session_is_404_with_a_detail(

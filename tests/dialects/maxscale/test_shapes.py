@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from gateway.core.model import Closed, Session, State, Stream
+from gateway.core.model import Closed, Session, State, Stream, Watch
 from gateway.dialects.maxscale.facts import Facts, facts_of
 from gateway.dialects.maxscale.shapes import (
     Scene,
@@ -72,14 +72,28 @@ def test_every_state_has_a_word() -> None:
     assert attributes(closed)["state"] == "Freed session"
 
 
-def test_reported_session_with_a_backend_is_started() -> None:
-    """A session without a socket that has a connection to a server routes, whatever its state."""
-    backend = Stream(key="db-a", kind="backend")
+@pytest.mark.parametrize(
+    "work",
+    [
+        {"streams": (Stream(key="db-a", kind="backend"),)},
+        {"streams": (Stream(key="t1", kind="transcode"),)},
+        {"watch": Watch(key="101", state="playing")},
+        {"unwatched_at": NOW_MS - 1},
+        {"members": ("ann",)},
+        {"phase": "running"},
+    ],
+)
+def test_session_at_work_is_started_without_a_socket(work: dict[str, Any]) -> None:
+    """Work that is reported from outside starts a session as a socket does, in both forms."""
+    assert attributes(created(**work))["state"] == "Session started"
+    assert attributes(created(**work), SEED)["state"] == "Session ready for routing"
+    assert attributes(created(**work, closing=closing().closing))["state"] == "Stopping session"
 
-    assert attributes(created(streams=(backend,)))["state"] == "Session started"
-    assert attributes(created(streams=(replace(backend, kind="other"),)))["state"] == (
-        "Session created"
-    )
+
+def test_session_of_which_nothing_is_reported_is_created() -> None:
+    """A session that was only opened, or whose process is not there yet, is not started."""
+    assert attributes(created(name="Ann"))["state"] == "Session created"
+    assert attributes(created(phase="created"))["state"] == "Session created"
 
 
 def test_user_is_the_account_else_the_name() -> None:
