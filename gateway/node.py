@@ -27,6 +27,7 @@ from gateway.core.errors import (
     StoreFull,
     Unavailable,
 )
+from gateway.core.event import HistoryRow
 from gateway.core.model import Cause, Session
 from gateway.core.position import Position
 from gateway.core.query import View
@@ -204,6 +205,14 @@ class Node:
         if session.closed:
             raise SessionClosed(record=session)
         return session
+
+    async def erase_row(self, row: HistoryRow) -> None:
+        """Delete a history row for good, on every node and in the store; twice is no error.
+
+        Raises:
+            GatewayError: As :meth:`apply`.
+        """
+        await self._writer.erase_row(row)
 
     async def say(self, message: Message) -> None:
         """Deliver *message* once to the live connections of its recipients, on every node."""

@@ -30,6 +30,7 @@ from gateway.node import Node
 ROWS_AT_ONCE: Final = 2_000  # rows of the mirror looked at before others get a turn: about 2 ms
 OLD_ROWS_MAX: Final = 4_000  # rows of Redis a request looks at: about 20 ms
 OLD_ROWS_STEP: Final = 500  # of them in one command
+ANY_PLACE: Final[Place] = (2**53, 0)  # later than any row's
 SKEW_MS: Final = (
     10_000  # a row's ``at`` was there when it was sent; Redis took it later, at most so
 )
@@ -160,14 +161,14 @@ class _Reader:
     def _floor(self) -> Place | None:
         """Return the place from which on the mirror has every row; ``None`` if it has all."""
         node, history = self._node, self._node.mirror.history
-        if len(history) < HISTORY_MAX // node.store.partitions:
+        if len(history) + node.mirror.erased_rows < HISTORY_MAX // node.store.partitions:
             return None
         oldest: dict[int, Place] = {}
         for row in history:
             oldest.setdefault(node.store.partition(row.session_id), place_of(row))
             if len(oldest) == node.store.partitions:
                 break
-        return max(oldest.values())
+        return max(oldest.values(), default=ANY_PLACE)
 
     async def _stored(self, before: Place) -> AsyncGenerator[HistoryRow, None]:
         """Yield Redis' rows of all partitions, newest first, as far as the budget goes."""

@@ -87,7 +87,9 @@ class Progress(Command, frozen=True):
 
 
 class Unwatch(Command, frozen=True):
-    """Look at nothing."""
+    """Look at nothing; ``position_ms`` is where the watch ended, if the producer says so."""
+
+    position_ms: int | None = None
 
 
 class Report(Command, frozen=True):
@@ -191,12 +193,13 @@ class Expire(Command, frozen=True):
 
 
 class Close(Command, frozen=True):
-    """Close now."""
+    """Close now; ``position_ms`` as in :class:`Unwatch`."""
 
     outcome: Outcome = "closed"
     reason: str | None = None
     by: str | None = None
     code: int = 4500
+    position_ms: int | None = None
 
 
 AnyCommand = (

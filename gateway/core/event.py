@@ -183,13 +183,19 @@ class ActiveEntry(LogEntry, tag="a", frozen=True):
     active: dict[str, int]
 
 
+class RowErasedEntry(LogEntry, tag="h", frozen=True):
+    """The history row of this number was deleted; an older version reads it as nothing."""
+
+    number: int
+
+
 class EpochEntry(LogEntry, tag="e", frozen=True):
     """History was lost before this entry: every position older than it is void."""
 
     epoch: str
 
 
-AnyEntry = SessionEntry | DocumentEntry | MessageEntry | ActiveEntry | EpochEntry
+AnyEntry = SessionEntry | DocumentEntry | MessageEntry | ActiveEntry | RowErasedEntry | EpochEntry
 
 
 class _SessionText(

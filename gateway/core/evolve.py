@@ -36,6 +36,23 @@ def later(at: int, after_ms: int | None) -> int | None:
     return None if after_ms is None else at + after_ms
 
 
+def unwatched(session: Session, position_ms: int | None, at: int) -> list[AnyEvent]:
+    """Return the events that end what *session* watches, none if it watches nothing.
+
+    Args:
+        session: The session.
+        position_ms: Where the watch ended, if that is known; its history row says so.
+        at: When, in milliseconds of Redis time.
+    """
+    watch = session.watch
+    if watch is None:
+        return []
+    if position_ms is None or position_ms == watch.position_ms:
+        return [Unwatched()]
+    ended = replace(watch, position_ms=position_ms, position_at=at)
+    return [Updated(watch=ended), Unwatched()]
+
+
 def evolve(session: Session | None, event: AnyEvent, at: int) -> Session:
     """Return the session after *event*, which happened at *at* (milliseconds of Redis time)."""
     after = _evolve(session, event, at)

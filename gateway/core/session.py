@@ -79,7 +79,7 @@ from gateway.core.event import (
     Updated,
     Watching,
 )
-from gateway.core.evolve import advance, deadlines, evolve, later
+from gateway.core.evolve import advance, deadlines, evolve, later, unwatched
 from gateway.core.model import (
     MEMBERS_MAX,
     SERVER_LINGER_MS,
@@ -138,7 +138,7 @@ def decide(session: Session | None, command: AnyCommand, now_ms: int) -> list[An
         case Progress():
             return _progress(session, command, now_ms)
         case Unwatch():
-            return [Unwatched()] if session.watch else _alive(session)
+            return unwatched(session, command.position_ms, now_ms) or _alive(session)
         case Report():
             return _alive(session)
         case Update():
@@ -180,6 +180,7 @@ def decide(session: Session | None, command: AnyCommand, now_ms: int) -> list[An
                 reason=command.reason,
                 by=command.by,
                 code=command.code,
+                position_ms=command.position_ms,
             )
     assert_never(command)
 
@@ -391,7 +392,7 @@ def _end(
     reason: str | None = None,
     by: str | None = None,
     code: int = 4500,
+    position_ms: int | None = None,
 ) -> list[AnyEvent]:
     closed = Closed(at=now_ms, outcome=outcome, reason=reason, by=by, code=code)
-    events: list[AnyEvent] = [Unwatched()] if session.watch else []
-    return [*events, SessionEnded(closed=closed)]
+    return [*unwatched(session, position_ms, now_ms), SessionEnded(closed=closed)]

@@ -25,6 +25,7 @@ from gateway.core.event import (
     AnyEntry,
     DocumentEntry,
     HistoryRow,
+    RowErasedEntry,
     SessionEntry,
     history_rows,
 )
@@ -97,6 +98,9 @@ class Mirror:
         self.epochs = [""] * partitions
         self.offsets = [0] * partitions
         self._last_row = [0] * partitions  # history rows up to this number are known
+        self.erased_rows = (
+            0  # deleted since the start: history is shorter, the store has older ones
+        )
         self._indexes = Indexes()
         self._rendered: tuple[dict[str, Rendering], dict[str, Rendering]] = ({}, {})
         self.waiting = Waiting(partitions)
@@ -200,8 +204,18 @@ class Mirror:
                     (known, at) for known, at in entry.active.items() if known in self.sessions
                 )
                 return None
+            case RowErasedEntry():
+                self._erase_row(entry.number)
+                return None
             case _:
                 return Change(entry)
+
+    def _erase_row(self, number: int) -> None:
+        for index, row in enumerate(self.history):
+            if row.number == number:
+                del self.history[index]
+                self.erased_rows += 1
+                return
 
     def _apply_session(
         self, partition: int, entry: SessionEntry, rows: tuple[Row, ...]

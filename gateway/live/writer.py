@@ -29,7 +29,9 @@ from gateway.core.errors import (
 )
 from gateway.core.event import (
     AnyEvent,
+    HistoryRow,
     MessageEntry,
+    RowErasedEntry,
     SessionEntry,
     encode_entry,
     history_rows,
@@ -218,6 +220,13 @@ class Writer:
         partition = self.store.partition(message.to.session or "")
         entry = encode_entry(MessageEntry(at=self.clock.now_ms(), message=message))
         await self.store.commit(partition, Commit(entry=entry), self.mirror.waiting.write)
+
+    async def erase_row(self, row: HistoryRow) -> None:
+        """Delete a history row; see ``Node.erase_row``."""
+        entry = encode_entry(RowErasedEntry(at=self.clock.now_ms(), number=row.number))
+        commit = Commit(value=row.key.encode(), entry=entry)
+        partition = self.store.partition(row.session_id)
+        await self.store.commit(partition, commit, self.mirror.waiting.write)
 
     async def _found_out(self, session_id: str) -> Session | None:
         while True:  # the caller bounds it

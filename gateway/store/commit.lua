@@ -6,7 +6,7 @@
 --   then for each commit, one after the other:
 --     field of live; "" writes a log entry only
 --     expected revision, 0 = must not exist and never was closed
---     new value "revision JSON"; "" deletes
+--     new value "revision JSON"; "" deletes. Without a field: key of the history row to delete; "" none
 --     log entry (JSON)
 --     not before, ms of Redis time; 0 = whenever
 --     duration of that deadline that outages prolong, ms; 0 = none
@@ -53,6 +53,8 @@ local function commit(at)
       if tombstone then return {'gone', tombstone} end
     end
     if revision ~= tonumber(ARGV[at + 1]) then return {'changed', current or ''} end
+  elseif ARGV[at + 2] ~= '' then
+    call('XDEL', HISTORY, ARGV[at + 2])
   end
 
   local fields = {'e', ARGV[at + 3]}

@@ -19,7 +19,8 @@ class Commit(Struct, frozen=True, kw_only=True, gc=False):
     Args:
         field: Session id or document field; empty for a log entry alone.
         expected: The revision that must stand there; 0 = nothing, and never closed.
-        value: The record after; empty deletes it.
+        value: The record after; empty deletes it. Without a field it is the key of the history row
+            to delete.
         entry: The log entry.
         not_before_ms: The deadline that must have passed by Redis time; 0 = none.
         amnesty_ms: How much of that deadline outages prolong.

@@ -15,6 +15,7 @@ from gateway.core.event import (
     DocumentEntry,
     EpochEntry,
     MessageEntry,
+    RowErasedEntry,
     SessionEnded,
     SessionEntry,
     decode_entry,
@@ -53,6 +54,7 @@ def updated() -> SessionEntry:
         DocumentEntry(at=1, op="op", document=Document(kind="neko.member", key="a", body={"x": 1})),
         MessageEntry(at=1, message=Message(to=Recipients(workspace="w"), topic="t", body=[1])),
         ActiveEntry(at=1, active={"s1": 5}),
+        RowErasedEntry(at=1, number=7),
         EpochEntry(at=1, epoch="e2"),
     ],
 )

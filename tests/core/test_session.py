@@ -72,6 +72,7 @@ from tests.core.build import (
     applied,
     at,
     away,
+    busy,
     closed,
     closing,
     connected,
@@ -299,6 +300,19 @@ def test_event_of_a_session_that_is_not_there_is_refused() -> None:
         evolve(None, Settled(), NOW)
     with pytest.raises(NotFound):
         advance(None, [], "op", NOW)
+
+
+@pytest.mark.parametrize("command", [Close(position_ms=9), Unwatch(position_ms=9)])
+def test_end_of_a_watch_may_say_where_it_was(command: Close | Unwatch) -> None:
+    """The watch is placed where it ended before it ends; the same place again changes nothing."""
+    events, _ = applied(busy(), command)
+    again, _ = applied(applied(busy(), Progress(position_ms=9))[1], command)
+
+    assert isinstance(events[0], Updated)
+    assert isinstance(events[0].watch, Watched)
+    assert (events[0].watch.position_ms, events[0].watch.position_at) == (9, NOW)
+    assert events[1:] == again
+    assert applied(idle(), command)[0] == applied(idle(), type(command)())[0]
 
 
 def test_close_without_a_connection_leaves_none() -> None:

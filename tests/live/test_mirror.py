@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from gateway.core import command as c
 from gateway.core.document import Document
-from gateway.core.event import ActiveEntry, DocumentEntry
+from gateway.core.event import ActiveEntry, DocumentEntry, RowErasedEntry
 from gateway.core.model import Connection, Session, State, Stream, Watch
 from gateway.core.query import Filter, View, Visibility
 from gateway.core.session import decide
@@ -284,6 +284,23 @@ def test_history_rows_are_numbered_by_their_commit() -> None:
     mirror.reload(0, [], [], [], rows, is_here=lambda _: True)
     log.play(mirror)
     assert list(mirror.history) == rows
+
+
+def test_deleted_row_is_dropped_and_stays_so() -> None:
+    """A row that was deleted is in no list any more, also when its commit is read again."""
+    log, mirror = Log(), Mirror(1)
+    log.open("s")
+    log.do("s", c.Watch(watch=Watch(key="m1")))
+    log.do("s", c.Watch(watch=Watch(key="m2")))
+    log.do("s", c.Close())
+    log.play(mirror)
+    for _ in range(2):  # twice is no error
+        assert mirror.apply(0, 5, RowErasedEntry(at=5, number=1)) is None
+
+    assert [row.number for row in mirror.history] == [2, 3]
+    assert mirror.erased_rows == 1
+    log.play(mirror)
+    assert [row.number for row in mirror.history] == [2, 3]
 
 
 def test_loaded_history_is_in_the_order_of_the_log() -> None:

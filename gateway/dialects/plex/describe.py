@@ -49,6 +49,7 @@ _HISTORY: Final = (
     *("viewedAt", "viewedAt>", "viewedAt<", "viewedAt>>", "viewedAt<<"),
 )
 _HISTORY_ITEM: Final = ("Metadata", words.HistoryItem)
+_LIBRARY_ITEM: Final = ("Metadata", words.LibraryItem)
 _PLAYER: Final = words.TimelineContainer
 
 OPERATIONS: Final = (
@@ -76,6 +77,36 @@ OPERATIONS: Final = (
         item=_HISTORY_ITEM,
     ),
     Operation("/status/sessions/history/{id}", "get", "One row of the history", item=_HISTORY_ITEM),
+    Operation("/status/sessions/history/{id}", "delete", "Delete a row of the history for good"),
+    Operation("/library", "get", "Whether there is a library", container=words.LibraryContainer),
+    *(
+        Operation(
+            path,
+            "get",
+            "The sections: workspaces in which something plays or was played",
+            _PAGE,
+            words.LibraryContainer,
+            ("Directory", words.Section),
+        )
+        for path in ("/library/sections", "/library/sections/all")
+    ),
+    Operation(
+        "/library/sections/{id}/all",
+        "get",
+        "What plays and was played in a section",
+        _PAGE,
+        words.LibraryContainer,
+        _LIBRARY_ITEM,
+    ),
+    Operation(
+        "/library/metadata/{ids}",
+        "get",
+        "Items that play or were played, by their numbers",
+        _PAGE,
+        words.LibraryContainer,
+        _LIBRARY_ITEM,
+    ),
+    Operation("/livetv/dvrs", "get", "Recorders of live television: none"),
     Operation(
         "/transcode/sessions",
         "get",

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from msgspec import Struct
 from msgspec.json import encode
+from msgspec.structs import replace
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Receive, Send
@@ -270,7 +271,7 @@ async def listing(
     items: Sequence[T],
     render: Callable[[T], Awaitable[Word]],
     *,
-    identifier: str | None = None,
+    around: Container | None = None,
 ) -> Response:
     """Return the wanted part of *items* in a container.
 
@@ -279,7 +280,7 @@ async def listing(
         name: What an item is called.
         items: All of them.
         render: Makes one.
-        identifier: The container's.
+        around: The container, without its numbers.
     """
     page = call.page
     part = items[page.start : page.start + page.size]
@@ -293,11 +294,11 @@ async def listing(
     is_part = page.asked or len(part) < count
     response = _container(
         call,
-        Container(
+        replace(
+            around or Container(size=0),
             size=len(part),
             offset=page.start if is_part else None,
             total_size=count if is_part else None,
-            identifier=identifier,
         ),
         name,
         pieces,
@@ -306,6 +307,11 @@ async def listing(
         response.headers["X-Plex-Container-Start"] = str(page.start)
         response.headers["X-Plex-Container-Total-Size"] = str(count)
     return response
+
+
+async def as_it_is(word: Word) -> Word:
+    """Return an item that is rendered already."""
+    return word
 
 
 def _container(call: Call, word: Container, name: str, pieces: Sequence[str | bytes]) -> Response:

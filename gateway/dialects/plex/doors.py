@@ -5,7 +5,7 @@ Not here: the history (``history``), players that report (``playback``), pushes 
 """
 
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from starlette.responses import Response
 
@@ -22,10 +22,10 @@ from gateway.core.event import HistoryRow
 from gateway.core.model import Client, Session, Stream
 from gateway.core.query import Filter, View
 from gateway.dialects.plex import server, words
-from gateway.dialects.plex.door import Call, container, listing
+from gateway.dialects.plex.door import Call, as_it_is, container, listing
 from gateway.dialects.plex.history import may_see
 from gateway.dialects.plex.live import EventStream
-from gateway.dialects.plex.numbers import ACCOUNT, DEVICE
+from gateway.dialects.plex.numbers import ACCOUNT, DEVICE, device_facts
 from gateway.dialects.plex.shapes import (
     OWNER,
     OWNER_NAME,
@@ -37,6 +37,8 @@ from gateway.dialects.plex.state import Plex
 from gateway.dialects.plex.xml import METADATA
 
 REASON_MAX: Final = 1024  # characters of a reason: what a session keeps of it
+ACCOUNTS: Final = words.Container(size=0, identifier=words.IDENTIFIER_ACCOUNTS)
+DEVICES: Final = words.Container(size=0, identifier=words.IDENTIFIER_DEVICES)
 
 Transcode = tuple[Session, Stream]
 
@@ -97,7 +99,7 @@ class Doors:
         if watch is None:  # never: only those that watch are listed
             raise NotFound
         ids = await self._plex.numbers.of(session, watch, now_ms)
-        first = self._plex.transcodes.first(session, now_ms)
+        first = self._plex.transcodes.first(session, call.principal.visibility(), now_ms)
         return metadata(
             session,
             watch,
@@ -135,7 +137,8 @@ class Doors:
     async def transcodes(self, call: Call) -> Response:
         """List the transcodes of all sessions."""
         call.principal.require(Scope.READ)
-        return await listing(call, "TranscodeSession", self._transcodes(call), self._transcode)
+        found = self._transcodes(call)
+        return await listing(call, "TranscodeSession", found, partial(self._transcode, call))
 
     def _transcodes(self, call: Call) -> list[Transcode]:
         view = View(visibility=call.principal.visibility())
@@ -146,15 +149,16 @@ class Doors:
             if is_transcode(stream)
         ]
 
-    async def _transcode(self, found: Transcode) -> words.TranscodeSession:
-        name = self._plex.transcodes.name(*found)
+    async def _transcode(self, call: Call, found: Transcode) -> words.TranscodeSession:
+        name = self._plex.transcodes.name(*found, call.principal.visibility())
         return transcode_session(*found, name, self._node.clock.now_ms())
 
     async def stop_transcode(self, call: Call) -> Response:
         """End a transcode; its client is asked to, and is told nothing else."""
         call.principal.require(Scope.CLOSE)
-        name = call.path["key"]
-        found = self._plex.transcodes.find(name) or self._plex.transcodes.find(name.rstrip("/"))
+        name, visibility = call.path["key"], call.principal.visibility()
+        find = self._plex.transcodes.find
+        found = find(name, visibility) or find(name.rstrip("/"), visibility)
         if found is None:
             raise UnknownStream
         session, stream = found
@@ -167,18 +171,14 @@ class Doors:
     async def accounts(self, call: Call) -> Response:
         """List the people whose sessions the caller may see, and the owner."""
         found = await self._accounts(call)
-        return await listing(
-            call, "Account", found, _as_it_is, identifier=words.IDENTIFIER_ACCOUNTS
-        )
+        return await listing(call, "Account", found, as_it_is, around=ACCOUNTS)
 
     async def account(self, call: Call) -> Response:
         """Show one of them."""
         found = [one for one in await self._accounts(call) if str(one.id) == call.path["id"]]
         if not found:
             raise NotFound
-        return await listing(
-            call, "Account", found, _as_it_is, identifier=words.IDENTIFIER_ACCOUNTS
-        )
+        return await listing(call, "Account", found, as_it_is, around=ACCOUNTS)
 
     async def _accounts(self, call: Call) -> list[words.Account]:
         owners, _ = self._seen(call)
@@ -191,27 +191,36 @@ class Doors:
     async def devices(self, call: Call) -> Response:
         """List the players whose sessions the caller may see."""
         found = await self._devices(call)
-        return await listing(call, "Device", found, _as_it_is, identifier=words.IDENTIFIER_DEVICES)
+        return await listing(call, "Device", found, as_it_is, around=DEVICES)
 
     async def device(self, call: Call) -> Response:
         """Show one of them."""
         found = [one for one in await self._devices(call) if str(one.id) == call.path["id"]]
         if not found:
             raise NotFound
-        return await listing(call, "Device", found, _as_it_is, identifier=words.IDENTIFIER_DEVICES)
+        return await listing(call, "Device", found, as_it_is, around=DEVICES)
 
     async def _devices(self, call: Call) -> list[words.Device]:
-        _, clients = self._seen(call)
+        """Return the players; of each only what its sessions in the caller's view tell.
+
+        What is kept with a number comes from whoever was first to show a client of that key, which
+        may have been another workspace: only those who see all sessions are told that.
+        """
         found: dict[int, words.Device] = {}
-        now_ms = self._node.clock.now_ms()
-        for key, (client, name) in clients.items():
-            number = await self._plex.numbers.device(key, client, name, now_ms)
-            facts: dict[str, Any] = self._node.documents.get(DEVICE, key) or {}
-            found[number] = server.device(number, key, facts)
+        if call.principal.visibility().by == "all":
+            for number, key, facts in self._plex.numbers.all(DEVICE):
+                found[number] = server.device(number, key, facts)
+        for key, (client, name, since_ms) in self._seen(call)[1].items():
+            number = await self._plex.numbers.device(key, client, name, since_ms)
+            if number not in found:
+                facts = {**device_facts(client, name), "created_at": since_ms}
+                found[number] = server.device(number, key, facts)
         return [found[number] for number in sorted(found)]
 
-    def _seen(self, call: Call) -> tuple[set[str], dict[str, tuple[Client, str | None]]]:
+    def _seen(self, call: Call) -> tuple[set[str], dict[str, tuple[Client, str | None, int]]]:
         """Return accounts and clients of all sessions, open or past, that the caller may see.
+
+        Each client comes with the name of its newest session and the start of its oldest.
 
         Raises:
             Forbidden: It may not see any but its own.
@@ -219,12 +228,9 @@ class Doors:
         call.principal.require(Scope.READ)
         visibility = call.principal.visibility()
         accounts: set[str] = set()
-        clients: dict[str, tuple[Client, str | None]] = {}
+        clients: dict[str, tuple[Client, str | None, int]] = {}
         if visibility.by == "all":
             accounts.update(name for _, name, _ in self._plex.numbers.all(ACCOUNT))
-            clients.update(
-                (key, (Client(key=key), None)) for _, key, _ in self._plex.numbers.all(DEVICE)
-            )
         owners: list[HistoryRow | Session] = [
             row for row in self._node.mirror.history if may_see(visibility, row)
         ]
@@ -233,9 +239,8 @@ class Doors:
             if owner.account is not None:
                 accounts.add(owner.account)
             if owner.client is not None and owner.client.key:
-                clients[owner.client.key] = (owner.client, owner.name)
+                key = owner.client.key
+                began_ms = owner.started_at if isinstance(owner, HistoryRow) else owner.created_at
+                since_ms = min(began_ms, clients[key][2]) if key in clients else began_ms
+                clients[key] = (owner.client, owner.name, since_ms)
         return accounts, clients
-
-
-async def _as_it_is(word: words.Word) -> words.Word:
-    return word

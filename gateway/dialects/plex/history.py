@@ -16,16 +16,17 @@ from msgspec.json import Decoder
 from msgspec.structs import replace
 from starlette.responses import Response
 
+from gateway.auth.principals import Scope
 from gateway.core.errors import BadRequest, Forbidden, NotFound
 from gateway.core.event import HistoryRow
 from gateway.core.model import Watch
 from gateway.core.query import Visibility
-from gateway.dialects.plex.door import Call, listing
+from gateway.dialects.plex.door import Call, container, listing
 from gateway.dialects.plex.grammar import Condition, Order, conditions, orders
 from gateway.dialects.plex.numbers import ACCOUNT, DEVICE, ITEM, SECTION, Numbers
 from gateway.dialects.plex.shapes import OWNER, history_item, kind_of, parents
 from gateway.dialects.plex.state import Plex
-from gateway.dialects.plex.words import HistoryItem
+from gateway.dialects.plex.words import Container, HistoryItem
 from gateway.dialects.plex.xml import METADATA
 from gateway.live.mirror import HISTORY_MAX
 from gateway.node import Node
@@ -69,13 +70,26 @@ class History:
 
     async def one(self, call: Call) -> Response:
         """Show one row."""
+        return await listing(call, METADATA, await self._one(call), partial(self._render, call))
+
+    async def delete(self, call: Call) -> Response:
+        """Delete one row for good, on every node."""
+        principal = call.principal
+        principal.require(Scope.WRITE)
+        (seen,) = await self._one(call)
+        if not principal.covers(seen.row.workspace):
+            raise Forbidden("This token is good for another library section")
+        await self._node.erase_row(seen.row)
+        return container(call, Container(size=0))
+
+    async def _one(self, call: Call) -> list[Seen]:
         text = call.path["id"]
         if not (text.isascii() and text.isdecimal()):
             raise BadRequest("A history id is a number")
         found = [seen for seen in await self._seen(call) if str(seen.row.number) == text]
         if not found:
             raise NotFound
-        return await listing(call, METADATA, found, partial(self._render, call))
+        return found
 
     async def _render(self, _call: Call, seen: Seen) -> HistoryItem:
         now_ms = self._node.clock.now_ms()
@@ -102,7 +116,8 @@ async def reachable(node: Node) -> Sequence[HistoryRow]:
     """
     rows = list(node.mirror.history)
     partitions = node.store.partitions
-    if len(rows) >= HISTORY_MAX // partitions:  # memory may be full: there may be older ones
+    kept = len(rows) + node.mirror.erased_rows
+    if kept >= HISTORY_MAX // partitions:  # memory may be full: there may be older ones
         oldest: dict[int, str] = {}
         for row in rows:
             oldest.setdefault(node.store.partition(row.session_id), row.key)

@@ -10,7 +10,7 @@ before is still missing then, and is given on the way out.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
@@ -87,36 +87,43 @@ class Renderer:
         items: list[Item] = []
         if after.closed and change.before:
             for stream in change.before.streams:
-                items.extend(self._transcode("end", change.before, stream, after.closed.at))
-        for step in change.steps:
-            items.extend(self._step(step, change.entry.at))
+                items.extend(self._transcode("end", view, change.before, stream, after.closed.at))
+        steps = change.steps
+        for number, step in enumerate(steps):
+            if isinstance(step.event, Updated) and _ends(steps[number + 1 :]):
+                continue  # where a watch ended is told by its end
+            items.extend(self._step(view, step, change.entry.at))
         return items
 
-    def _step(self, step: Step, at: int) -> list[Item]:
+    def _step(self, view: View, step: Step, at: int) -> list[Item]:
         before, after = step.before, step.after
         match step.event:
             case Watching() | Updated() if after.watch and (
                 before is None or before.watch != after.watch
             ):
-                return [self._playing(after, after.watch, state_of(after.watch), at)]
+                return [self._playing(view, after, after.watch, state_of(after.watch), at)]
             case Unwatched() if before and before.watch:
-                return [self._playing(before, before.watch, "stopped", at)]
+                return [self._playing(view, before, before.watch, "stopped", at)]
             case StreamStarted(stream=stream):
-                return self._transcode("start", after, stream, at)
+                return self._transcode("start", view, after, stream, at)
             case StreamUpdated(stream=stream):
-                return self._transcode("update", after, stream, at)
+                return self._transcode("update", view, after, stream, at)
             case StreamStopped(key=key) if before:
                 return [
                     item
                     for stream in before.streams
                     if stream.key == key
-                    for item in self._transcode("end", before, stream, at)
+                    for item in self._transcode("end", view, before, stream, at)
                 ]
             case _:
                 return []
 
-    def _playing(self, session: Session, watch: Watch, state: words.State, at: int) -> Item:
-        transcode = self._plex.transcodes.first(session, at) if state != "stopped" else None
+    def _playing(
+        self, view: View, session: Session, watch: Watch, state: words.State, at: int
+    ) -> Item:
+        transcode = None
+        if state != "stopped":
+            transcode = self._plex.transcodes.first(session, view.visibility, at)
         number = self._plex.numbers.known(ITEM, watch.key)
         said = notification(
             session, watch, state, at, item=number, transcode=transcode[0] if transcode else None
@@ -125,12 +132,19 @@ class Renderer:
             return Unnumbered(PLAYING, b"", said, watch.key)
         return Item(PLAYING, encode(said))
 
-    def _transcode(self, what: str, session: Session, stream: Stream, at: int) -> list[Item]:
+    def _transcode(
+        self, what: str, view: View, session: Session, stream: Stream, at: int
+    ) -> list[Item]:
         if not is_transcode(stream):
             return []
-        name = self._plex.transcodes.name(session, stream)
+        name = self._plex.transcodes.name(session, stream, view.visibility)
         shape = transcode_session(session, stream, name, at)
         return [Item(f"transcodeSession.{what}", encode(shape))]
+
+
+def _ends(steps: Sequence[Step]) -> bool:
+    """Whether the watch ends in one of *steps*."""
+    return any(isinstance(step.event, Unwatched) for step in steps)
 
 
 async def told(plex: Plex, item: Item) -> bytes:

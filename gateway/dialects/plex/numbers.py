@@ -110,8 +110,7 @@ class Numbers:
             return known
         number = await self.give(DEVICE, key)
         if number < DERIVED_FROM:
-            facts = {"name": name or client.device or client.product, "platform": client.platform}
-            told = {fact: text for fact, text in facts.items() if text}
+            told = device_facts(client, name)
             await self._documents.write(
                 DEVICE, key, lambda body: {**told, "created_at": now_ms, **body}
             )
@@ -123,3 +122,14 @@ class Numbers:
 
     def _derived(self, name: str) -> int:
         return DERIVED_FROM + int.from_bytes(sha256(name.encode()).digest()[:5], "big")
+
+
+def device_facts(client: Client, name: str | None) -> dict[str, Any]:
+    """Return what is kept of a player beside its number.
+
+    Args:
+        client: What it says of itself.
+        name: What its session is called.
+    """
+    facts = {"name": name or client.device or client.product, "platform": client.platform}
+    return {fact: text for fact, text in facts.items() if text}

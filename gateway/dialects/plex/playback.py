@@ -153,9 +153,14 @@ class Playbacks:
                 if report.state != "stopped":
                     await self._go_on(session, report)
                 elif report.continues:
-                    await self._node.apply(session.id, Unwatch())
+                    ended_at = _ended_at(session, report)
+                    await self._node.apply(session.id, Unwatch(position_ms=ended_at))
                 else:
-                    left = Close(outcome="left", by=call.principal.name)
+                    left = Close(
+                        outcome="left",
+                        by=call.principal.name,
+                        position_ms=_ended_at(session, report),
+                    )
                     await self._node.apply(session.id, left)
                     await self._forget(handle, session.id)
                 return None
@@ -256,6 +261,12 @@ def _handle(principal: Principal, report: Report) -> str:
         owner = (principal.account, principal.workspace, "")
     parts = (*owner, report.client, report.playback)
     return sha256(repr(parts).encode()).hexdigest()
+
+
+def _ended_at(session: Session, report: Report) -> int | None:
+    """Return where the watch ended, if the report that ends it is about what is watched."""
+    is_same = session.watch is not None and session.watch.key == report.watch.key
+    return report.watch.position_ms if is_same else None
 
 
 def _merged(before: Watch, now: Watch) -> Watch:

@@ -10,6 +10,7 @@ from gateway.context import Context
 from gateway.dialects.plex.door import Entrance, Handler
 from gateway.dialects.plex.doors import Doors
 from gateway.dialects.plex.history import History
+from gateway.dialects.plex.library import Library
 from gateway.dialects.plex.live import DIALECT, Notifications, Renderer
 from gateway.dialects.plex.playback import Playbacks
 from gateway.dialects.plex.state import Plex
@@ -28,6 +29,7 @@ class Endpoint(Struct, frozen=True):
 def endpoints(plex: Plex) -> list[Endpoint]:
     """Return all paths of the dialect."""
     doors, history, playbacks = Doors(plex), History(plex), Playbacks(plex)
+    library = Library(plex)
     report: Mapping[str, Handler] = {"GET": playbacks.report, "POST": playbacks.report}
     return [
         Endpoint("/", {"GET": doors.root}),
@@ -36,7 +38,13 @@ def endpoints(plex: Plex) -> list[Endpoint]:
         Endpoint("/status/sessions/terminate", {"GET": doors.terminate, "POST": doors.terminate}),
         Endpoint("/status/sessions/background", {"GET": doors.empty}),
         Endpoint("/status/sessions/history/all", {"GET": history.all}),
-        Endpoint("/status/sessions/history/{id}", {"GET": history.one}),
+        Endpoint("/status/sessions/history/{id}", {"GET": history.one, "DELETE": history.delete}),
+        Endpoint("/library", {"GET": library.root}),
+        Endpoint("/library/sections", {"GET": library.sections}),
+        Endpoint("/library/sections/all", {"GET": library.sections}),
+        Endpoint("/library/sections/{id}/all", {"GET": library.section}),
+        Endpoint("/library/metadata/{ids}", {"GET": library.items}),
+        Endpoint("/livetv/dvrs", {"GET": library.empty}),
         Endpoint("/transcode/sessions", {"GET": doors.transcodes}),
         Endpoint("/transcode/sessions/{key:path}", {"DELETE": doors.stop_transcode}),
         Endpoint("/:/timeline", report),

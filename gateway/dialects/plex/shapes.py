@@ -22,6 +22,7 @@ from gateway.dialects.plex.told import day_of, digits_of, flag_of, integer_of, n
 from gateway.dialects.plex.words import Kind, State
 
 ITEM_PATH: Final = "/library/metadata/"
+SECTION_PATH: Final = "/library/sections/"
 TRANSCODE_PATH: Final = "/transcode/sessions/"
 HISTORY_PATH: Final = "/status/sessions/history/"
 TRANSCODE: Final = "transcode"  # the kind of a stream that is a transcode
@@ -85,7 +86,7 @@ def metadata(
     since_s = (session.watching_since or session.created_at) // 1000
     section = None if ids.section is None else str(ids.section)
     return words.Metadata(
-        **_item(watch),
+        **item_fields(watch),
         type=kind_of(watch),
         session_key=str(session.number),
         rating_key=str(ids.item),
@@ -95,9 +96,9 @@ def metadata(
         view_offset=offset_ms(session, watch, now_ms),
         added_at=since_s,
         updated_at=since_s if watch.position_at is None else watch.position_at // 1000,
-        live=True if watch.duration_ms is None else None,
+        live=is_live(watch) or None,
         library_section_id=section,
-        library_section_key=None if section is None else f"/library/sections/{section}",
+        library_section_key=None if section is None else f"{SECTION_PATH}{section}",
         library_section_title=session.workspace,
         user=words.User(id=str(ids.account), title=session.account or OWNER_NAME, thumb=""),
         player=_player(session, watch, ids, full=full),
@@ -112,10 +113,15 @@ def metadata(
 
 
 def kind_of(watch: Watch) -> Kind:
-    """Return what is watched: as the client says, else a film if it has an end, else a clip."""
+    """Return what is watched: as the client says, else a film; monitors do not log clips."""
     said = (watch.item or {}).get("type", watch.kind)
     known = _KINDS.get(said) if isinstance(said, str) else None
-    return known or ("clip" if watch.duration_ms is None else "movie")
+    return known or "movie"
+
+
+def is_live(watch: Watch) -> bool:
+    """Whether what is watched has no end."""
+    return watch.duration_ms is None and kind_of(watch) != "photo"
 
 
 def state_of(watch: Watch) -> State:
@@ -224,7 +230,7 @@ def _media(watch: Watch, ids: Ids, transcode: words.TranscodeSession | None) -> 
 # --- items
 
 
-def _item(watch: Watch) -> dict[str, Any]:
+def item_fields(watch: Watch) -> dict[str, Any]:
     """Return what the client told of the item, as far as it is what Plex's clients can read."""
     told = watch.item or {}
     item: dict[str, Any] = {
@@ -314,7 +320,7 @@ def transcode_key(name: str) -> str:
 def history_item(row: HistoryRow, watch: Watch, ids: Ids) -> words.HistoryItem:
     """Return a finished watch as a row of the history."""
     return words.HistoryItem(
-        **_item(watch),
+        **item_fields(watch),
         history_key=f"{HISTORY_PATH}{row.number}",
         key=f"{ITEM_PATH}{ids.item}",
         rating_key=str(ids.item),

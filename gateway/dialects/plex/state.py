@@ -6,6 +6,7 @@ from typing import Final
 
 from gateway.context import Context
 from gateway.core.model import Session, Stream
+from gateway.core.query import Visibility
 from gateway.dialects.plex.numbers import Numbers
 from gateway.dialects.plex.shapes import is_transcode, transcode_session
 from gateway.dialects.plex.words import TranscodeSession
@@ -17,8 +18,9 @@ _LATER: Final = re.compile(r"([0-9]{1,18})-(.+)", re.ASCII | re.DOTALL)
 class Transcodes:
     """The transcodes of all sessions by name.
 
-    A stream's key is unique in its session; Plex wants one that is unique altogether. The oldest
-    session with a key has it for itself, in the others the session's number stands before it.
+    A stream's key is unique in its session; Plex wants one that is unique altogether. Of the
+    sessions that a caller sees the oldest with a key has it for itself, in the others the session's
+    number stands before it; sessions out of sight do not count.
     """
 
     def __init__(self, mirror: Mirror) -> None:
@@ -26,30 +28,33 @@ class Transcodes:
         self._seen: tuple[list[str], list[int]] | None = None
         self._holders: dict[str, list[Session]] = {}
 
-    def name(self, session: Session, stream: Stream) -> str:
+    def name(self, session: Session, stream: Stream, visibility: Visibility) -> str:
         """Return the name of a transcode, also of one that has just ended."""
         for other in self._table().get(stream.key, ()):
-            if other.id != session.id and _age(other) < _age(session):
+            if other.id != session.id and _age(other) < _age(session) and visibility.allows(other):
                 return f"{session.number}-{stream.key}"
         return stream.key
 
-    def find(self, name: str) -> tuple[Session, Stream] | None:
+    def find(self, name: str, visibility: Visibility) -> tuple[Session, Stream] | None:
         """Return the transcode of this name; one with a number before it is always found."""
-        holders = self._table().get(name)
+        holders = list(filter(visibility.allows, self._table().get(name, ())))
         if holders:
             oldest = min(holders, key=_age)
             return oldest, next(known for known in _transcodes(oldest) if known.key == name)
         later = _LATER.fullmatch(name)
-        if later and (session := self._mirror.numbered(int(later[1]))):
+        session = self._mirror.numbered(int(later[1])) if later else None
+        if later and session and visibility.allows(session):
             for stream in _transcodes(session):
                 if stream.key == later[2]:
                     return session, stream
         return None
 
-    def first(self, session: Session, now_ms: int) -> tuple[str, TranscodeSession] | None:
+    def first(
+        self, session: Session, visibility: Visibility, now_ms: int
+    ) -> tuple[str, TranscodeSession] | None:
         """Return name and shape of the transcode that belongs to what a session watches."""
         for stream in _transcodes(session):
-            name = self.name(session, stream)
+            name = self.name(session, stream, visibility)
             return name, transcode_session(session, stream, name, now_ms)
         return None
 

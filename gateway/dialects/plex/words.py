@@ -14,6 +14,7 @@ from msgspec import Struct, field
 
 IDENTIFIER_ACCOUNTS: Final = "com.plexapp.system.accounts"
 IDENTIFIER_DEVICES: Final = "com.plexapp.system.devices"
+IDENTIFIER_LIBRARY: Final = "com.plexapp.plugins.library"
 
 State = Literal["playing", "paused", "buffering", "stopped"]
 Kind = Literal["movie", "episode", "track", "clip", "photo"]
@@ -194,6 +195,50 @@ class HistoryItem(Item, frozen=True, kw_only=True):
     library_section_id: str | None = None
 
 
+class LibraryItem(Item, frozen=True, kw_only=True):
+    """What is or was played, as an item of a library.
+
+    ``duration`` is 0 for what has no end: Tautulli compares it with a number when a playback stops.
+    """
+
+    rating_key: str
+    key: str
+    title: str
+    type: Kind
+    duration: int
+    added_at: int
+    updated_at: int
+    live: bool | None = None
+    library_section_id: str | None = None
+    library_section_key: str | None = None
+    library_section_title: str | None = None
+
+
+class Section(Word, frozen=True, kw_only=True):
+    """A workspace as a section of a library; generated clients want each of these fields."""
+
+    key: str
+    title: str
+    uuid: str
+    type: str
+    agent: str
+    scanner: str
+    language: str
+    allow_sync: bool
+    art: str
+    composite: str
+    thumb: str
+    filters: bool
+    refreshing: bool
+    content: bool
+    directory: bool
+    created_at: int
+    updated_at: int
+    scanned_at: int
+    content_changed_at: int
+    location: tuple[str, ...] = field(name="Location")
+
+
 class Account(Word, frozen=True, kw_only=True):
     """A person; 1 is the server's owner."""
 
@@ -239,6 +284,15 @@ class Container(Word, frozen=True, kw_only=True):
     offset: int | None = None
     total_size: int | None = None
     identifier: str | None = None
+
+
+class LibraryContainer(Container, frozen=True, kw_only=True):
+    """A list of a library; the section is named where all items are of one."""
+
+    allow_sync: bool
+    title1: str | None = None
+    library_section_id: int | None = None
+    library_section_title: str | None = None
 
 
 class TimelineContainer(Container, frozen=True, kw_only=True):

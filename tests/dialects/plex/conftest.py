@@ -43,6 +43,9 @@ KEYS: Final = (
     key("reader", "read"),
     key("films", "read", "close", workspace="films"),
     key("music", "read", "close", workspace="music"),
+    key("films-writer", "read", "write", workspace="films"),
+    key("shows-writer", "read", "write", workspace="shows"),
+    key("writer-elsewhere", "write", workspace="shows", account="ann"),
     key("nothing"),
 )
 """Who the gateway of the tests knows; a key's token is its name."""

@@ -35,7 +35,7 @@ EPISODE = Watch(
     item={"grandparentTitle": "The show", "grandparentKey": "/library/metadata/7", "index": 2},
 )
 PHOTO = Watch(key="photo/1", title="A photo", kind="photo")
-LIVE = Watch(key="channel/9", title="News")
+LIVE = Watch(key="channel/9", title="News", kind="clip")
 
 
 @pytest.fixture
@@ -109,6 +109,17 @@ async def test_plexapi_sees_what_plays(busy: Plex) -> None:
     }
 
 
+async def test_plexapi_sees_a_watch_without_a_length_as_a_live_film(plex: Plex) -> None:
+    """A client of another door need not say what it watches, nor how long that is."""
+    await plex.play("news", Watch(key="channel/9", title="News"))
+
+    def look(server: Any) -> None:  # noqa: ANN401
+        (news,) = server.sessions()
+        assert (type(news).__name__, news.title, news.live) == ("MovieSession", "News", True)
+
+    await driven(plex, look)
+
+
 async def test_plexapi_knows_the_server(busy: Plex) -> None:
     """Root, identity, people, players and the empty lists."""
 
@@ -179,6 +190,48 @@ async def test_plexapi_reads_the_history_in_pages(
         assert server.history(mindate=datetime(2100, 1, 1)) == []  # noqa: DTZ001
 
     await driven(plex, read)
+
+
+async def test_plexapi_looks_up_what_plays_and_what_was_played(busy: Plex) -> None:
+    """``source``, ``fetchItem`` and ``library.sections`` of a server that has no library."""
+    await busy.node.apply("film", Close())
+
+    def look(server: Any) -> None:  # noqa: ANN401
+        film = server.history()[0].source()
+        assert (type(film).__name__, film.title, film.duration) == ("Movie", "A film", 5_400_000)
+        assert (film.ratingKey, film.librarySectionTitle) == (101, "films")
+        assert server.fetchItem(101).title == "A film"
+        song = next(entry for entry in server.sessions() if entry.title == "A song").source()
+        assert (type(song).__name__, song.title) == ("Track", "A song")
+        assert [item.title for item in server.fetchItems("/library/metadata/101,102")] == [
+            *("A film", "The second")
+        ]
+        (section,) = server.library.sections()
+        assert (section.title, section.key, section.type) == (
+            "films",
+            film.librarySectionID,
+            "movie",
+        )
+        items = server.fetchItems(f"/library/sections/{section.key}/all")
+        assert [item.title for item in items] == ["A film"]
+        with pytest.raises(NotFound):
+            server.fetchItem(999)
+
+    await driven(busy, look)
+
+
+async def test_plexapi_deletes_from_the_history(busy: Plex) -> None:
+    """``history()[0].delete()`` deletes the row for good; a second one is not found."""
+    await busy.node.apply("film", Close())
+
+    def delete(server: Any) -> None:  # noqa: ANN401
+        (row,) = server.history()
+        row.delete()
+        assert server.history() == []
+        with pytest.raises(NotFound):
+            row.delete()
+
+    await driven(busy, delete)
 
 
 async def test_plexapi_reports_what_it_plays(plex: Plex) -> None:
@@ -302,6 +355,14 @@ async def test_generated_client_knows_the_server(busy: Plex) -> None:
     assert clients.object.media_container.size == 0
     activities = await called(busy, lambda client: client.activities.get_server_activities())
     assert activities.object.media_container.size == 0
+
+
+async def test_generated_client_lists_the_sections(busy: Plex) -> None:
+    """Workspaces in which something plays, with every field that its model requires."""
+    response = await called(busy, lambda client: client.library.get_all_libraries())
+    (section,) = response.object.media_container.directory
+
+    assert (section.title, section.type) == ("films", "movie")
 
 
 async def test_generated_client_raises_its_typed_errors(plex: Plex) -> None:

@@ -76,7 +76,7 @@ async def test_history_is_in_the_order_in_which_it_happened(
         ("historyKey:desc", ["one", "Three", "Two", "One"]),
         ("title", ["One", "one", "Three", "Two"]),
         ("title:desc,historyKey", ["Two", "Three", "One", "one"]),
-        ("type:desc", ["One", "Two", "one", "Three"]),
+        ("type:desc", ["one", "Three", "One", "Two"]),
         ("ratingKey:desc,historyKey:asc", ["Three", "Two", "One", "one"]),
         ("accountID,historyKey", ["one", "One", "Three", "Two"]),
         ("deviceID:asc,historyKey:asc", ["Three", "one", "One", "Two"]),
@@ -181,6 +181,70 @@ async def test_history_is_of_what_the_caller_may_see(
         for row in everything:
             status = (await http.get(row["historyKey"])).status_code
             assert status == (200 if row["title"] in seen else 404)
+
+
+@pytest.mark.parametrize(
+    "token, status, left",
+    [
+        ("films-writer", 200, ["Two", "Three", "one"]),
+        ("shows-writer", 404, ["One", "Two", "Three", "one"]),
+        ("films", 403, ["One", "Two", "Three", "one"]),
+        ("reader", 403, ["One", "Two", "Three", "one"]),
+        ("ann", 403, ["One", "Two", "Three", "one"]),
+        ("nothing", 403, ["One", "Two", "Three", "one"]),
+        ("writer-elsewhere", 403, ["One", "Two", "Three", "one"]),
+    ],
+)
+async def test_row_is_deleted_by_who_may_write_there(
+    past: Plex, http: httpx2.AsyncClient, token: str, status: int, left: list[str]
+) -> None:
+    """A row needs the right to write in its section; one of another section is unknown."""
+    row = (await rows(http))[0]
+    async with past.http(token) as other:
+        reply = await other.delete(row["historyKey"])
+    assert reply.status_code == status
+    if status == 200:
+        assert reply.json() == {"MediaContainer": {"size": 0}}
+
+    assert list(titles(await rows(http))) == left
+    gone = 404 if status == 200 else 200
+    assert (await http.delete(row["historyKey"])).status_code == gone
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+async def test_deleted_row_is_gone_on_every_node_for_good(plex: Plex, partitions: int) -> None:
+    """Other nodes drop it, native lists as well, and a node that starts does not bring it back."""
+    url = plex.context.settings.redis_url or ""
+    prefix = f"{plex.context.settings.key_prefix}-{partitions}"
+    async with running_node(url, prefix, "b", partitions) as node:
+        async with running_node(url, prefix, "c", partitions) as second:
+            other = Plex("", type(plex.context)(**{**_context(plex), "node": node}))
+            for number in range(4):
+                await played(other, f"s-{number}", Watch(key=f"k{number}"))
+            first, *rest = [row for row in await reachable(node) if row.kind == "watch"]
+            await node.erase_row(first)
+            await second.reached(node.mirror.position())
+            kept = [row.number for row in rest]
+
+            for one in (node, second):
+                assert [r.number for r in await reachable(one) if r.kind == "watch"] == kept
+            await node.erase_row(first)  # twice is no error
+        async with running_node(url, prefix, "d", partitions) as fresh:
+            assert [r.number for r in await reachable(fresh) if r.kind == "watch"] == kept
+
+
+async def test_rows_beyond_memory_stay_in_reach_when_others_are_deleted(
+    plex: Plex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that was full is not taken for all there is after a row was deleted from it."""
+    for number in range(4):
+        await played(plex, f"s-{number}", Watch(key=f"k{number}"))
+    everything = [row.number for row in await reachable(plex.node)]
+    monkeypatch.setattr(history, "HISTORY_MAX", 4)
+    plex.node.mirror.history = deque(list(plex.node.mirror.history)[-4:], maxlen=4)
+    await plex.node.erase_row(plex.node.mirror.history[-1])
+
+    assert [row.number for row in await reachable(plex.node)] == everything[:-1]
 
 
 async def test_who_may_see_nothing_has_no_history(past: Plex) -> None:

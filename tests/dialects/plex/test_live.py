@@ -109,6 +109,21 @@ async def test_next_item_is_a_stop_and_a_start(plex: Plex) -> None:
     ]
 
 
+async def test_stop_tells_where_it_ended(plex: Plex) -> None:
+    """A progress that was held back comes with the end: one stop, at the last position."""
+    async with listening(plex) as socket:
+        await plex.play("s-1", FILM)
+        for position_ms in (2_000, 88_000):
+            await plex.node.report("s-1", Progress(position_ms=position_ms))
+        await plex.node.apply("s-1", Unwatch())
+        await plex.play("s-2", FILM)
+        told = [item for _, item in [await heard(socket) for _ in range(4)]]
+
+    assert [(item["state"], item["viewOffset"]) for item in told] == [
+        *(("playing", 1_000), ("playing", 2_000), ("stopped", 88_000), ("playing", 1_000))
+    ]
+
+
 async def test_transcode_that_stops_is_told(plex: Plex) -> None:
     """A transcode may end before its session does; what is none is never told."""
     await plex.play("s-1", FILM)

@@ -89,6 +89,46 @@ async def test_readers_see_what_they_may(plex: Plex, token: str, seen: set[str])
     assert {device["clientIdentifier"] for device in devices} == {f"dev-{s}" for s in seen}
 
 
+async def test_players_of_one_key_are_told_by_what_the_caller_sees(plex: Plex) -> None:
+    """Two workspaces may make up the same client key: neither sees what the other's player is."""
+    for name, platform in (("films", "Linux"), ("music", "Windows")):
+        client = Client(key="dev-1", platform=platform)
+        await plex.play(name, workspace=name, client=client, name=f"desk of {name}")
+        async with plex.http("reader") as reader:
+            await listed(reader)  # it has its number, and the first of both is kept with it
+    seen = {}
+    for token in ("films", "music"):
+        async with plex.http(token) as http:
+            (seen[token],) = (await http.get("/devices")).json()["MediaContainer"]["Device"]
+
+    assert {token: (device["name"], device["platform"]) for token, device in seen.items()} == {
+        "films": ("desk of films", "Linux"),
+        "music": ("desk of music", "Windows"),
+    }
+    created_at = plex.node.mirror.sessions["music"].created_at // 1000
+    assert seen["music"]["createdAt"] == created_at
+
+
+@pytest.mark.parametrize("token, names", [("music", ["t1"]), ("reader", ["t1", "{number}-t1"])])
+async def test_transcode_of_another_section_does_not_rename_ours(
+    plex: Plex, token: str, names: list[str]
+) -> None:
+    """Which name a transcode has tells nothing of sessions that the caller does not see."""
+    await plex.play("films", workspace="films")
+    later = await plex.play("music", workspace="music")
+    for session_id in ("films", "music"):
+        await transcode(plex, session_id, "t1")
+    async with plex.http(token) as http:
+        jobs = await listed(http, "/transcode/sessions")
+
+    expected = {f"/transcode/sessions/{name.format(number=later.number)}" for name in names}
+    assert {job["key"] for job in jobs} == expected
+    async with plex.http("music") as http:
+        assert (await http.delete("/transcode/sessions/t1")).status_code == 204
+    assert plex.node.mirror.sessions["music"].streams == ()
+    assert plex.node.mirror.sessions["films"].streams != ()
+
+
 @pytest.mark.parametrize(
     "path", ["/status/sessions", "/transcode/sessions", "/accounts", "/accounts/1", "/devices"]
 )

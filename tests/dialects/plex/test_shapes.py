@@ -188,9 +188,10 @@ def test_every_golden_file_is_checked(request: pytest.FixtureRequest) -> None:
     [
         (Watch(key="k", kind="track"), "track"),
         (Watch(key="k", kind="video", duration_ms=1), "movie"),
-        (Watch(key="k", kind="video"), "clip"),
+        (Watch(key="k", kind="video"), "movie"),
+        (Watch(key="k", kind="clip"), "clip"),
         (Watch(key="k", kind="track", item={"type": "photo"}), "photo"),
-        (Watch(key="k", item={"type": 7}), "clip"),
+        (Watch(key="k", item={"type": 7}), "movie"),
     ],
 )
 def test_kind_is_what_the_client_says_if_plex_has_it(watch: Watch, kind: str) -> None:

@@ -136,6 +136,27 @@ async def test_stopped_ends_the_session(plex: Plex, ann: Player) -> None:
     assert only(plex).id != first
 
 
+@pytest.mark.parametrize("continuing", [0, 1])
+async def test_stop_says_where_the_playback_ended(plex: Plex, ann: Player, continuing: int) -> None:
+    """The row of the history has the position of the report that ended the watch."""
+    await ann.report("playing", 60_000)
+    await ann.report("stopped", 88_000, continuing=continuing)
+    (row,) = plex.node.mirror.rows("watch")
+
+    assert row.watch is not None
+    assert row.watch.position_ms == 88_000
+
+
+async def test_stop_of_another_item_moves_nothing(plex: Plex, ann: Player) -> None:
+    """A report about an item that is not the one that plays says nothing of where that ended."""
+    await ann.report("playing", 60_000)
+    await ann.report("stopped", 5, item=102)
+    (row,) = plex.node.mirror.rows("watch")
+
+    assert row.watch is not None
+    assert (row.watch.key, row.watch.position_ms) == ("/library/metadata/101", 60_000)
+
+
 async def test_stop_before_the_next_item_keeps_the_session(plex: Plex, ann: Player) -> None:
     """With ``continuing`` another item follows: the session goes on without a watch meanwhile."""
     await ann.report("playing", 0)
