@@ -10,26 +10,26 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import FrameType
 from typing import Any, Final, Protocol
 
 import uvicorn
+from msgspec.json import encode
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Mount, Router
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.api import ops
-from gateway.api.operation import not_found
-from gateway.api.operation import routes as operation_routes
-from gateway.api.router import routes
+from gateway.api import routes as native
 from gateway.auth.principals import Authenticator
 from gateway.auth.users import Users
 from gateway.context import Context
 from gateway.core.errors import Unavailable
 from gateway.core.frames import FRAMES_PER_S, Caps
 from gateway.dialects import gameye, maxscale, neko, plex, webida
+from gateway.http.pipeline import Application
 from gateway.node import Node
 from gateway.settings import Settings
 from gateway.sockets import Sockets
@@ -47,6 +47,7 @@ DRAIN_MAX_S: Final = 20.0  # however many sockets there are
 DRAIN_PER_S: Final = 450  # sockets closed a second, so that their return does not come all at once
 SPARE: Final = 384  # connections beside sockets: probes, plain requests
 BELOW: Final = "/gateway"  # where the native API is while a product is at the root
+PROBES: Final = ("livez", "readyz")  # at the root, whoever else is there
 GRACEFUL_S: Final = 3  # for requests on their way when the server stops
 
 log = logging.getLogger(__name__)
@@ -55,12 +56,8 @@ log = logging.getLogger(__name__)
 class Dialect(Protocol):
     """One product's session API; a package below ``dialects``."""
 
-    def routes(self, context: Context) -> list[BaseRoute]:
-        """Return what serves the product's own paths."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """Return the ``paths`` and ``components`` of it (OpenAPI 3.1)."""
+    def application(self, context: Context, root: str) -> Application:
+        """Return what serves the product's own paths, mounted at *root*."""
         ...
 
     async def run(self, context: Context) -> None:
@@ -68,7 +65,7 @@ class Dialect(Protocol):
         ...
 
 
-DIALECTS: Final[dict[str, Dialect]] = {
+DIALECTS: Final[dict[str, Any]] = {
     "gameye": gameye,
     "maxscale": maxscale,
     "neko": neko,
@@ -159,28 +156,59 @@ def create_app(context: Context) -> Starlette:
     Each dialect answers below its name. One may answer at the root as well: there the product wins,
     and the native API answers under ``/gateway`` (operations stay).
     """
-    below = "" if context.settings.dialect is None else BELOW
-    native = routes({name: dialect.describe() for name, dialect in DIALECTS.items()}, below)
-    found: list[BaseRoute] = [
-        Mount(f"/{name}", _Router(dialect.routes(context))) for name, dialect in DIALECTS.items()
-    ]
+    below: dict[str, ASGIApp] = {
+        name: _application(dialect, context, f"/{name}") for name, dialect in DIALECTS.items()
+    }
     if context.settings.dialect is None:
-        found = [*native, *found]
+        root: ASGIApp = native.application(context, "")
     else:
-        at_root = DIALECTS[context.settings.dialect.removesuffix("=/")]
-        ours = _Router(native)
-        ours.default = not_found
-        found = [
-            *operation_routes(ops.OPERATIONS),
-            Mount(BELOW, ours),
-            *found,
-            Mount("/", _Router(at_root.routes(context))),
-        ]
-    app = _App(routes=found)
-    app.router.default = not_found
-    app.router.redirect_slashes = False
+        root = _application(DIALECTS[context.settings.dialect.removesuffix("=/")], context, "")
+        below |= {"gateway": native.application(context, BELOW)}
+        below |= dict.fromkeys(PROBES, native.health(context))
+    app = _App()
+    app.router.default = _Prefixes(root, below)
     app.state.context = context
     return app
+
+
+def _application(dialect: Any, context: Context, root: str) -> ASGIApp:  # noqa: ANN401
+    if hasattr(dialect, "application"):
+        found: ASGIApp = dialect.application(context, root)
+        return found
+    about = {"openapi": "3.1.0", "info": {"title": root, "version": "0"}}
+    body = encode(
+        {**about, "servers": [{"url": root or "/"}], "security": [], **dialect.describe()}
+    )
+    described = Route("/openapi.json", lambda _: Response(body, media_type="application/json"))
+    return Router([described, *dialect.routes(context)], redirect_slashes=False)
+
+
+class _Prefixes:
+    """Applications by the first segment of the path, as an ASGI application.
+
+    Starlette's ``Mount`` does not do: its pattern misses a path that holds a line break, which then
+    would be refused in the words of another door.
+
+    Args:
+        root: Answers what no prefix answers.
+        below: By segment; an application sees the path below its prefix, but for probes.
+    """
+
+    def __init__(self, root: ASGIApp, below: Mapping[str, ASGIApp]) -> None:
+        self._root = root
+        self._below = below
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or connection."""
+        segment = scope["path"].split("/", 2)[1:2]
+        app = self._below.get(segment[0]) if segment else None
+        if app is None:
+            await self._root(scope, receive, send)
+        elif segment[0] in PROBES:
+            await app(scope, receive, send)
+        else:
+            root_path = f"{scope.get('root_path', '')}/{segment[0]}"
+            await app({**scope, "root_path": root_path}, receive, send)
 
 
 class _App(Starlette):
@@ -193,13 +221,6 @@ class _App(Starlette):
             await self.router(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
-
-
-class _Router(Router):
-    """Routes below a mount; a redirect to another slash would be built from the Host header."""
-
-    def __init__(self, found: list[BaseRoute]) -> None:
-        super().__init__(found, redirect_slashes=False)
 
 
 class _Server(uvicorn.Server):

@@ -10,18 +10,31 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from gateway.api.conditions import operation_of
-from gateway.api.operation import Call, raw_reply, reply
+from gateway.api.idempotency import operation_of
 from gateway.auth.principals import Principal, Scope
 from gateway.core.command import AnyCommand
 from gateway.core.errors import Forbidden, NotFound, SessionClosed
 from gateway.core.model import Session
 from gateway.core.public import public
+from gateway.core.query import Filter, View
+from gateway.http.endpoint import Call, raw_reply, reply
 
 OWN_FIELDS: Final = frozenset({"name", "labels", "attributes", "client", "watch", "streams"})
 """What a client says of itself; with ``connect`` only these."""
 
-AnyCall = Call[Any, Any]
+AnyCall = Call[Principal, Any, Any]
+
+
+def view_of(call: AnyCall, wanted: Filter) -> View:
+    """Return what the caller sees of what it asks for.
+
+    Raises:
+        Forbidden: It filters by what it is not shown.
+    """
+    principal = call.caller
+    if wanted.node is not None and not principal.is_full:
+        raise Forbidden("Only those who may write see nodes.")
+    return View(filter=wanted, visibility=principal.visibility(), full=principal.is_full)
 
 
 async def visible(call: AnyCall) -> Session:
@@ -35,7 +48,7 @@ async def visible(call: AnyCall) -> Session:
         session = await call.node.find(call.path["id"])
     except SessionClosed as error:
         session = _closed_by_this(call, error)
-    if not call.principal.visibility().allows(session):
+    if not call.caller.visibility().allows(session):
         raise NotFound
     return session
 
@@ -45,7 +58,7 @@ def _closed_by_this(call: AnyCall, error: SessionClosed) -> Session:
     record = error.record
     if (
         isinstance(record, Session)
-        and call.principal.visibility().allows(record)
+        and call.caller.visibility().allows(record)
         and operation_of(call, record) in record.ops
     ):
         return record
@@ -66,7 +79,7 @@ async def writable(call: AnyCall, fields: frozenset[str]) -> Session:
         Forbidden: Not with this token.
         GatewayError: As :func:`visible`.
     """
-    session, principal = await visible(call), call.principal
+    session, principal = await visible(call), call.caller
     if principal.has(Scope.WRITE) and principal.covers(session.workspace):
         return session
     if not (principal.has(Scope.CONNECT) and is_own(principal, session)):
@@ -84,8 +97,8 @@ async def closable(call: AnyCall) -> Session:
         GatewayError: As :func:`visible`.
     """
     session = await visible(call)
-    call.principal.require(Scope.CLOSE)
-    if not call.principal.covers(session.workspace):
+    call.caller.require(Scope.CLOSE)
+    if not call.caller.covers(session.workspace):
         raise Forbidden("This token is good for another workspace.")
     return session
 
@@ -104,6 +117,6 @@ def shown(call: AnyCall, session: Session, status: int = 200) -> Response:
     """Return a reply with *session* in the caller's view."""
     tag = {"ETag": f'"{session.revision}"'}
     if session.closed:
-        return reply(public(session, full=call.principal.is_full), status, tag)
-    rendered = call.node.mirror.rendered(session, full=call.principal.is_full)
+        return reply(public(session, full=call.caller.is_full), status, tag)
+    rendered = call.node.mirror.rendered(session, full=call.caller.is_full)
     return raw_reply(rendered, status, tag)

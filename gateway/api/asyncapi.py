@@ -7,20 +7,16 @@ Not here: REST and event streams (``openapi``).
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
 from inspect import cleandoc
 from typing import Any, Final, get_args, get_origin
 
 from msgspec import Raw, Struct, defstruct
 from msgspec.json import decode, encode, schema_components
 from msgspec.structs import fields
-from starlette.responses import Response
 
 from gateway import __version__
 from gateway.api.connect import Opening
 from gateway.api.events import Since
-from gateway.api.operation import AnyOperation, Call, Operation, raw_reply
-from gateway.api.reading import LABEL, Nothing
 from gateway.core.errors import CloseCode
 from gateway.core.protocol import (
     ClientMessage,
@@ -32,6 +28,9 @@ from gateway.core.protocol import (
     Unsubscribe,
 )
 from gateway.core.query import Filter
+from gateway.http.endpoint import AnyEndpoint
+from gateway.http.openapi import document_endpoint
+from gateway.http.request import LABEL
 
 PATH: Final = "/asyncapi.json"
 MEANINGS: Final[dict[CloseCode, str]] = {
@@ -232,26 +231,7 @@ def _operation(action: str, channel: str, kinds: Iterable[Any]) -> Json:
     }
 
 
-@lru_cache(maxsize=2)  # at the root, or below one path
-def _rendered(below: str) -> bytes:
-    return encode(document(below))
-
-
-async def read_document(call: Call[Nothing, Nothing]) -> Response:
-    """Describe the sockets."""
-    return raw_reply(_rendered(call.scope.get("root_path", "")))
-
-
-OPERATIONS: Final[tuple[AnyOperation, ...]] = (
-    Operation(
-        method="GET",
-        path=PATH,
-        handler=read_document,
-        query=Nothing,
-        body=Nothing,
-        returns={200: Json},
-        summary="Describe the sockets (AsyncAPI 3.0)",
-        tag="operations",
-        is_public=True,
-    ),
-)
+def endpoint(root: str) -> AnyEndpoint:
+    """Return the endpoint that serves the document of sockets below *root*."""
+    summary = "Describe the sockets (AsyncAPI 3.0)"
+    return document_endpoint(PATH, summary=summary, text=encode(document(root)))

@@ -24,12 +24,9 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 from starlette.responses import Response
 
+from gateway.api.create_session import uuid7
 from gateway.api.handshake import Visit
-from gateway.api.opening import uuid7
-from gateway.api.operation import AnyOperation, Call, Operation
 from gateway.api.presence import Presence
-from gateway.api.problems import new_request_id, problem
-from gateway.api.reading import Nothing, read_query
 from gateway.auth.credentials import client_address, headers, networks
 from gateway.auth.principals import (
     Principal,
@@ -60,6 +57,9 @@ from gateway.core.model import (
     Session,
     SessionId,
 )
+from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing
+from gateway.http.problems import problem
+from gateway.http.request import read_query
 from gateway.node import Node
 
 OPEN_ATTEMPTS: Final = 2  # an id that somebody takes meanwhile is attached to the second time
@@ -272,22 +272,20 @@ def _new_session(visit: Visit, wanted: Opening, principal: Principal) -> Session
     )
 
 
-async def upgrade_required(call: Call[Nothing, Nothing]) -> Response:
+async def upgrade_required(call: Call[Principal, Nothing, Nothing]) -> Response:
     """Tell a request without an upgrade what this address is."""
-    del call
-    response = problem(UpgradeRequired(), new_request_id())
+    response = problem(UpgradeRequired(), call.request.id)
     response.headers["Upgrade"] = "websocket"  # RFC 9110 section 15.5.22
     response.headers["Connection"] = "upgrade"
     return response
 
 
-OPERATIONS: Final[tuple[AnyOperation, ...]] = (
-    Operation(
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
+    Endpoint(
         method="GET",
         path="/v1/connect",
         handler=upgrade_required,
         query=Opening,
-        body=Nothing,
         returns={},
         errors=(UpgradeRequired,),
         summary="The session socket; see /asyncapi.json",

@@ -17,12 +17,10 @@ from typing import Annotated, Final, Literal
 from msgspec import UNSET, Meta, Raw, UnsetType
 from starlette.responses import Response
 
+from gateway.api.endpoints_sessions import filter_of
 from gateway.api.eventstream import SSE, EventStream
 from gateway.api.handshake import Visit, refreshed, view_of
-from gateway.api.operation import JSON, AnyOperation, Call, Operation, reply
-from gateway.api.reading import Nothing, read_query
-from gateway.api.sessions import filter_of
-from gateway.api.shapes import Outgoing
+from gateway.api.schema import Outgoing
 from gateway.api.watcher import Watcher, begin, here
 from gateway.auth.credentials import credential
 from gateway.auth.principals import Principal
@@ -43,6 +41,8 @@ from gateway.core.protocol import (
 )
 from gateway.core.public import PublicEvent
 from gateway.core.query import Filter, View
+from gateway.http.endpoint import JSON, AnyEndpoint, Call, Endpoint, Nothing, reply
+from gateway.http.request import read_query
 from gateway.lines import Ended
 from gateway.live.channel import Trimmed
 from gateway.live.delivery import Tick
@@ -158,18 +158,20 @@ class _Observer:
 # --- HTTP
 
 
-async def read_events(call: Call[EventsQuery, Nothing]) -> Response:
+async def read_events(call: Call[Principal, EventsQuery, Nothing]) -> Response:
     """Tell what happens: as a stream, or as a page."""
     query = call.query
-    view = view_of(call.principal, filter_of(query))
-    last_id = call.header("last-event-id") if call.media == SSE else None
+    view = view_of(call.caller, filter_of(query))
+    last_id = call.request.header("last-event-id") if call.media == SSE else None
     since = last_id or query.since  # a browser repeats the address it began with
     position, reason = await begin(call.node, view, since)
     if call.media == SSE:
         call.context.sockets.check()
         subscribe = partial(call.node.subscribe, view, position, reason)
-        return EventStream(call.context, call.principal, subscribe)
-    credential(call.scope)  # a token in the address is for streams, whose readers set no header
+        return EventStream(call.context, call.caller, subscribe)
+    credential(
+        call.request.scope
+    )  # a token in the address is for streams, whose readers set no header
     if position is None:
         return reply(_started_over(call.node, view, reason))
     return reply(await _page(call.context, view, position, query.wait or 0))
@@ -214,13 +216,12 @@ def _started_over(node: Node, view: View, reason: str | None) -> _Page:
     return _Page(position=position, mode="snapshot", reason=reason, events=[])
 
 
-OPERATIONS: Final[tuple[AnyOperation, ...]] = (
-    Operation(
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
+    Endpoint(
         method="GET",
         path="/v1/events",
         handler=read_events,
         query=EventsQuery,
-        body=Nothing,
         returns={200: EventsPage},
         errors=(BadPosition, Forbidden, Overloaded),
         summary="What happens: a page, or a stream (SSE); as WebSocket see /asyncapi.json",

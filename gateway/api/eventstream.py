@@ -9,6 +9,7 @@ Not here: the other two ways to be told (``events``).
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Final, NoReturn
@@ -16,12 +17,12 @@ from typing import Final, NoReturn
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.api.problems import new_request_id, problem
 from gateway.api.watcher import heartbeat, hello
 from gateway.auth.principals import Principal
 from gateway.context import Context
 from gateway.core.errors import Overloaded
 from gateway.core.protocol import render
+from gateway.http.problems import problem
 from gateway.lines import CLOSE_WITHIN_S, Ended, Goodbye, Left, TaskLine
 from gateway.live.channel import Subscription
 from gateway.live.delivery import Delivery, SnapshotPage, Tick
@@ -55,7 +56,7 @@ class EventStream(Response):
             try:
                 subscription = stack.enter_context(self._subscribe())
             except Overloaded as error:
-                await problem(error, new_request_id())(scope, receive, send)
+                await problem(error, secrets.token_hex(8))(scope, receive, send)
                 return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             line.expire_at(self._principal.expires_at, context.wall_ms)

@@ -9,6 +9,7 @@ Not here: what a socket does once it is in (``connect``, ``events``).
 """
 
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Final
@@ -17,8 +18,6 @@ from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.api.problems import new_request_id, problem
-from gateway.api.reading import check_target, read_pairs
 from gateway.api.socket import Socket
 from gateway.auth.credentials import (
     SUBPROTOCOL,
@@ -41,6 +40,8 @@ from gateway.core.errors import (
 )
 from gateway.core.frames import Writer
 from gateway.core.query import Filter, View
+from gateway.http.problems import problem
+from gateway.http.request import Request, check_target, read_pairs, without_token
 from gateway.lines import Goodbye, Left
 
 EXTENSION: Final = "gateway.frames"  # of the ASGI scope; see ``transport``
@@ -145,7 +146,7 @@ class Entrance:
             context.sockets.check()
             writer = _writer(scope)
         except (BadRequest, Forbidden, Draining, Overloaded, Unavailable) as error:
-            await websocket.send_denial_response(problem(error, new_request_id()))
+            await websocket.send_denial_response(problem(error, secrets.token_hex(8)))
             return
         socket = Socket(
             writer,
@@ -164,14 +165,14 @@ class Entrance:
             log.info("socket %d: %s from %s", socket.number, scope["path"], scope.get("client"))
             if unreadable is not None:
                 raise unreadable
-            check_target(scope)
+            check_target(Request({**scope, "method": "GET"}))
             await self._door(
                 Visit(
                     context=context,
                     socket=socket,
                     scope=scope,
                     shown=shown,
-                    pairs=read_pairs(scope),
+                    pairs=without_token(read_pairs(scope)),
                 )
             )
         except Exception as error:  # noqa: BLE001 - the top of a handshake; logged if unforeseen

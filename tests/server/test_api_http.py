@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.api import operation
+from gateway.api import style
 from tests.server.conftest import Gateway
 from tests.support import S
 
@@ -47,9 +47,9 @@ async def test_host_is_never_believed(gateway: Gateway) -> None:
 async def test_token_of_an_address_is_not_remembered(gateway: Gateway) -> None:
     """What queries say is kept for those who repeat them, but none that may hold a token."""
     async with gateway.http(None) as http:
-        before = operation._asked.cache_info()  # noqa: SLF001
+        before = style._read.cache_info()  # noqa: SLF001
         reply = await http.get("/v1/events?token=nothing", headers={"Accept": "text/event-stream"})
-        after = operation._asked.cache_info()  # noqa: SLF001
+        after = style._read.cache_info()  # noqa: SLF001
 
     assert reply.status_code == 403  # its rights are looked at after all that it asks for was read
     assert after == before

@@ -3,9 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
-from gateway.api import reading
 from gateway.auth.limiter import BURST_S, CALLERS_MAX, Limiter
 from gateway.core.errors import RateLimited
+from gateway.http import request
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
 from tests.server.conftest import Gateway, serving
@@ -65,7 +65,7 @@ def test_number_of_buckets_is_bounded() -> None:
 
 async def test_slow_body_is_refused(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that does not come in time ends the request and the connection."""
-    monkeypatch.setattr(reading, "BODY_WITHIN_S", 0.05 * S)
+    monkeypatch.setattr(request, "BODY_WITHIN_S", 0.05 * S)
 
     reply = await raw(
         gateway,

@@ -11,9 +11,10 @@ import httpx2
 import pytest
 from jsonschema import Draft202012Validator
 
-from gateway.api.openapi import described
-from gateway.api.router import OPERATIONS
-from gateway.app import DIALECTS
+from gateway.api import asyncapi
+from gateway.api.description import ABOUT
+from gateway.api.routes import ENDPOINTS
+from gateway.http.openapi import described
 from tests.server.conftest import ADMIN, Gateway
 from tests.support import S
 
@@ -52,15 +53,6 @@ async def described_by(http: httpx2.AsyncClient) -> Json:
     return document
 
 
-async def native_by(http: httpx2.AsyncClient) -> Json:
-    """Return the document without the dialects: what they answer is as their products do."""
-    document = await described_by(http)
-    ours = {
-        path: item for path, item in document["paths"].items() if path.split("/")[1] not in DIALECTS
-    }
-    return {**document, "paths": ours}
-
-
 def schemas_in(value: object) -> list[Json]:
     """Return everything in a document that is a schema of a parameter, a body or a component."""
     found: list[Json] = []
@@ -92,12 +84,13 @@ async def test_document_needs_no_token_and_is_openapi_31(gateway: Gateway) -> No
 
 async def test_document_and_table_are_the_same(http: httpx2.AsyncClient) -> None:
     """Each operation that is served is described, and nothing else is."""
-    document = await native_by(http)
+    document = await described_by(http)
 
     described_paths = {
         (method.upper(), path) for path, methods in document["paths"].items() for method in methods
     }
-    served = {(row.method, row.path.replace(":path", "")) for row in described(OPERATIONS, {})}
+    rows = described([*ENDPOINTS, asyncapi.endpoint("")], ABOUT, "")
+    served = {(row.method, row.path.replace(":path", "")) for row in rows}
     assert described_paths == served
     ids = [row["operationId"] for methods in document["paths"].values() for row in methods.values()]
     assert len(ids) == len(set(ids))
@@ -105,7 +98,7 @@ async def test_document_and_table_are_the_same(http: httpx2.AsyncClient) -> None
 
 async def test_every_operation_says_what_can_go_wrong(http: httpx2.AsyncClient) -> None:
     """Errors are problems, and those that any request can meet are in every operation."""
-    document = await native_by(http)
+    document = await described_by(http)
 
     for methods in document["paths"].values():
         for row in methods.values():
@@ -120,13 +113,13 @@ async def test_schemathesis_finds_nothing(gateway: Gateway, tmp_path: Path) -> N
     """Thousands of made-up requests, good and bad, get replies that the document describes."""
     config = CONFIG.format(position=gateway.node.mirror.position())
     config += "".join(
-        CONFIG_OF_LISTS.format(name=row.handler.__name__)
-        for row in OPERATIONS
+        CONFIG_OF_LISTS.format(name=row.operation_id)
+        for row in ENDPOINTS
         if "cursor" in row.query.__struct_fields__
     )
     (tmp_path / "schemathesis.toml").write_text(config)
     async with gateway.http(None) as http:
-        document = await native_by(http)
+        document = await described_by(http)
     for methods in document["paths"].values():
         for row in methods.values():  # the same key for two requests is an error, as it should be
             row["parameters"] = [

@@ -17,13 +17,13 @@ from msgspec.json import Decoder
 from msgspec.structs import replace
 from starlette.responses import Response
 
-from gateway.api.operation import AnyOperation, Call, Operation, reply
-from gateway.api.reading import Nothing
-from gateway.api.shapes import HistoryPage, HistoryQuery
+from gateway.api.schema import HistoryPage, HistoryQuery
+from gateway.auth.principals import Principal
 from gateway.core.errors import BadPosition
 from gateway.core.event import HistoryRow
 from gateway.core.public import public_row
 from gateway.core.query import Filter, Sort, View, Visibility, cursor, parse_cursor
+from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, reply
 from gateway.live.mirror import HISTORY_MAX, Place, place_of
 from gateway.node import Node
 
@@ -38,9 +38,9 @@ SKEW_MS: Final = (
 _row: Final = Decoder(HistoryRow)
 
 
-async def list_history(call: Call[HistoryQuery, Nothing]) -> Response:
+async def list_history(call: Call[Principal, HistoryQuery, Nothing]) -> Response:
     """List closed sessions or finished watches."""
-    query, visibility = call.query, call.principal.visibility()
+    query, visibility = call.query, call.caller.visibility()
     view = View(
         filter=Filter(
             workspace=query.workspace,
@@ -198,13 +198,12 @@ class _Reader:
                 yield max(full, key=lambda rows: place_of(rows[0])).popleft()
 
 
-OPERATIONS: Final[tuple[AnyOperation, ...]] = (
-    Operation(
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
+    Endpoint(
         method="GET",
         path="/v1/history",
         handler=list_history,
         query=HistoryQuery,
-        body=Nothing,
         returns={200: HistoryPage},
         errors=(BadPosition,),
         summary="List closed sessions or finished watches, newest first",

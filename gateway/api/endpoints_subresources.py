@@ -11,9 +11,8 @@ from msgspec import to_builtins
 from starlette.responses import Response
 
 from gateway.api.access import closable, do, shown, visible, writable
-from gateway.api.operation import AnyOperation, Call, Operation, reply
-from gateway.api.reading import Nothing
-from gateway.api.shapes import ClosingBody, StreamBody, WatchBody, given
+from gateway.api.schema import ClosingBody, StreamBody, WatchBody, given
+from gateway.auth.principals import Principal
 from gateway.core import command, model
 from gateway.core.command import (
     CancelClose,
@@ -40,22 +39,23 @@ from gateway.core.errors import (
 )
 from gateway.core.model import Stream
 from gateway.core.public import PublicClosing, PublicSession, public
+from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, reply
 
 
-async def put_closing(call: Call[Nothing, ClosingBody]) -> Response:
+async def put_closing(call: Call[Principal, Nothing, ClosingBody]) -> Response:
     """Schedule a close, or move it."""
     session = await closable(call)
     body = call.body
     wanted = RequestClose(
         at=call.node.clock.now_ms() + round(body.after_s * 1000),
         reason=given(body.reason),
-        by=call.principal.name,
+        by=call.caller.name,
         extend_max_ms=round(body.extend_max_s * 1000),
     )
     return shown(call, await do(call, session, wanted))
 
 
-async def get_closing(call: Call[Nothing, Nothing]) -> Response:
+async def get_closing(call: Call[Principal, Nothing, Nothing]) -> Response:
     """Look at a pending close."""
     closing = public(await visible(call)).closing
     if closing is None:
@@ -63,48 +63,48 @@ async def get_closing(call: Call[Nothing, Nothing]) -> Response:
     return reply(closing)
 
 
-async def cancel_closing(call: Call[Nothing, Nothing]) -> Response:
+async def cancel_closing(call: Call[Principal, Nothing, Nothing]) -> Response:
     """Call a pending close off."""
     return shown(call, await do(call, await closable(call), CancelClose()))
 
 
-async def kick(call: Call[Nothing, Nothing]) -> Response:
+async def kick(call: Call[Principal, Nothing, Nothing]) -> Response:
     """End the live connection of a session; the session stays."""
     return shown(call, await do(call, await closable(call), Kick()))
 
 
-async def put_watch(call: Call[Nothing, WatchBody]) -> Response:
+async def put_watch(call: Call[Principal, Nothing, WatchBody]) -> Response:
     """Report what a session looks at."""
     session = await writable(call, frozenset({"watch"}))
     watch = model.Watch(**to_builtins(call.body))
     return shown(call, await do(call, session, command.Watch(watch=watch)))
 
 
-async def delete_watch(call: Call[Nothing, Nothing]) -> Response:
+async def delete_watch(call: Call[Principal, Nothing, Nothing]) -> Response:
     """Report that a session looks at nothing any more."""
     return shown(call, await do(call, await writable(call, frozenset({"watch"})), Unwatch()))
 
 
-async def put_stream(call: Call[Nothing, StreamBody]) -> Response:
+async def put_stream(call: Call[Principal, Nothing, StreamBody]) -> Response:
     """Start a stream, or replace what is known of it."""
     session = await writable(call, frozenset({"streams"}))
     stream = Stream(key=call.path["key"], **to_builtins(call.body))
     return shown(call, await do(call, session, StartStream(stream=stream)))
 
 
-async def delete_stream(call: Call[Nothing, Nothing]) -> Response:
+async def delete_stream(call: Call[Principal, Nothing, Nothing]) -> Response:
     """End a stream."""
     session = await writable(call, frozenset({"streams"}))
     return shown(call, await do(call, session, StopStream(key=call.path["key"])))
 
 
-async def put_member(call: Call[Nothing, Nothing]) -> Response:
+async def put_member(call: Call[Principal, Nothing, Nothing]) -> Response:
     """Let a member in."""
     session = await writable(call, frozenset({"members"}))
     return shown(call, await do(call, session, Join(members=(call.path["name"],))))
 
 
-async def delete_member(call: Call[Nothing, Nothing]) -> Response:
+async def delete_member(call: Call[Principal, Nothing, Nothing]) -> Response:
     """Let a member go."""
     session = await writable(call, frozenset({"members"}))
     return shown(call, await do(call, session, Leave(members=(call.path["name"],))))
@@ -120,12 +120,11 @@ def _write(
     summary: str,
     *errors: type[GatewayError],
     body: Any = Nothing,  # noqa: ANN401 - a Struct type
-) -> AnyOperation:
-    return Operation(
+) -> AnyEndpoint:
+    return Endpoint(
         method=method,
         path=f"/v1/sessions/{{id}}/{path}",
         handler=handler,
-        query=Nothing,
         body=body,
         returns={200: PublicSession},
         errors=(*_WRITE_ERRORS, *errors),
@@ -135,13 +134,11 @@ def _write(
     )
 
 
-OPERATIONS: Final[tuple[AnyOperation, ...]] = (
-    Operation(
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
+    Endpoint(
         method="GET",
         path="/v1/sessions/{id}/closing",
         handler=get_closing,
-        query=Nothing,
-        body=Nothing,
         returns={200: PublicClosing},
         errors=(NotFound, SessionClosed),
         summary="Look at a pending close",

@@ -1,12 +1,10 @@
-"""Problems: every error as an RFC 9457 document, in one place.
+"""Problems: an error as an RFC 9457 document.
 
-A client reads ``code``; people read ``detail``; ``request_id`` finds the line in our log. What we
-did not foresee is logged whole and told as ``internal``, without details.
-Not here: which errors there are (``core.errors``), how a WebSocket is refused (``socket``).
+A client reads ``code``; people read ``detail``; ``request_id`` finds the line in the log. An error
+that nobody foresaw is told as ``internal``, without details.
+Not here: which errors there are (``core.errors``), how a WebSocket is refused (``realtime``).
 """
 
-import logging
-import secrets
 from typing import Any
 
 from msgspec import Struct, to_builtins
@@ -20,8 +18,6 @@ from gateway.core.public import PublicSession, public
 
 MEDIA_TYPE = "application/problem+json"
 
-log = logging.getLogger(__name__)
-
 
 class Problem(Struct, kw_only=True, frozen=True, omit_defaults=True):
     """An error as it is told (RFC 9457); ``session`` is the final record of a closed one."""
@@ -33,11 +29,6 @@ class Problem(Struct, kw_only=True, frozen=True, omit_defaults=True):
     code: str
     request_id: str
     session: PublicSession | None = None
-
-
-def new_request_id() -> str:
-    """Return a name for a request: 64 random bits as text."""
-    return secrets.token_hex(8)
 
 
 def problem(error: GatewayError, request_id: str, principal: Principal | None = None) -> Response:
@@ -67,9 +58,3 @@ def problem(error: GatewayError, request_id: str, principal: Principal | None = 
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     return Response(encode({**error.extra, **document}), error.status, headers, MEDIA_TYPE)
-
-
-def unforeseen(error: Exception, request_id: str) -> Response:
-    """Log what nobody foresaw; return the reply that tells nothing of it."""
-    log.error("request %s failed", request_id, exc_info=error)
-    return problem(GatewayError(), request_id)

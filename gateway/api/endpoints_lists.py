@@ -10,10 +10,9 @@ from typing import Final
 
 from starlette.responses import Response
 
-from gateway.api.operation import AnyOperation, Call, Operation, reply
-from gateway.api.reading import Nothing
-from gateway.api.sessions import SCANNED_AT_ONCE, SCANNED_TURNS, filter_of
-from gateway.api.shapes import (
+from gateway.api.access import view_of
+from gateway.api.endpoints_sessions import SCANNED_AT_ONCE, SCANNED_TURNS, filter_of
+from gateway.api.schema import (
     NodeInfo,
     Nodes,
     SessionStream,
@@ -22,19 +21,20 @@ from gateway.api.shapes import (
     StreamPage,
     StreamQuery,
 )
-from gateway.auth.principals import Scope
+from gateway.auth.principals import Principal, Scope
 from gateway.core.errors import BadPosition, Forbidden
 from gateway.core.model import STREAMS_MAX, Session, State
 from gateway.core.public import rfc3339
 from gateway.core.query import Page, Sort, SortKey, View, cursor, parse_cursor
+from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, reply
 
 COUNTED_AT_ONCE: Final = 2_000  # sessions counted before others get a turn: about 1 ms
 
 
-async def list_streams(call: Call[StreamQuery, Nothing]) -> Response:
+async def list_streams(call: Call[Principal, StreamQuery, Nothing]) -> Response:
     """List the live streams of the sessions in view, oldest session first."""
     query, mirror = call.query, call.node.mirror
-    view = call.view(filter_of(query))
+    view = view_of(call, filter_of(query))
     after: SortKey | None = None
     skip = 0
     found: list[tuple[Session, int]] = []  # a session and which of its streams
@@ -81,9 +81,9 @@ def _stream(session: Session, number: int) -> SessionStream:
     )
 
 
-async def get_stats(call: Call[Nothing, Nothing]) -> Response:
+async def get_stats(call: Call[Principal, Nothing, Nothing]) -> Response:
     """Count what the caller sees; the picture is of one moment."""
-    sessions = call.node.mirror.all_in(View(visibility=call.principal.visibility()))
+    sessions = call.node.mirror.all_in(View(visibility=call.caller.visibility()))
     states = dict.fromkeys(State, 0)
     connected = watching = streams = 0
     for start in range(0, len(sessions), COUNTED_AT_ONCE):
@@ -110,7 +110,7 @@ async def get_stats(call: Call[Nothing, Nothing]) -> Response:
     )
 
 
-async def list_nodes(call: Call[Nothing, Nothing]) -> Response:
+async def list_nodes(call: Call[Principal, Nothing, Nothing]) -> Response:
     """List the nodes and their leases."""
     node = call.node
     nodes = [
@@ -127,34 +127,29 @@ async def list_nodes(call: Call[Nothing, Nothing]) -> Response:
     return reply(Nodes(nodes=tuple(nodes)))
 
 
-OPERATIONS: Final[tuple[AnyOperation, ...]] = (
-    Operation(
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
+    Endpoint(
         method="GET",
         path="/v1/streams",
         handler=list_streams,
         query=StreamQuery,
-        body=Nothing,
         returns={200: StreamPage},
         errors=(BadPosition, Forbidden),
         summary="List live streams",
         tag="lists",
     ),
-    Operation(
+    Endpoint(
         method="GET",
         path="/v1/stats",
         handler=get_stats,
-        query=Nothing,
-        body=Nothing,
         returns={200: Stats},
         summary="Count what you see",
         tag="lists",
     ),
-    Operation(
+    Endpoint(
         method="GET",
         path="/v1/nodes",
         handler=list_nodes,
-        query=Nothing,
-        body=Nothing,
         returns={200: Nodes},
         scope=Scope.ADMIN,
         summary="List nodes",

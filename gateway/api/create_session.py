@@ -16,16 +16,15 @@ from msgspec.structs import asdict
 from starlette.responses import Response
 
 from gateway.api.access import OWN_FIELDS, is_own, listed
-from gateway.api.conditions import idempotency_key, identity, operation_of
-from gateway.api.operation import Call, reply
-from gateway.api.reading import Nothing
-from gateway.api.shapes import NewSession, OpenedSession, given
-from gateway.auth.principals import Scope, hash_secret, mint_session_secret
+from gateway.api.idempotency import idempotency_key, identity, operation_of
+from gateway.api.schema import NewSession, OpenedSession, given
+from gateway.auth.principals import Principal, Scope, hash_secret, mint_session_secret
 from gateway.core.errors import Forbidden, IdUnavailable, LimitExceeded, NotFound, SessionClosed
 from gateway.core.model import STREAMS_MAX, Client, Private, Profile, Session, Stream, Watch
 from gateway.core.public import public
+from gateway.http.endpoint import Call, Nothing, reply
 
-AnyCall = Call[Any, Any]
+AnyCall = Call[Principal, Any, Any]
 
 _AS_GIVEN: Final = (
     *("name", "service", "phase"),
@@ -33,9 +32,9 @@ _AS_GIVEN: Final = (
 )
 
 
-async def open_session(call: Call[Nothing, NewSession]) -> Response:
+async def open_session(call: Call[Principal, Nothing, NewSession]) -> Response:
     """Open a session without a connection."""
-    node, body, principal = call.node, call.body, call.principal
+    node, body, principal = call.node, call.body, call.caller
     may_all = principal.has(Scope.WRITE)
     if principal.session is not None or not (may_all or principal.has(Scope.CONNECT)):
         raise Forbidden("The scope connect or write is needed to open a session.")
@@ -62,7 +61,7 @@ async def open_session(call: Call[Nothing, NewSession]) -> Response:
         await _check_repeat(call, session_id)
         raise
     opened = asdict(public(session, full=principal.is_full))
-    location = f"{call.scope.get('root_path', '')}/v1/sessions/{session.id}"
+    location = f"{call.request.scope.get('root_path', '')}/v1/sessions/{session.id}"
     return reply(
         OpenedSession(**opened, session_token=f"{session.id}.{secret}"),
         201,
@@ -79,7 +78,7 @@ def _identifiers(call: AnyCall, wanted: str | None) -> tuple[str, str]:
         ), mint_session_secret()
 
     def derived(purpose: str) -> bytes:
-        text = encode([purpose, key, wanted, *identity(call.principal)])
+        text = encode([purpose, key, wanted, *identity(call.caller)])
         return hmac.digest(call.node.store.secret, text, "sha256")
 
     secret = urlsafe_b64encode(derived("session secret")).rstrip(b"=").decode()
@@ -114,7 +113,7 @@ async def _check_repeat(call: AnyCall, session_id: str) -> None:
         found = error.record
     except NotFound:
         return
-    if call.principal.visibility().allows(found) or is_own(call.principal, found):
+    if call.caller.visibility().allows(found) or is_own(call.caller, found):
         operation_of(call, found)
 
 

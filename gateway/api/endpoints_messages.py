@@ -8,18 +8,17 @@ from typing import Final
 from msgspec.json import encode
 from starlette.responses import Response
 
-from gateway.api.operation import AnyOperation, Call, Operation
-from gateway.api.reading import Nothing
-from gateway.api.shapes import MessageBody, given
-from gateway.auth.principals import Scope
+from gateway.api.schema import MessageBody, given
+from gateway.auth.principals import Principal, Scope
 from gateway.core.document import MESSAGE_MAX_BYTES, Message, Recipients
 from gateway.core.errors import Forbidden, Invalid, NotFound, SessionClosed
 from gateway.core.model import check_object
+from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing
 
 
-async def send_message(call: Call[Nothing, MessageBody]) -> Response:
+async def send_message(call: Call[Principal, Nothing, MessageBody]) -> Response:
     """Say something once."""
-    body, principal = call.body, call.principal
+    body, principal = call.body, call.caller
     session_id, workspace = given(body.to.session), given(body.to.workspace)
     if session_id is not None and workspace is not None:
         raise Invalid("A message goes to a session or to a workspace, not to both.")
@@ -41,12 +40,11 @@ async def send_message(call: Call[Nothing, MessageBody]) -> Response:
     return Response(status_code=204)
 
 
-OPERATIONS: Final[tuple[AnyOperation, ...]] = (
-    Operation(
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
+    Endpoint(
         method="POST",
         path="/v1/messages",
         handler=send_message,
-        query=Nothing,
         body=MessageBody,
         returns={204: None},
         errors=(NotFound, SessionClosed),

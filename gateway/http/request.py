@@ -1,22 +1,23 @@
-"""Reading: the parts of an HTTP request become types at the door, or an error that names the part.
+"""Requests: a request as a value, and the functions that turn its parts into types.
 
-Strict on purpose: what we do not know in a query or a body is refused, so that a misspelt filter
-never shows everything. Bounds are here, not in the handlers.
-Not here: tokens (``credentials``), rights (``auth``), the order of it all (``operation``).
+Strict on purpose: an unknown parameter or member is refused, so that a misspelt filter never shows
+everything. A part that cannot be read becomes an error that names it.
+Not here: credentials (``auth``), the order in which a request is read (``pipeline``).
 """
 
 import asyncio
 import json
 import re
+import secrets
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 from msgspec import DecodeError, Struct, ValidationError, convert
 from msgspec.json import Decoder
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
-from gateway.auth.credentials import PARAMETERS_MAX, Scope, headers, one_header
+from gateway.auth.credentials import PARAMETERS_MAX, headers, one_header
 from gateway.core.errors import (
     BadRequest,
     Invalid,
@@ -26,47 +27,166 @@ from gateway.core.errors import (
     UriTooLong,
     excerpt,
 )
-from gateway.core.model import Key, Name, SessionId
 
 BODY_MAX_BYTES: Final = 64 * 1024  # four records of the largest size
 BODY_WITHIN_S: Final = 5.0  # for a whole body; 64 KiB take less on the slowest phone
-TARGET_MAX: Final = 8 * 1024  # characters of path and query; what other servers take as well
+TARGET_MAX_BYTES: Final = 8 * 1024  # of path and query; other servers have the same limit
 LABEL: Final = "label."  # label.<k>=v in a query
-
-PATH_TYPES: Final[Mapping[str, Any]] = {"id": SessionId, "key": Key, "name": Name}
+TRUE: Final = ("", "true", "1")  # of a parameter that may stand without a value
+FALSE: Final = ("false", "0")
 
 _HOST: Final = re.compile(
     r"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?", re.ASCII
 )
-TRUE: Final = ("", "true", "1")  # of a parameter that may stand without a value
-FALSE: Final = ("false", "0")
-
 _PORT_MAX: Final = 65_535
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Struct)
 
 
-def check_target(scope: Scope) -> None:
-    """Refuse a request whose address or ``Host`` no honest client sends.
+class Request:
+    """One request below an API's prefix; its body comes from a connection, or is given.
+
+    Args:
+        scope: The ASGI scope.
+        receive: Where the body comes from.
+        body: The body, if it is there already: of a request inside another one.
+    """
+
+    __slots__ = ("_body", "_id", "_receive", "is_read", "method", "path", "root", "scope")
+
+    def __init__(
+        self, scope: Scope, receive: Receive | None = None, *, body: bytes | None = None
+    ) -> None:
+        root: str = scope.get("root_path", "")
+        path: str = scope["path"]
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.root = root
+        self.path = path[len(root) :] if root and path.startswith(root) else path
+        self.is_read = body is not None  # nothing of the body is left on the connection
+        self._id: str | None = None
+        self._receive = receive
+        self._body = body
+
+    @property
+    def id(self) -> str:
+        """A name for this request: 64 random bits as text."""
+        if self._id is None:
+            self._id = secrets.token_hex(8)
+        return self._id
+
+    @property
+    def body(self) -> bytes:
+        """The body as far as it was read."""
+        return self._body or b""
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path below the prefix as it was sent, percent-encoded."""
+        raw: bytes = self.scope.get("raw_path") or b""
+        root = self.root.encode()
+        if not raw or not raw.startswith(root):  # the prefix was spelled otherwise
+            return quote(self.path).encode()
+        return raw[len(root) :]
+
+    @property
+    def query_string(self) -> bytes:
+        """The query as it was sent."""
+        query: bytes = self.scope["query_string"]
+        return query
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header that may come once; *name* in lower case.
+
+        Raises:
+            BadRequest: It came more than once.
+        """
+        return one_header(self.scope, name.encode())
+
+    def headers(self) -> dict[str, str]:
+        """Return all headers; lines of one name are one list (RFC 9110 section 5.3)."""
+        found: dict[str, str] = {}
+        for raw_name, raw_value in self.scope["headers"]:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            found[name] = f"{found[name]}, {value}" if name in found else value
+        return found
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body was announced."""
+        if self._body is not None and self._receive is None:
+            return bool(self._body)
+        for name, value in self.scope["headers"]:
+            if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+                return True
+        return False
+
+    async def read_body(self, max_bytes: int = BODY_MAX_BYTES, discard_bytes: int = 0) -> bytes:
+        """Return the body.
+
+        Args:
+            max_bytes: A longer one is refused.
+            discard_bytes: Of one that is longer, so many bytes are read before it is refused.
+
+        Raises:
+            PayloadTooLarge: It is longer than *max_bytes*.
+            BadRequest: It did not come within ``BODY_WITHIN_S``, or the client went away.
+        """
+        if self._body is None:
+            try:
+                async with asyncio.timeout(BODY_WITHIN_S):
+                    self._body = await self._receive_body(max_bytes, discard_bytes)
+            except TimeoutError:
+                raise BadRequest("The body did not come in time.") from None
+        if len(self._body) > max_bytes:
+            raise PayloadTooLarge
+        return self._body
+
+    async def _receive_body(self, max_bytes: int, discard_bytes: int) -> bytes:
+        bound = max(max_bytes, discard_bytes)
+        length = self.header("content-length")
+        if length is not None and length.isdecimal() and int(length[:9]) > bound:
+            raise PayloadTooLarge
+        body = bytearray()
+        size, more = 0, self._receive is not None
+        while more and self._receive is not None:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise BadRequest("The body ended too early.")
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            size += len(chunk)
+            if size > bound:
+                raise PayloadTooLarge
+            if size <= max_bytes:
+                body += chunk
+        self.is_read = True
+        if size > max_bytes:
+            raise PayloadTooLarge
+        return bytes(body)
+
+
+def check_target(request: Request) -> None:
+    """Refuse a target that no honest client sends.
 
     Raises:
         UriTooLong: Path and query are over 8 KiB.
-        BadRequest: The path is not UTF-8 or holds a line break, or there is no usable ``Host``.
+        BadRequest: The path is not UTF-8 or holds a control character, or ``Host`` is unusable.
     """
-    raw: bytes = scope.get("raw_path") or b""
-    if len(raw) + len(scope["query_string"]) > TARGET_MAX:
+    raw: bytes = request.scope.get("raw_path") or b""
+    if len(raw) + len(request.query_string) > TARGET_MAX_BYTES:
         raise UriTooLong
     if b"%" in raw:
         try:
             unquote_to_bytes(raw).decode()
         except UnicodeDecodeError as error:
             raise BadRequest("The path is not UTF-8.") from error
-    if "\n" in scope["path"]:  # a pattern's $ would match before it
-        raise BadRequest("The path holds a line break.")
-    host = one_header(scope, b"host")
+    if _CONTROL.search(request.path):
+        raise BadRequest("The path holds a control character.")
+    host = one_header(request.scope, b"host")
     if host is None:
-        if scope.get("http_version") != "1.0":
+        if request.scope.get("http_version") != "1.0":
             raise BadRequest("The header host is missing.")
         return
     match = _HOST.fullmatch(host)
@@ -74,28 +194,31 @@ def check_target(scope: Scope) -> None:
         raise BadRequest("The header host cannot be read.")
 
 
-def read_path(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters of a path.
+def check_path(names: Mapping[str, str], types: Mapping[str, Any]) -> None:
+    """Refuse parameters of a path that cannot be what they stand for.
+
+    Args:
+        names: The parameters.
+        types: What they are, by name; text if unset.
 
     Raises:
-        BadRequest: One cannot be what it stands for.
+        BadRequest: One is not acceptable; the error names it.
     """
-    for name, text in parameters.items():
+    for name, text in names.items():
         try:
-            convert(text, PATH_TYPES.get(name, str))
+            convert(text, types.get(name, str))
         except ValidationError as error:
             raise BadRequest(f"`{name}` in the path is not acceptable.") from error
-    return dict(parameters)
 
 
-def read_pairs(scope: Scope) -> list[tuple[str, str]]:
-    """Return the parameters of the query, in order, except the token.
+def read_pairs(scope: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the parameters of the query, in order.
 
     Raises:
-        BadRequest: It cannot be read.
+        BadRequest: It cannot be read, or has more than ``PARAMETERS_MAX`` parameters.
     """
     try:
-        pairs = parse_qsl(
+        return parse_qsl(
             scope["query_string"].decode("ascii"),
             keep_blank_values=True,
             max_num_fields=PARAMETERS_MAX,
@@ -103,6 +226,10 @@ def read_pairs(scope: Scope) -> list[tuple[str, str]]:
         )
     except ValueError as error:
         raise BadRequest("The query of the address cannot be read.") from error
+
+
+def without_token(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return parameters without the credential among them."""
     return [(name, text) for name, text in pairs if name != "token"]
 
 
@@ -159,10 +286,10 @@ def _quoted(name: str) -> str:
 
 
 def choose_media(scope: Scope, produced: tuple[str, ...]) -> str:
-    """Return which of the media types *produced* the caller likes best, the first of equals.
+    """Return the media type of *produced* that the caller prefers, the first of equals.
 
     Raises:
-        NotAcceptable: It takes none of them (RFC 9110 section 12.5.1).
+        NotAcceptable: The caller takes none of them (RFC 9110 section 12.5.1).
     """
     accepts = headers(scope, b"accept")
     if not accepts:
@@ -194,17 +321,6 @@ def _range(text: str) -> tuple[str, float]:
     return name.lower(), 1.0
 
 
-def has_body(scope: Scope) -> bool:
-    """Whether a body was announced."""
-    return bool(
-        [
-            name
-            for name, value in scope["headers"]
-            if name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        ]
-    )
-
-
 def check_json(scope: Scope, media: Iterable[str]) -> None:
     """Refuse a body that is not JSON as it stands.
 
@@ -223,32 +339,6 @@ def check_json(scope: Scope, media: Iterable[str]) -> None:
         raise UnsupportedMediaType("JSON is UTF-8.")
     if (one_header(scope, b"content-encoding") or "identity").lower() != "identity":
         raise UnsupportedMediaType("The body must not be compressed.")
-
-
-async def read_bytes(scope: Scope, receive: Receive) -> bytes:
-    """Return the body.
-
-    Raises:
-        PayloadTooLarge: It is over 64 KiB.
-        BadRequest: It did not come within 5 s, or the caller went away.
-    """
-    length = one_header(scope, b"content-length")
-    if length is not None and length.isdecimal() and int(length[:9]) > BODY_MAX_BYTES:
-        raise PayloadTooLarge
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_WITHIN_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise BadRequest("The body ended too early.")
-                body += message.get("body", b"")
-                if len(body) > BODY_MAX_BYTES:
-                    raise PayloadTooLarge
-                if not message.get("more_body", False):
-                    return bytes(body)
-    except TimeoutError:
-        raise BadRequest("The body did not come in time.") from None
 
 
 def read_json(body: bytes, decoder: Decoder[T]) -> T:
@@ -280,7 +370,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             if isinstance(text, str) and "\x00" in text:
                 raise Invalid("A text in the body holds NUL.")
     return found
-
-
-class Nothing(Struct, frozen=True, forbid_unknown_fields=True):
-    """No parameters, or no body."""

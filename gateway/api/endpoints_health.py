@@ -8,19 +8,19 @@ from typing import Final
 
 from starlette.responses import Response
 
-from gateway.api.operation import AnyOperation, Call, Operation, reply
-from gateway.api.reading import Nothing
-from gateway.api.shapes import Health
+from gateway.api.schema import Health
+from gateway.auth.principals import Principal
 from gateway.core.errors import Draining, StoreUnavailable, Unavailable
+from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, reply
 from gateway.node import UNREADY_MS
 
 
-async def livez(_call: Call[Nothing, Nothing]) -> Response:
+async def livez(_call: Call[Principal, Nothing, Nothing]) -> Response:
     """Say that this process answers; restart it if it does not."""
     return reply(Health())
 
 
-async def readyz(call: Call[Nothing, Nothing]) -> Response:
+async def readyz(call: Call[Principal, Nothing, Nothing]) -> Response:
     """Say whether this node should get traffic, and if not why.
 
     Raises:
@@ -38,24 +38,20 @@ async def readyz(call: Call[Nothing, Nothing]) -> Response:
     raise Unavailable("This node is still loading.")
 
 
-OPERATIONS: Final[tuple[AnyOperation, ...]] = (
-    Operation(
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
+    Endpoint(
         method="GET",
         path="/livez",
         handler=livez,
-        query=Nothing,
-        body=Nothing,
         returns={200: Health},
         is_public=True,
         summary="Is the process alive?",
         tag="operations",
     ),
-    Operation(
+    Endpoint(
         method="GET",
         path="/readyz",
         handler=readyz,
-        query=Nothing,
-        body=Nothing,
         returns={200: Health},
         errors=(Draining, StoreUnavailable, Unavailable),
         is_public=True,

@@ -15,12 +15,9 @@ from msgspec.json import encode
 from msgspec.structs import replace
 from starlette.responses import Response
 
-from gateway.api.access import closable, do, shown, visible, writable
-from gateway.api.conditions import expected_revision, matches_tag
-from gateway.api.opening import open_session
-from gateway.api.operation import AnyOperation, Call, Operation, raw_reply
-from gateway.api.reading import Nothing
-from gateway.api.shapes import (
+from gateway.api.access import closable, do, shown, view_of, visible, writable
+from gateway.api.create_session import open_session
+from gateway.api.schema import (
     CloseQuery,
     NewSession,
     OpenedSession,
@@ -28,6 +25,7 @@ from gateway.api.shapes import (
     SessionPatch,
     SessionQuery,
 )
+from gateway.auth.principals import Principal
 from gateway.core.command import Close, RequestClose, Update
 from gateway.core.errors import (
     BadPosition,
@@ -43,16 +41,18 @@ from gateway.core.errors import (
 from gateway.core.model import Session
 from gateway.core.public import PublicSession, public
 from gateway.core.query import Filter, Page, SortKey, View, cursor, parse_cursor
+from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, raw_reply
+from gateway.http.preconditions import expected_revision, matches_tag
 from gateway.live.mirror import Mirror, Rendering
 
 SCANNED_AT_ONCE: Final = 2_000  # sessions looked at before others get a turn: about 1 ms
 SCANNED_TURNS: Final = 10  # of that: a page looks at 20,000 sessions
 
 
-async def list_sessions(call: Call[SessionQuery, Nothing]) -> Response:
+async def list_sessions(call: Call[Principal, SessionQuery, Nothing]) -> Response:
     """List open sessions."""
     query, mirror = call.query, call.node.mirror
-    view = call.view(filter_of(query))
+    view = view_of(call, filter_of(query))
     after = parse_cursor(view, query.sort, query.cursor) if query.cursor else None
     position = mirror.position()  # first: others may have a turn while we look
     found, last = await page_of(mirror, view, Page(sort=query.sort, limit=query.limit, after=after))
@@ -68,7 +68,7 @@ async def list_sessions(call: Call[SessionQuery, Nothing]) -> Response:
         ending = b'],"next":%b' % encode(cursor(view, query.sort, last))
     digests = b"".join([rendering.digest for rendering in rendered])
     tag = f'W/"{hashlib.blake2b(digests + ending, digest_size=12).hexdigest()}"'
-    if matches_tag(call, tag):
+    if matches_tag(call.request, tag):
         return Response(status_code=304, headers={"ETag": tag})
     rows = b",".join([rendering.text for rendering in rendered])
     place = str(replace(position, view=view.hash32)).encode()
@@ -102,27 +102,27 @@ def _picked(session: Session, names: tuple[str, ...], *, full: bool) -> bytes:
     return encode({name: whole[name] for name in names if name in whole})
 
 
-async def get_session(call: Call[Nothing, Nothing]) -> Response:
+async def get_session(call: Call[Principal, Nothing, Nothing]) -> Response:
     """Look at a session."""
     session = await visible(call)
     tag = f'"{session.revision}"'
-    if matches_tag(call, tag):
+    if matches_tag(call.request, tag):
         return Response(status_code=304, headers={"ETag": tag})
     return shown(call, session)
 
 
-async def patch_session(call: Call[Nothing, SessionPatch]) -> Response:
+async def patch_session(call: Call[Principal, Nothing, SessionPatch]) -> Response:
     """Change a session by a merge patch."""
     patch: dict[str, Any] = to_builtins(call.body)
     session = await writable(call, frozenset(patch))
-    wanted = Update(patch=patch, revision=expected_revision(call))
+    wanted = Update(patch=patch, revision=expected_revision(call.request))
     return shown(call, await do(call, session, wanted))
 
 
-async def close_session(call: Call[CloseQuery, Nothing]) -> Response:
+async def close_session(call: Call[Principal, CloseQuery, Nothing]) -> Response:
     """Close a session, now or after a warning."""
     session = await closable(call)
-    query, by, revision = call.query, call.principal.name, expected_revision(call)
+    query, by, revision = call.query, call.caller.name, expected_revision(call.request)
     if query.close_after == 0:
         now = Close(reason=query.reason, by=by, revision=revision)
         return shown(call, await do(call, session, now))
@@ -131,12 +131,11 @@ async def close_session(call: Call[CloseQuery, Nothing]) -> Response:
     return shown(call, await do(call, session, later), 202)
 
 
-OPERATIONS: Final[tuple[AnyOperation, ...]] = (
-    Operation(
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
+    Endpoint(
         method="POST",
         path="/v1/sessions",
         handler=open_session,
-        query=Nothing,
         body=NewSession,
         returns={201: OpenedSession},
         errors=(Forbidden, IdUnavailable, LimitExceeded, Conflict, IdempotencyMismatch),
@@ -144,35 +143,31 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         tag="sessions",
         headers=("Idempotency-Key",),
     ),
-    Operation(
+    Endpoint(
         method="GET",
         path="/v1/sessions",
         handler=list_sessions,
         query=SessionQuery,
-        body=Nothing,
         returns={200: SessionPage, 304: None},
         errors=(BadPosition, Forbidden),
         summary="List open sessions",
         tag="sessions",
         headers=("If-None-Match",),
     ),
-    Operation(
+    Endpoint(
         method="GET",
         path="/v1/sessions/{id}",
         handler=get_session,
-        query=Nothing,
-        body=Nothing,
         returns={200: PublicSession, 304: None},
         errors=(NotFound, SessionClosed),
         summary="Look at a session",
         tag="sessions",
         headers=("If-None-Match",),
     ),
-    Operation(
+    Endpoint(
         method="PATCH",
         path="/v1/sessions/{id}",
         handler=patch_session,
-        query=Nothing,
         body=SessionPatch,
         returns={200: PublicSession},
         errors=(
@@ -189,12 +184,11 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         consumes=("application/json", "application/merge-patch+json"),
         headers=("If-Match", "Idempotency-Key"),
     ),
-    Operation(
+    Endpoint(
         method="DELETE",
         path="/v1/sessions/{id}",
         handler=close_session,
         query=CloseQuery,
-        body=Nothing,
         returns={200: PublicSession, 202: PublicSession},
         errors=(
             Forbidden,

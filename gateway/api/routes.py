@@ -1,0 +1,56 @@
+"""The native API's addresses, all in one list: operations, sockets and the documents of both."""
+
+from typing import Final
+
+from gateway.api import (
+    asyncapi,
+    connect,
+    endpoints_health,
+    endpoints_history,
+    endpoints_lists,
+    endpoints_messages,
+    endpoints_sessions,
+    endpoints_subresources,
+    events,
+)
+from gateway.api.description import ABOUT
+from gateway.api.handshake import Entrance
+from gateway.api.style import NativeStyle
+from gateway.context import Context
+from gateway.http.endpoint import AnyEndpoint, EndpointTable
+from gateway.http.openapi import described
+from gateway.http.pipeline import Application, Pipeline
+
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
+    *endpoints_sessions.ENDPOINTS,
+    *endpoints_subresources.ENDPOINTS,
+    *endpoints_lists.ENDPOINTS,
+    *endpoints_history.ENDPOINTS,
+    *endpoints_messages.ENDPOINTS,
+    *events.ENDPOINTS,
+    *connect.ENDPOINTS,
+    *endpoints_health.ENDPOINTS,
+)
+
+
+def application(context: Context, root: str) -> Application:
+    """Return what serves the native API.
+
+    Args:
+        context: The node and its surroundings.
+        root: The path that it is mounted at; empty at the root.
+    """
+    endpoints = described([*ENDPOINTS, asyncapi.endpoint(root)], ABOUT, root)
+    return Application(
+        http=Pipeline(context, NativeStyle(context, EndpointTable(endpoints))),
+        sockets={
+            "/v1/connect": Entrance(connect.connect),
+            "/v1/events": Entrance(events.observe),
+        },
+    )
+
+
+def health(context: Context) -> Application:
+    """Return what answers probes where a product has the root."""
+    table = EndpointTable(endpoints_health.ENDPOINTS)
+    return Application(http=Pipeline(context, NativeStyle(context, table)))

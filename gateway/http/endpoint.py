@@ -1,0 +1,197 @@
+"""Endpoints: one row per operation of an API, and the table that finds the row for a request.
+
+The pipeline serves the table and ``openapi`` describes it, so the two cannot differ. A handler gets
+a :class:`Call`, in which everything has been checked that can be checked without the session, and
+returns a response or raises a ``GatewayError``.
+Not here: what happens between the request and the handler (``pipeline``).
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+from msgspec import Struct
+from msgspec.json import encode
+from starlette.responses import Response
+
+from gateway.auth.principals import Scope
+from gateway.context import Context
+from gateway.core.errors import GatewayError
+from gateway.http.request import Request
+from gateway.node import Node
+
+JSON: Final = "application/json"
+
+_PARAMETER: Final = re.compile(r"\{(\w+)(:path)?\}")
+
+C = TypeVar("C")
+Q = TypeVar("Q")
+B = TypeVar("B")
+
+
+class Nothing(Struct, frozen=True, forbid_unknown_fields=True):
+    """No parameters, or no body."""
+
+
+class Call(Struct, Generic[C, Q, B], frozen=True, kw_only=True):
+    """A request in which everything has been checked that can be without its session.
+
+    Args:
+        context: The node and its surroundings.
+        caller: Who asks: the principal, or what a style puts in its place.
+        path: The parameters of the path, decoded.
+        query: The parameters of the query.
+        body: The body; ``Nothing()`` where there is none.
+        media: The media type to answer with.
+        request: The request, for what is not here.
+    """
+
+    context: Context
+    caller: C
+    path: Mapping[str, str]
+    query: Q
+    body: B
+    media: str
+    request: Request
+
+    @property
+    def node(self) -> Node:
+        """This node."""
+        return self.context.node
+
+
+class Endpoint(Struct, Generic[C, Q, B], frozen=True, kw_only=True):
+    """One row of an API's table.
+
+    Args:
+        method: In capitals.
+        path: Below the API's prefix; ``{name}`` is one segment, ``{name:path}`` the rest.
+        handler: Does it.
+        summary: One line for people.
+        query: Struct of the query's parameters; ``Nothing`` if there are none.
+        body: Struct of the body; ``Nothing`` if there is none.
+        returns: Type of the reply's body by status: a type, a JSON schema, or ``None``: no body.
+        tag: Chapter of the documentation.
+        errors: What it raises besides what its other fields bring about.
+        scope: What the caller must have; ``None``: any caller will do.
+        is_public: Whether no credential is asked for.
+        token_in_query: Whether ``?token=`` is taken, as browsers' event streams need it.
+        produces: Media types of the reply, the default first.
+        consumes: Media types of the body; empty: any will do.
+        headers: Request headers that it reads, for the documentation.
+        name: The operation's id in the description; the handler's name if unset.
+        is_hidden: Whether the description leaves it out.
+        extra: What only the API's own style reads.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[Call[C, Q, B]], Awaitable[Response]]
+    summary: str = ""
+    query: type[Q] | Any = Nothing
+    body: type[B] | Any = Nothing
+    returns: Mapping[int, Any] = {}
+    tag: str = ""
+    errors: tuple[type[GatewayError], ...] = ()
+    scope: Scope | None = None
+    is_public: bool = False
+    token_in_query: bool = False
+    produces: tuple[str, ...] = (JSON,)
+    consumes: tuple[str, ...] = (JSON,)
+    headers: tuple[str, ...] = ()
+    name: str | None = None
+    is_hidden: bool = False
+    extra: Any = None
+
+    @property
+    def operation_id(self) -> str:
+        """The name of the operation in the description."""
+        return self.name or getattr(self.handler, "__name__", "operation").lstrip("_")
+
+
+AnyCall = Call[Any, Any, Any]
+AnyEndpoint = Endpoint[Any, Any, Any]
+
+
+def reply(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return *value* as a JSON reply."""
+    return raw_reply(encode(value), status, headers)
+
+
+def raw_reply(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return JSON text as a reply."""
+    return Response(body, status, dict(headers or {}), JSON)
+
+
+class Match(Struct, frozen=True):
+    """What a table knows of a target.
+
+    Args:
+        method: The effective method.
+        endpoint: The row; ``None`` if no row takes this method here.
+        names: The parameters of the path.
+        allowed: The methods that are taken here, empty if nothing is at this path.
+    """
+
+    method: str
+    endpoint: AnyEndpoint | None
+    names: Mapping[str, str]
+    allowed: tuple[str, ...]
+
+
+class _Path(Struct, frozen=True):
+    rows: dict[str, AnyEndpoint]
+    allowed: tuple[str, ...]
+
+
+class EndpointTable:
+    """The endpoints of an API, found by path and method.
+
+    Args:
+        endpoints: The rows; of two paths that fit a target the first one counts.
+    """
+
+    def __init__(self, endpoints: Iterable[AnyEndpoint]) -> None:
+        self.endpoints = tuple(endpoints)
+        by_path: dict[str, dict[str, AnyEndpoint]] = {}
+        for endpoint in self.endpoints:
+            rows = by_path.setdefault(endpoint.path, {})
+            if endpoint.method in rows:
+                raise ValueError(f"{endpoint.method} {endpoint.path} stands in the table twice")
+            rows[endpoint.method] = endpoint
+        self._fixed: dict[str, _Path] = {}
+        self._patterns: list[tuple[re.Pattern[str], _Path]] = []
+        for path, rows in by_path.items():
+            found = _Path(rows, _allowed(rows))
+            if "{" in path:
+                self._patterns.append((_pattern(path), found))
+            else:
+                self._fixed[path] = found
+
+    def match(self, path: str, method: str) -> Match:
+        """Return the row for *path* and *method*; HEAD is served by GET."""
+        found, names = self._fixed.get(path), {}
+        if found is None:
+            for pattern, candidate in self._patterns:
+                if fits := pattern.fullmatch(path):
+                    found, names = candidate, fits.groupdict()
+                    break
+            else:
+                return Match(method, None, {}, ())
+        endpoint = found.rows.get("GET" if method == "HEAD" else method)
+        return Match(method, endpoint, names, found.allowed)
+
+
+def _allowed(rows: Mapping[str, AnyEndpoint]) -> tuple[str, ...]:
+    methods = {*rows, "OPTIONS"} | ({"HEAD"} if "GET" in rows else set())
+    return tuple(sorted(methods))
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """Return the pattern of a path with parameters; a segment is never empty."""
+    parts, end = [], 0
+    for parameter in _PARAMETER.finditer(path):
+        parts.append(re.escape(path[end : parameter.start()]))
+        parts.append(f"(?P<{parameter[1]}>{'.*' if parameter[2] else '[^/]+'})")
+        end = parameter.end()
+    return re.compile("".join(parts) + re.escape(path[end:]), re.DOTALL)

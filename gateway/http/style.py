@@ -1,0 +1,134 @@
+"""The port of a product's HTTP API: what its style decides, and the data of its exceptions.
+
+The pipeline asks a style five things: which endpoint a target means, who asks, what the request
+says, how a refusal is worded, and what is added to every reply. What a style does not decide holds
+at every door alike. Each exception is a field of :class:`Traits` that the style sets beside the
+reason for it.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from msgspec import Struct
+from starlette.responses import Response
+
+from gateway.auth.principals import Principal
+from gateway.core.errors import GatewayError
+from gateway.http.endpoint import AnyEndpoint, Match
+from gateway.http.request import BODY_MAX_BYTES, Request
+
+C = TypeVar("C")
+
+
+def require_scope(caller: Any, endpoint: AnyEndpoint) -> None:  # noqa: ANN401 - a style's caller
+    """Refuse a caller whose principal lacks the endpoint's scope.
+
+    Raises:
+        Forbidden: It does.
+    """
+    if endpoint.scope is not None:
+        principal_of(caller).require(endpoint.scope)
+
+
+def principal_of(caller: Any) -> Principal:  # noqa: ANN401 - a style's caller
+    """Return the principal of a caller: itself, or its field of that name."""
+    found: Principal = caller if isinstance(caller, Principal) else caller.principal
+    return found
+
+
+def caller_key(caller: Any) -> Hashable:  # noqa: ANN401 - a style's caller
+    """Return what makes two callers the same one, for the rate of requests."""
+    principal = principal_of(caller)
+    return principal.name, principal.session
+
+
+class Traits(Struct, frozen=True, kw_only=True):
+    """The data of a style; the defaults hold unless a product prescribes another behaviour.
+
+    Args:
+        nobody: The caller of a public endpoint.
+        authorize: Refuses a caller who may not use an endpoint.
+        rate_key: What makes two callers the same one.
+        credential_first: Whether an unknown path or method is told only to a known caller.
+        body_max_bytes: A longer body is refused (413).
+        body_discard_bytes: Of a body that is too long so many bytes are read on, so that a client
+            that writes before it reads hears the refusal; 0: the connection is closed.
+        refuses_body: Whether a body is refused where an endpoint takes none; else it is not read.
+        options_status: Of the answer to OPTIONS.
+        exposes: Headers that pages of other origins may read.
+        allows: Headers that pages of other origins may send; ``None``: whatever they ask for.
+        challenge: ``WWW-Authenticate`` of a 401 (RFC 9110 section 11.6.1); ``None``: the style's.
+        vary: Request headers that a reply depends on.
+        cache_control: Said unless a reply says otherwise.
+        tells_position: Whether replies carry ``Gateway-Position``.
+    """
+
+    nobody: Any
+    authorize: Callable[[Any, AnyEndpoint], None] = require_scope
+    rate_key: Callable[[Any], Hashable] = caller_key
+    credential_first: bool = False
+    body_max_bytes: int = BODY_MAX_BYTES
+    body_discard_bytes: int = 0
+    refuses_body: bool = False
+    options_status: int = 204
+    exposes: str = "ETag, Gateway-Lag-Ms, Location, Retry-After"
+    allows: str | None = "Accept, Authorization, Content-Type"
+    challenge: str | None = "Bearer"
+    vary: str = "Accept, Authorization, Cookie, Origin"
+    cache_control: str = "private, no-cache"
+    tells_position: bool = False
+
+
+class Reading(Struct, frozen=True):
+    """What a request says, as types.
+
+    Args:
+        query: The parameters.
+        body: The body.
+        media: The media type of the reply.
+    """
+
+    query: Any
+    body: Any
+    media: str = "application/json"
+
+
+class Style(Protocol[C]):
+    """How one product's API is spoken; implementations are stateless but for caches."""
+
+    traits: Traits
+
+    def match(self, request: Request) -> Match:
+        """Return which endpoint the target means, and the effective method.
+
+        Raises:
+            GatewayError: The target cannot be read.
+        """
+        ...
+
+    async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> C:
+        """Return who asks; the pipeline counts it.
+
+        Raises:
+            Unauthorized: There is no credential, or none that is good.
+            GatewayError: It cannot be checked, or may not be used here.
+        """
+        ...
+
+    async def read(
+        self, endpoint: AnyEndpoint, request: Request, names: Mapping[str, str]
+    ) -> Reading:
+        """Return what the request says, or raise the one refusal of everything that is wrong.
+
+        Raises:
+            GatewayError: Media type, query, position or body are not acceptable.
+        """
+        ...
+
+    def refuse(self, error: GatewayError, request: Request, caller: C | None) -> Response:
+        """Return the reply that tells *error* in the product's words."""
+        ...
+
+    def finish(self, request: Request, response: Response) -> None:
+        """Add what the product says in every reply."""
+        ...
