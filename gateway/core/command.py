@@ -51,14 +51,17 @@ class Connect(Command, frozen=True):
     """Attach a socket.
 
     Args:
-        connection: The new one.
+        connection: The new one; its ``connected_at`` becomes the time of the commit.
         displace: Whether it ends a live one; if not, a live one refuses it.
         readmit: Whether the door saw the session's own token.
+        again: Only if the record still names this connection, which was ended by mistake; another
+            one that came meanwhile refuses it, also if it has gone since.
     """
 
     connection: Connection
     displace: bool = True
     readmit: bool = False
+    again: bool = False
 
 
 class Disconnect(Command, frozen=True):

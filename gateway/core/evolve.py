@@ -5,7 +5,7 @@
 comes from the same events to the same record.
 """
 
-from typing import assert_never
+from typing import Final, assert_never
 
 from msgspec import UNSET
 from msgspec.structs import astuple, replace
@@ -30,6 +30,8 @@ from gateway.core.event import (
 )
 from gateway.core.model import OPS_KEPT, SERVER_LINGER_MS, Deadline, Session
 
+SKEW_MAX_MS: Final = 1_000  # by which two nodes may take the same moment for another
+
 
 def later(at: int, after_ms: int | None) -> int | None:
     """Return the time *after_ms* milliseconds after *at*; none if it is unset."""
@@ -51,6 +53,32 @@ def unwatched(session: Session, position_ms: int | None, at: int) -> list[AnyEve
         return [Unwatched()]
     ended = replace(watch, position_ms=position_ms, position_at=at)
     return [Updated(watch=ended), Unwatched()]
+
+
+def happens_at(session: Session | None, now_ms: int) -> int:
+    """Return when a command that is decided at *now_ms* happens: not before what happened already.
+
+    Each node estimates Redis time by itself, and its estimate gets better as it goes: the node
+    that decides may be some milliseconds behind the one that decided before, or behind itself.
+    More than ``SKEW_MAX_MS`` is a step of Redis' clock, which no time of a record holds up.
+
+    Args:
+        session: The record as it is, or ``None`` when there is none.
+        now_ms: Redis time in milliseconds, as this node knows it.
+    """
+    if session is None:
+        return now_ms
+    held, closing = session.connection, session.closing
+    latest = max(
+        session.created_at,
+        session.disconnected_at or 0,
+        session.watching_since or 0,
+        session.unwatched_at or 0,
+        held.connected_at if held else 0,
+        closing.requested_at if closing else 0,
+        (closing.saving_at or 0) if closing else 0,
+    )
+    return latest if now_ms < latest <= now_ms + SKEW_MAX_MS else now_ms
 
 
 def evolve(session: Session | None, event: AnyEvent, at: int) -> Session:

@@ -18,7 +18,9 @@ from gateway.core.query import Filter
 MESSAGE_MAX_BYTES: Final = 64 * 1024  # of a client's message; a longer one closes with 1009
 NEED_MORE_MAX_MS: Final = 86_400_000  # a client may ask for at most a day
 
-Ref = Annotated[str, Meta(max_length=64)]
+REF_MAX: Final = 64  # characters of a ref
+
+Ref = Annotated[str, Meta(max_length=REF_MAX)]
 
 
 class FromClient(Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -194,12 +196,16 @@ class ServerHeartbeat(FromServer, tag="heartbeat", frozen=True):
 
 
 class Bye(FromServer, tag="bye", frozen=True):
-    """Last before a close that the gateway decided."""
+    """Last before a close that the gateway decided; ``reason`` is for programs.
+
+    ``detail`` is a sentence for people, the one that REST gives for the same error.
+    """
 
     code: int
     reason: str
     reconnect: bool
     retry_after_ms: int | None = None
+    detail: str | None = None
 
 
 class Ack(FromServer, tag="ack", frozen=True):
@@ -260,7 +266,7 @@ ObserverMessage = ObserverHello | Snapshot | Events | Resync | ServerHeartbeat |
 
 class _Head(Struct):
     type: str
-    ref: Ref | None = None
+    ref: Any = None  # judged by itself, so that the error names it
 
 
 _head: Final = Decoder(_Head)
@@ -272,13 +278,15 @@ def parse(text: str | bytes) -> ClientMessage | None:
     """Return the client's message, ``None`` if its type is unknown.
 
     Raises:
-        BadRequest: This is not a JSON object with a ``type``.
+        BadRequest: This is not a JSON object with a ``type``, or its ``ref`` is not acceptable.
         Invalid: A field of a known message is missing or wrong; ``extra['ref']`` is its ``ref``.
     """
     try:
         head = _head.decode(text)
     except (DecodeError, RecursionError, UnicodeError) as error:
         raise BadRequest("A message is a JSON object with a text `type`.") from error
+    if head.ref is not None and not (isinstance(head.ref, str) and len(head.ref) <= REF_MAX):
+        raise BadRequest(f"The `ref` of a message is a text of at most {REF_MAX} characters.")
     if head.type not in _KNOWN:
         return None
     try:

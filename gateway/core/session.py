@@ -126,7 +126,7 @@ def decide(session: Session | None, command: AnyCommand, now_ms: int) -> list[An
         raise RevisionMismatch
     match command:
         case Connect():
-            return _connect(session, command)
+            return _connect(session, command, now_ms)
         case Disconnect():
             return _disconnect(session, command, now_ms)
         case Kick():
@@ -200,7 +200,7 @@ def _open(command: Open, now_ms: int) -> list[AnyEvent]:
     )
     events: list[AnyEvent] = [Opened(session=opened)]
     if session.connection:
-        events.append(Connected(connection=session.connection))
+        events.append(Connected(connection=replace(session.connection, connected_at=now_ms)))
     if session.watch:
         events.append(Watching(watch=_placed(session.watch, now_ms)))
     return events
@@ -216,14 +216,20 @@ def _alive(session: Session) -> list[AnyEvent]:
     return [] if session.keepalive_at is None else [Updated()]
 
 
-def _connect(session: Session, command: Connect) -> list[AnyEvent]:
-    if _holds(session, command.connection.id):
+def _connect(session: Session, command: Connect, now_ms: int) -> list[AnyEvent]:
+    held, wanted = session.connection, command.connection
+    if _holds(session, wanted.id):
         return []
+    is_own = held is not None and held.id == wanted.id
+    if command.again and not is_own:
+        raise AlreadyConnected
     if session.closing and not (session.closing.readmit and command.readmit):
         raise SessionClosing
     if session.is_connected and not command.displace:
         raise AlreadyConnected
-    return [Connected(connection=command.connection, replaced=session.is_connected)]
+    since = held.connected_at if held is not None and is_own else now_ms
+    connection = replace(wanted, connected_at=since)
+    return [Connected(connection=connection, replaced=session.is_connected)]
 
 
 def _disconnect(session: Session, command: Disconnect, now_ms: int) -> list[AnyEvent]:

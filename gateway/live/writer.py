@@ -36,6 +36,7 @@ from gateway.core.event import (
     encode_entry,
     history_rows,
 )
+from gateway.core.evolve import happens_at
 from gateway.core.model import OPS_KEPT, Session, decode_session
 from gateway.core.seal import changed_fields, sealed
 from gateway.core.session import advance, decide, evolve
@@ -185,7 +186,7 @@ class Writer:
             if work.sent or not work.held:
                 return session, None
             work.command, work.op = None, self.next_op()  # a repeat; what was held back is not
-        now_ms = self.clock.now_ms()
+        now_ms = happens_at(session, self.clock.now_ms())
         while True:
             events = _decide_all(session, work.held, work.command, now_ms)
             if not events:

@@ -154,6 +154,13 @@ def test_bad_input_is_refused_with_few_of_its_own_words(
     assert len(caught.value.detail) <= 120
 
 
+@pytest.mark.parametrize("ref", ["7", "[]", '"' + "x" * 65 + '"'])
+def test_wrong_ref_is_named(ref: str) -> None:
+    """The error about a ``ref`` says that it is the ``ref`` that is wrong."""
+    with pytest.raises(BadRequest, match="`ref`"):
+        parse(f'{{"type":"leave","ref":{ref}}}')
+
+
 def test_duplicate_field_takes_the_last_value() -> None:
     """A repeated member counts once, as in most readers of JSON; a repeated type is refused."""
     assert parse('{"type":"progress","position_ms":1,"position_ms":2}') == protocol.Progress(

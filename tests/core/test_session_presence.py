@@ -25,6 +25,7 @@ from gateway.core.command import (
     Watch,
 )
 from gateway.core.errors import (
+    AlreadyConnected,
     NotConnected,
 )
 from gateway.core.event import (
@@ -150,6 +151,28 @@ def test_connecting_ends_every_wait() -> None:
     assert deadlines(back) == []
     assert back.disconnected_at is None
     assert back.connected_at == NOW  # the first time
+
+
+def test_connection_begins_with_the_commit() -> None:
+    """Whatever time a door named, a connection is as old as the commit that attached it."""
+    back = applied(away(), Connect(connection=connection(2, at=NOW - 9)), NOW + 7)[1]
+
+    assert back.connection is not None
+    assert back.connection.connected_at == NOW + 7
+
+
+def test_connection_ended_by_mistake_comes_back_as_what_it_was() -> None:
+    """A connection that attaches again is the same one, and as old; after another one it cannot."""
+    again = Connect(connection=connection(1, at=NOW + 9), displace=False, again=True)
+    back = applied(away(), again, NOW + 9)[1]
+    assert back.connection == connection(1)
+    assert back.is_connected
+
+    displaced = applied(connected(), Connect(connection=C2))[1]
+    gone = applied(displaced, Disconnect(connection="c2", cause="lost"))[1]
+    for session in (displaced, gone):
+        with pytest.raises(AlreadyConnected):
+            decide(session, again, NOW)
 
 
 @pytest.mark.parametrize(
