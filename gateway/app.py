@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.api import routes as native
 from gateway.auth.principals import Authenticator
 from gateway.auth.users import Users
+from gateway.connections.registry import ConnectionRegistry
 from gateway.context import Context
 from gateway.core.errors import Unavailable
 from gateway.core.frames import FRAMES_PER_S, Caps
@@ -32,7 +33,6 @@ from gateway.dialects import gameye, maxscale, neko, plex, webida
 from gateway.http.pipeline import Application
 from gateway.node import Node
 from gateway.settings import Settings
-from gateway.sockets import Sockets
 from gateway.store.clock import RedisClock
 from gateway.store.embedded import EmbeddedValkey
 from gateway.store.store import Store
@@ -108,17 +108,17 @@ async def running(settings: Settings) -> AsyncIterator[Context]:
         await authenticator.start(wall_ms())
         users = Users(settings.users_path, admin_key=settings.admin_key)
         stack.callback(users.close)
-        sockets = Sockets(settings.max_connections, random.random)
-        stack.push_async_callback(sockets.close)
+        connections = ConnectionRegistry(settings.max_connections, random.random)
+        stack.push_async_callback(connections.close)
         await node.start()
-        context = Context(node, authenticator, sockets, settings, users, wall_ms)
+        context = Context(node, authenticator, connections, settings, users, wall_ms)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(node.run()), group.create_task(_shed(context))]
             if embedded:
                 tasks.append(group.create_task(embedded.watch()))
             tasks.extend(group.create_task(dialect.run(context)) for dialect in DIALECTS.values())
             try:
-                await node.feed.caught_up()
+                await node.replicator.caught_up()
                 yield context
                 await node.leave()
             finally:
@@ -146,8 +146,8 @@ async def _shed(context: Context) -> None:
     """Send sockets elsewhere when this node has lost its store for good."""
     while True:
         await asyncio.sleep(SHED_EVERY_S)
-        if context.node.feed.silent_ms() > SHED_AFTER_MS:
-            await context.sockets.shed()
+        if context.node.replicator.silent_ms() > SHED_AFTER_MS:
+            await context.connections.shed()
 
 
 def create_app(context: Context) -> Starlette:
@@ -241,10 +241,10 @@ class _Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         context = self._context
-        over_s = min(max(context.sockets.count / DRAIN_PER_S, DRAIN_MIN_S), DRAIN_MAX_S)
-        log.info("draining %d sockets over %.1f s", context.sockets.count, over_s)
+        over_s = min(max(context.connections.count / DRAIN_PER_S, DRAIN_MIN_S), DRAIN_MAX_S)
+        log.info("draining %d sockets over %.1f s", context.connections.count, over_s)
         try:
-            await context.sockets.drain(over_s)
+            await context.connections.drain(over_s)
         finally:
             self.should_exit = True
 

@@ -7,13 +7,13 @@ from msgspec import Struct, field
 from starlette.types import Scope as AsgiScope
 
 from gateway.auth.credentials import Credential, client_address, networks
-from gateway.auth.limiter import Limiter
 from gateway.auth.principals import Authenticator, Principal, secret_matches, split_session_token
+from gateway.auth.rate_limit import RateLimiter
 from gateway.auth.users import Users
+from gateway.connections.registry import ConnectionRegistry
 from gateway.core.errors import NotFound, SessionClosed, TokenExpired, Unauthorized
 from gateway.node import Node
 from gateway.settings import Settings
-from gateway.sockets import Sockets
 
 T = TypeVar("T")
 
@@ -27,24 +27,24 @@ class Context(Struct, frozen=True):
     """Given to the doors by ``app``; found at ``request.app.state.context``.
 
     Args:
-        node: Commands, mirror, subscriptions.
+        node: Commands, replica, subscriptions.
         authenticator: Tokens to principals.
-        sockets: The open WebSockets of this process.
+        connections: The open WebSockets of this process.
         settings: As the operator set them.
         users: People who log in with a password.
-        limiter: How many requests a second a caller may send, whatever doors it uses.
+        rate_limiter: How many requests a second a caller may send, whatever doors it uses.
         wall_ms: Milliseconds since the Unix epoch by this machine's clock; for token expiry only.
     """
 
     node: Node
     authenticator: Authenticator
-    sockets: Sockets
+    connections: ConnectionRegistry
     settings: Settings
     users: Users
     wall_ms: Callable[[], int]
-    limiter: Limiter = field(default_factory=Limiter)
+    rate_limiter: RateLimiter = field(default_factory=RateLimiter)
 
-    async def counted(
+    async def rate_limited(
         self, scope: AsgiScope, asking: Awaitable[T], who: Callable[[T], Hashable]
     ) -> T:
         """Return who asks, and count the request; without a good token the address is counted.
@@ -63,12 +63,12 @@ class Context(Struct, frozen=True):
             caller = await asking
         except Unauthorized:
             address = client_address(scope, networks(self.settings.trusted_proxies)).address
-            self.limiter.take(address, rate_per_s, now_ms)
+            self.rate_limiter.consume(address, rate_per_s, now_ms)
             raise
-        self.limiter.take(who(caller), rate_per_s, now_ms)
+        self.rate_limiter.consume(who(caller), rate_per_s, now_ms)
         return caller
 
-    async def principal_of(self, shown: Credential) -> Principal:
+    async def principal_of(self, credential: Credential) -> Principal:
         """Return whose the token is that was shown; a session's own stands for that session.
 
         Raises:
@@ -76,11 +76,11 @@ class Context(Struct, frozen=True):
             TokenExpired: It was good once.
         """
         try:
-            return await self.authenticator.authenticate(shown.token, self.wall_ms())
+            return await self.authenticator.authenticate(credential.token, self.wall_ms())
         except TokenExpired:
             raise
         except Unauthorized:
-            token = split_session_token(shown.token or "")
+            token = split_session_token(credential.token or "")
             if token is None:
                 raise
         session_id, secret = token

@@ -1,4 +1,4 @@
-"""Node: the one object that doors call: commands in, the mirror and subscriptions out.
+"""Node: the one object that doors call: commands in, the replica and subscriptions out.
 
 Every change goes one road: decided against the session, committed once, and seen when it comes
 back through the feed, like everybody else's. :meth:`Node.run` holds the tasks of that road.
@@ -32,18 +32,18 @@ from gateway.core.model import Cause, Session
 from gateway.core.position import Position
 from gateway.core.query import View
 from gateway.core.session import decide
-from gateway.live.attached import Attached, each
 from gateway.live.channel import Subscription
-from gateway.live.closer import Closer, Due
 from gateway.live.coalescer import Coalescer, watched_ms
+from gateway.live.deadlines import DeadlineScheduler, Due
 from gateway.live.documents import Documents
-from gateway.live.feed import Feed
 from gateway.live.hub import Hub
-from gateway.live.lease import RENEW_S, Lease, rank
-from gateway.live.mirror import Mirror
-from gateway.live.turns import Turns
-from gateway.live.waiting import SEEN_S
-from gateway.live.writer import TooEarly, Writer
+from gateway.live.keyed_lock import KeyedLock
+from gateway.live.lease import RENEW_S, Lease, rendezvous_owner
+from gateway.live.local_connections import LocalConnections, each
+from gateway.live.read_barrier import APPLIED_WITHIN_S
+from gateway.live.replica import Replica
+from gateway.live.replicator import Replicator
+from gateway.live.writer import CommandWriter, TooEarly
 from gateway.store.clock import RedisClock
 from gateway.store.store import Store
 
@@ -76,18 +76,18 @@ class Node:
         self.name = name
         self.clock = clock
         self.store = store
-        self.mirror = Mirror(store.partitions)
-        self.hub = Hub(self.mirror, clock.monotonic_ms)
+        self.replica = Replica(store.partitions)
+        self.hub = Hub(self.replica, clock.monotonic_ms)
         self.lease = Lease(store, clock, self.id, encode({"name": name, "boot": boot}))
-        self.closer = Closer(self.mirror, clock, self.lease, self._expire)
-        self.feed = Feed(store, self.mirror, self.hub, self.closer, token)
+        self.deadlines = DeadlineScheduler(self.replica, clock, self.lease, self._expire)
+        self.replicator = Replicator(store, self.replica, self.hub, self.deadlines, token)
         self.is_draining = False
-        self._writer = Writer(store, self.mirror, clock, boot)
-        self.documents = Documents(self._writer, self.mirror)
-        self._turns = Turns()
+        self._writer = CommandWriter(store, self.replica, clock, boot)
+        self.documents = Documents(self._writer, self.replica)
+        self._locks = KeyedLock()
         self._coalescer = Coalescer()
         self._forgotten: list[str] = []  # tombstones dropped here, not yet in the store
-        self._attached = Attached(store, self.mirror, self.id, self.apply)
+        self._local_connections = LocalConnections(store, self.replica, self.id, self.apply)
 
     # --- life
 
@@ -99,20 +99,20 @@ class Node:
         """
         await self.lease.renew()
         for partition in range(self.store.partitions):
-            await self.feed.load(partition)
+            await self.replicator.load(partition)
 
     async def run(self) -> None:
         """Do all that a node does, for ever; cancel to stop."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.store.run())
             for partition in range(self.store.partitions):
-                group.create_task(self.feed.follow(partition))
+                group.create_task(self.replicator.follow(partition))
             group.create_task(self._keep_lease())
             group.create_task(self._every(UPKEEP_S, self._upkeep))
-            group.create_task(self._every(ACTIVE_S, self._attached.report_active))
+            group.create_task(self._every(ACTIVE_S, self._local_connections.report_active))
             group.create_task(self._every(TRIM_S, self._trim))
-            await self.feed.caught_up()
-            group.create_task(self.closer.run())
+            await self.replicator.caught_up()
+            group.create_task(self.deadlines.run())
 
     async def leave(self) -> None:
         """Go politely: held-back updates written, sessions away, the lease given up."""
@@ -120,7 +120,7 @@ class Node:
         try:
             async with asyncio.timeout(LEAVE_S):
                 await each(self._coalescer.sessions(), self._flush)
-                await self._attached.end_all()
+                await self._local_connections.end_all()
                 await self.lease.release()
         except (Unavailable, TimeoutError):
             log.warning("the store is away: others will end the sessions of this node")
@@ -129,7 +129,9 @@ class Node:
     def is_ready(self) -> bool:
         """Whether this node should get traffic."""
         return (
-            self.feed.is_caught_up and not self.is_draining and self.feed.silent_ms() < UNREADY_MS
+            self.replicator.is_caught_up
+            and not self.is_draining
+            and self.replicator.silent_ms() < UNREADY_MS
         )
 
     # --- commands
@@ -150,8 +152,8 @@ class Node:
         return await self._write(session_id, command, op)
 
     async def _write(self, session_id: str, command: AnyCommand | None, op: str | None) -> Session:
-        if not self._turns.take(session_id):
-            await self._turns.come(session_id)
+        if not self._locks.try_acquire(session_id):
+            await self._locks.acquire(session_id)
         held = self._coalescer.take(session_id)
         try:
             return await self._writer.write(session_id, held, command, op or self._writer.next_op())
@@ -160,7 +162,7 @@ class Node:
                 self._coalescer.give_back(session_id, held)
             raise
         finally:
-            self._turns.end(session_id)
+            self._locks.release(session_id)
 
     async def open(self, session: Session, *, op: str | None = None) -> Session:
         """Open *session*, attached to its ``connection`` if it has one; its number is given here.
@@ -197,7 +199,7 @@ class Node:
             NotFound: There is none and was none lately.
             Unavailable: The store did not answer.
         """
-        session = self.mirror.sessions.get(session_id)
+        session = self.replica.sessions.get(session_id)
         if session is None:
             session = await self._writer.fetch(session_id)
         if session is None:
@@ -214,40 +216,40 @@ class Node:
         """
         await self._writer.erase_row(row)
 
-    async def say(self, message: Message) -> None:
+    async def publish(self, message: Message) -> None:
         """Deliver *message* once to the live connections of its recipients, on every node."""
-        await self._writer.say(message)
+        await self._writer.publish(message)
 
     # --- subscriptions
 
-    async def reached(self, position: Position) -> None:
+    async def wait_for_position(self, position: Position) -> None:
         """Wait until this node has seen *position*.
 
         Raises:
             PositionAhead: It has not within 2 s.
             BadPosition: It belongs to another epoch.
         """
-        here = self.mirror.position()
+        here = self.replica.position()
         if position.epoch != here.epoch or len(position.offsets) != len(here.offsets):
             raise BadPosition("This position is from before history was lost.")
         try:
-            async with asyncio.timeout(SEEN_S):
-                await self.mirror.reached(position)
+            async with asyncio.timeout(APPLIED_WITHIN_S):
+                await self.replica.wait_for_position(position)
         except TimeoutError:
             raise PositionAhead from None
-        if not self.mirror.position().covers(position):
+        if not self.replica.position().covers(position):
             raise BadPosition("This position is from before history was lost.")
 
-    async def why_not(self, view: View, since: Position) -> str | None:
+    async def check_resume(self, view: View, since: Position) -> str | None:
         """Return why a subscription cannot go on at *since*, or ``None`` if it can."""
-        here = self.mirror.position(view.hash32)
+        here = self.replica.position(view.hash32)
         if since.view != here.view:
             return "other view"
         if since.epoch != here.epoch or len(since.offsets) != len(here.offsets):
             return "history lost"
         try:
-            await self.reached(since)
-            return None if await self.feed.can_replay(since) else "trimmed"
+            await self.wait_for_position(since)
+            return None if await self.replicator.can_replay(since) else "trimmed"
         except BadPosition:
             return "history lost"
         except PositionAhead:
@@ -271,7 +273,7 @@ class Node:
         return self.hub.subscribe(
             view,
             since,
-            lambda start, upto: self.feed.missed(view, start, upto),
+            lambda start, upto: self.replicator.replay(view, start, upto),
             reason=reason,
         )
 
@@ -279,23 +281,23 @@ class Node:
 
     def holding(self, session_id: str, connection_id: str) -> AbstractContextManager[None]:
         """Say that a socket here holds this connection."""
-        return self._attached.holding(session_id, connection_id)
+        return self._local_connections.holding(session_id, connection_id)
 
     def hold(self, session_id: str, connection_id: str) -> None:
         """Say that a socket here holds this connection, until :meth:`let_go`."""
-        self._attached.hold(session_id, connection_id)
+        self._local_connections.hold(session_id, connection_id)
 
-    def let_go(self, connection_id: str) -> None:
+    def release(self, connection_id: str) -> None:
         """Say that no socket here holds this connection any more."""
-        self._attached.let_go(connection_id)
+        self._local_connections.release(connection_id)
 
     async def disconnect(self, session_id: str, connection_id: str, cause: Cause) -> None:
         """End a connection; if the store is away it is done as soon as it is back."""
-        await self._attached.disconnect(session_id, connection_id, cause)
+        await self._local_connections.disconnect(session_id, connection_id, cause)
 
     def touch(self, session_id: str) -> None:
         """Note that the client spoke; told to the others every 10 s."""
-        self._attached.touch(session_id)
+        self._local_connections.touch(session_id)
 
     # --- upkeep
 
@@ -312,7 +314,7 @@ class Node:
         for session_id in (due := self._coalescer.due(now_ms)):
             self._coalescer.written(session_id, now_ms)
         await each(due, self._flush)
-        await self._attached.tidy(now_ms)
+        await self._local_connections.reconcile(now_ms)
 
     async def _flush(self, session_id: str) -> None:
         try:
@@ -323,10 +325,10 @@ class Node:
 
     async def _trim(self) -> None:
         now_ms = self.clock.now_ms()
-        gone = self.mirror.gone  # an id that was free may have been used and closed again
+        gone = self.replica.gone  # an id that was free may have been used and closed again
         self._forgotten = [known for known in self._forgotten if known not in gone]
-        self._forgotten += self.mirror.forget_gone(now_ms)
-        if rank("trim", self.lease.live) != self.id:
+        self._forgotten += self.replica.forget_gone(now_ms)
+        if rendezvous_owner("trim", self.lease.live) != self.id:
             self._forgotten.clear()
             return
         for partition in range(self.store.partitions):
@@ -336,21 +338,21 @@ class Node:
             await self.store.trim_history(partition, now_ms)
         self._forgotten.clear()
         for node_id in self.lease.forgotten(now_ms):
-            if not self.mirror.nodes[node_id]:
+            if not self.replica.nodes[node_id]:
                 await self.store.forget_node(node_id)
 
     async def _keep_lease(self) -> None:
         ending: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as group:
             while True:
-                known = set(self.mirror.nodes)  # whoever has a connection had a lease before
+                known = set(self.replica.nodes)  # whoever has a connection had a lease before
                 try:
                     wait_s = await self.lease.renew()
                 except Unavailable:
                     wait_s = RENEW_S / 6
                 dead = known - self.lease.live
-                if dead and self.lease.may_judge and (ending is None or ending.done()):
-                    ending = group.create_task(self._attached.end_of(dead))
+                if dead and self.lease.may_declare_dead and (ending is None or ending.done()):
+                    ending = group.create_task(self._local_connections.end_connections_of(dead))
                 await asyncio.sleep(wait_s)
 
     async def _expire(self, due: Due) -> int | None:

@@ -47,7 +47,7 @@ async def running_node(
     await node.start()
     run = asyncio.create_task(node.run())
     try:
-        await node.feed.caught_up()
+        await node.replicator.caught_up()
         yield node
     finally:
         run.cancel()

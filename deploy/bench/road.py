@@ -83,7 +83,7 @@ async def commits(url: str, count: int) -> list[tuple[str, str]]:
     )
     await node.start()
     run = asyncio.create_task(node.run())
-    await node.feed.caught_up()
+    await node.replicator.caught_up()
     rows = []
 
     async def measured(name: str, one: Callable[[int], Awaitable[object]]) -> None:

@@ -15,7 +15,7 @@ from gateway.auth.principals import Principal, Scope
 from gateway.core.command import AnyCommand
 from gateway.core.errors import Forbidden, NotFound, SessionClosed
 from gateway.core.model import Session
-from gateway.core.public import public
+from gateway.core.public import render_session
 from gateway.core.query import Filter, View
 from gateway.http.endpoint import Call, raw_reply, reply
 
@@ -117,6 +117,6 @@ def shown(call: AnyCall, session: Session, status: int = 200) -> Response:
     """Return a reply with *session* in the caller's view."""
     tag = {"ETag": f'"{session.revision}"'}
     if session.closed:
-        return reply(public(session, full=call.caller.is_full), status, tag)
-    rendered = call.node.mirror.rendered(session, full=call.caller.is_full)
+        return reply(render_session(session, full=call.caller.is_full), status, tag)
+    rendered = call.node.replica.rendered(session, full=call.caller.is_full)
     return raw_reply(rendered, status, tag)

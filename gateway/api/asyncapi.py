@@ -20,12 +20,12 @@ from gateway.api.events import Since
 from gateway.core.errors import CloseCode
 from gateway.core.protocol import (
     ClientMessage,
-    Heartbeat,
+    HeartbeatMessage,
     ObserverMessage,
     SessionSocketMessage,
-    Subscribe,
-    Token,
-    Unsubscribe,
+    SubscribeMessage,
+    TokenMessage,
+    UnsubscribeMessage,
 )
 from gateway.core.query import Filter
 from gateway.http.endpoint import AnyEndpoint
@@ -61,7 +61,7 @@ STAYS_AWAY: Final = "do not come back"
 
 _REF: Final = "#/components/schemas/{name}"
 _PYTHON_END: Final = rb"$(?!\\n)"  # of a pattern; elsewhere there is no last newline to fear
-_OBSERVER_SAYS: Final = (Heartbeat, Token, Subscribe, Unsubscribe)
+_OBSERVER_SAYS: Final = (HeartbeatMessage, TokenMessage, SubscribeMessage, UnsubscribeMessage)
 _SUBPROTOCOLS: Final = (
     "Browsers offer `gateway.v1`, `bearer.<token>` and, at the session socket, "
     "`session.<session token>` as subprotocols; only the first is answered. Others send "

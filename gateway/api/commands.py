@@ -16,7 +16,7 @@ def command_of(message: ClientMessage, via: str, now_ms: int) -> AnyCommand:
         now_ms: Redis time in milliseconds.
     """
     match message:
-        case protocol.Watch():
+        case protocol.WatchMessage():
             watch = model.Watch(
                 key=message.key,
                 title=message.title,
@@ -28,18 +28,18 @@ def command_of(message: ClientMessage, via: str, now_ms: int) -> AnyCommand:
                 item=message.item,
             )
             return command.Watch(watch=watch, via=via)
-        case protocol.Unwatch():
+        case protocol.UnwatchMessage():
             return command.Unwatch(via=via)
-        case protocol.Update():
+        case protocol.UpdateMessage():
             return command.Update(patch=to_builtins(message.changes), via=via)
-        case protocol.Stream():
-            return command.StopStream(key=message.key, via=via)
-        case protocol.Saving():
+        case protocol.StreamMessage():
+            return command.EndStream(key=message.key, via=via)
+        case protocol.SavingMessage():
             return command.Saving(via=via)
-        case protocol.Saved():
+        case protocol.SavedMessage():
             return command.Saved(via=via)
-        case protocol.NeedMore():
+        case protocol.NeedMoreMessage():
             return command.ExtendClose(at=now_ms + message.ms, via=via)
-        case protocol.Leave():
+        case protocol.LeaveMessage():
             return command.Close(outcome="left", via=via)
     raise AssertionError(message)

@@ -125,7 +125,7 @@ async def connect(visit: Visit) -> None:
 def _seems_new(node: Node, named: str, principal: Principal | None, secret: str | None) -> bool:
     """Whether to open a session without asking the store for it first: opening asks by itself."""
     may_open = secret is None and principal is not None and principal.has(Scope.WRITE)
-    return may_open and named not in node.mirror.sessions and named not in node.mirror.gone
+    return may_open and named not in node.replica.sessions and named not in node.replica.gone
 
 
 def _own_token(wanted: Opening, offered: str | None) -> tuple[str | None, str | None]:
@@ -254,7 +254,7 @@ def _new_session(visit: Visit, wanted: Opening, principal: Principal) -> Session
             raise Forbidden("Account and workspace are those of the token.")
         if named := [name for name in NEEDS_WRITE if getattr(wanted, name) is not None]:
             raise Forbidden(f"The scope write is needed to set {', '.join(named)}.")
-    if len(node.mirror.sessions) >= settings.max_sessions:
+    if len(node.replica.sessions) >= settings.max_sessions:
         raise LimitExceeded("There are too many sessions.")
     return Session(
         id="new",

@@ -21,7 +21,7 @@ from gateway.api.schema import NewSession, OpenedSession, given
 from gateway.auth.principals import Principal, Scope, hash_secret, mint_session_secret
 from gateway.core.errors import Forbidden, IdUnavailable, LimitExceeded, NotFound, SessionClosed
 from gateway.core.model import STREAMS_MAX, Client, Private, Profile, Session, Stream, Watch
-from gateway.core.public import public
+from gateway.core.public import render_session
 from gateway.http.endpoint import Call, Nothing, reply
 
 AnyCall = Call[Principal, Any, Any]
@@ -50,8 +50,8 @@ async def open_session(call: Call[Principal, Nothing, NewSession]) -> Response:
         raise Forbidden("Account and workspace are those of the token.")
     op = operation_of(call, None)
     session_id, secret = _identifiers(call, given(body.id))
-    if session_id not in node.mirror.sessions and (
-        len(node.mirror.sessions) >= call.context.settings.max_sessions
+    if session_id not in node.replica.sessions and (
+        len(node.replica.sessions) >= call.context.settings.max_sessions
     ):
         raise LimitExceeded("There are too many sessions.")
     wanted = _new_session(body, session_id, account, workspace, hash_secret(secret))
@@ -60,7 +60,7 @@ async def open_session(call: Call[Principal, Nothing, NewSession]) -> Response:
     except IdUnavailable:
         await _check_repeat(call, session_id)
         raise
-    opened = asdict(public(session, full=principal.is_full))
+    opened = asdict(render_session(session, full=principal.is_full))
     location = f"{call.request.scope.get('root_path', '')}/v1/sessions/{session.id}"
     return reply(
         OpenedSession(**opened, session_token=f"{session.id}.{secret}"),

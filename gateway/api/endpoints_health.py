@@ -33,7 +33,7 @@ async def readyz(call: Call[Principal, Nothing, Nothing]) -> Response:
         return reply(Health())
     if node.is_draining:
         raise Draining
-    if node.feed.silent_ms() >= UNREADY_MS:
+    if node.replicator.silent_ms() >= UNREADY_MS:
         raise StoreUnavailable
     raise Unavailable("This node is still loading.")
 

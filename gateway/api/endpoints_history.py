@@ -21,10 +21,10 @@ from gateway.api.schema import HistoryPage, HistoryQuery
 from gateway.auth.principals import Principal
 from gateway.core.errors import BadPosition
 from gateway.core.event import HistoryRow
-from gateway.core.public import public_row
+from gateway.core.public import render_row
 from gateway.core.query import Filter, Sort, View, Visibility, cursor, parse_cursor
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, reply
-from gateway.live.mirror import HISTORY_MAX, Place, place_of
+from gateway.live.replica import HISTORY_MAX, Place, place_of
 from gateway.node import Node
 
 ROWS_AT_ONCE: Final = 2_000  # rows of the mirror looked at before others get a turn: about 2 ms
@@ -76,7 +76,7 @@ async def list_history(call: Call[Principal, HistoryQuery, Nothing]) -> Response
                 found.append(row)
     return reply(
         HistoryPage(
-            history=tuple(map(public_row, found)),
+            history=tuple(map(render_row, found)),
             next=_next(view, last) if last and (more or reader.gave_up) else None,
         )
     )
@@ -153,15 +153,15 @@ class _Reader:
 
     def _remembered(self) -> Iterator[HistoryRow]:
         """Return the mirror's rows; those of several partitions arrived in any order."""
-        rows = reversed(self._node.mirror.history.copy())
+        rows = reversed(self._node.replica.history.copy())
         if self._node.store.partitions > 1:
             return iter(sorted(rows, key=place_of, reverse=True))
         return rows
 
     def _floor(self) -> Place | None:
         """Return the place from which on the mirror has every row; ``None`` if it has all."""
-        node, history = self._node, self._node.mirror.history
-        if len(history) + node.mirror.erased_rows < HISTORY_MAX // node.store.partitions:
+        node, history = self._node, self._node.replica.history
+        if len(history) + node.replica.erased_rows < HISTORY_MAX // node.store.partitions:
             return None
         oldest: dict[int, Place] = {}
         for row in history:

@@ -33,7 +33,7 @@ COUNTED_AT_ONCE: Final = 2_000  # sessions counted before others get a turn: abo
 
 async def list_streams(call: Call[Principal, StreamQuery, Nothing]) -> Response:
     """List the live streams of the sessions in view, oldest session first."""
-    query, mirror = call.query, call.node.mirror
+    query, mirror = call.query, call.node.replica
     view = view_of(call, filter_of(query))
     after: SortKey | None = None
     skip = 0
@@ -50,7 +50,7 @@ async def list_streams(call: Call[Principal, StreamQuery, Nothing]) -> Response:
         if turn:
             await asyncio.sleep(0)
         sessions, after = mirror.page(
-            view, Page(limit=SCANNED_AT_ONCE, after=after, looks=SCANNED_AT_ONCE)
+            view, Page(limit=SCANNED_AT_ONCE, after=after, scan_limit=SCANNED_AT_ONCE)
         )
         for session in sessions:
             found.extend((session, number) for number in range(len(session.streams)))
@@ -83,7 +83,7 @@ def _stream(session: Session, number: int) -> SessionStream:
 
 async def get_stats(call: Call[Principal, Nothing, Nothing]) -> Response:
     """Count what the caller sees; the picture is of one moment."""
-    sessions = call.node.mirror.all_in(View(visibility=call.caller.visibility()))
+    sessions = call.node.replica.all_in(View(visibility=call.caller.visibility()))
     states = dict.fromkeys(State, 0)
     connected = watching = streams = 0
     for start in range(0, len(sessions), COUNTED_AT_ONCE):
@@ -119,7 +119,7 @@ async def list_nodes(call: Call[Principal, Nothing, Nothing]) -> Response:
             name=node_id.partition(":")[0],
             is_alive=node_id in node.lease.live,
             is_this=node_id == node.id,
-            connections=max(node.mirror.nodes[node_id], 0),
+            connections=max(node.replica.nodes[node_id], 0),
             renewed_at=rfc3339(renewed_at),
         )
         for node_id, (renewed_at, _) in sorted(node.lease.nodes.items())

@@ -36,7 +36,7 @@ async def send_message(call: Call[Principal, Nothing, MessageBody]) -> Response:
         raise Invalid(f"`body` holds at most {MESSAGE_MAX_BYTES} bytes.")
     to = Recipients(session=session_id, workspace=workspace)
     sender = principal.account or principal.name
-    await call.node.say(Message(to=to, topic=body.topic, body=body.body, sender=sender))
+    await call.node.publish(Message(to=to, topic=body.topic, body=body.body, sender=sender))
     return Response(status_code=204)
 
 

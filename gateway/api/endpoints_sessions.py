@@ -39,11 +39,11 @@ from gateway.core.errors import (
     SessionClosed,
 )
 from gateway.core.model import Session
-from gateway.core.public import PublicSession, public
+from gateway.core.public import PublicSession, render_session
 from gateway.core.query import Filter, Page, SortKey, View, cursor, parse_cursor
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, raw_reply
 from gateway.http.preconditions import expected_revision, matches_tag
-from gateway.live.mirror import Mirror, Rendering
+from gateway.live.replica import Rendering, Replica
 
 SCANNED_AT_ONCE: Final = 2_000  # sessions looked at before others get a turn: about 1 ms
 SCANNED_TURNS: Final = 10  # of that: a page looks at 20,000 sessions
@@ -51,7 +51,7 @@ SCANNED_TURNS: Final = 10  # of that: a page looks at 20,000 sessions
 
 async def list_sessions(call: Call[Principal, SessionQuery, Nothing]) -> Response:
     """List open sessions."""
-    query, mirror = call.query, call.node.mirror
+    query, mirror = call.query, call.node.replica
     view = view_of(call, filter_of(query))
     after = parse_cursor(view, query.sort, query.cursor) if query.cursor else None
     position = mirror.position()  # first: others may have a turn while we look
@@ -76,7 +76,7 @@ async def list_sessions(call: Call[Principal, SessionQuery, Nothing]) -> Respons
     return raw_reply(body, headers={"ETag": tag})
 
 
-async def page_of(mirror: Mirror, view: View, page: Page) -> tuple[list[Session], SortKey | None]:
+async def page_of(mirror: Replica, view: View, page: Page) -> tuple[list[Session], SortKey | None]:
     """Return a page of *view* that lets others have their turn, and what the next starts after."""
     found: dict[str, Session] = {}  # one that moves on meanwhile is met again
     after = page.after
@@ -84,7 +84,7 @@ async def page_of(mirror: Mirror, view: View, page: Page) -> tuple[list[Session]
         if turn:
             await asyncio.sleep(0)
         limit = page.limit - len(found)
-        rest = Page(sort=page.sort, limit=limit, after=after, looks=SCANNED_AT_ONCE)
+        rest = Page(sort=page.sort, limit=limit, after=after, scan_limit=SCANNED_AT_ONCE)
         part, after = mirror.page(view, rest)
         found.update((session.id, session) for session in part)
         if after is None or len(found) == page.limit:
@@ -98,7 +98,7 @@ def filter_of(query: Filter) -> Filter:
 
 
 def _picked(session: Session, names: tuple[str, ...], *, full: bool) -> bytes:
-    whole: Mapping[str, Any] = to_builtins(public(session, full=full))
+    whole: Mapping[str, Any] = to_builtins(render_session(session, full=full))
     return encode({name: whole[name] for name in names if name in whole})
 
 

@@ -16,12 +16,12 @@ from gateway.auth.principals import Principal
 from gateway.core import command, model
 from gateway.core.command import (
     CancelClose,
+    EndStream,
     Join,
     Kick,
     Leave,
     RequestClose,
     StartStream,
-    StopStream,
     Unwatch,
 )
 from gateway.core.errors import (
@@ -38,7 +38,7 @@ from gateway.core.errors import (
     UnknownStream,
 )
 from gateway.core.model import Stream
-from gateway.core.public import PublicClosing, PublicSession, public
+from gateway.core.public import PublicClosing, PublicSession, render_session
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, reply
 
 
@@ -57,7 +57,7 @@ async def put_closing(call: Call[Principal, Nothing, ClosingBody]) -> Response:
 
 async def get_closing(call: Call[Principal, Nothing, Nothing]) -> Response:
     """Look at a pending close."""
-    closing = public(await visible(call)).closing
+    closing = render_session(await visible(call)).closing
     if closing is None:
         raise NotFound("No close is pending.")
     return reply(closing)
@@ -95,7 +95,7 @@ async def put_stream(call: Call[Principal, Nothing, StreamBody]) -> Response:
 async def delete_stream(call: Call[Principal, Nothing, Nothing]) -> Response:
     """End a stream."""
     session = await writable(call, frozenset({"streams"}))
-    return shown(call, await do(call, session, StopStream(key=call.path["key"])))
+    return shown(call, await do(call, session, EndStream(key=call.path["key"])))
 
 
 async def put_member(call: Call[Principal, Nothing, Nothing]) -> Response:

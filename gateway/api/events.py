@@ -22,8 +22,9 @@ from gateway.api.eventstream import SSE, EventStream
 from gateway.api.handshake import Visit, refreshed, view_of
 from gateway.api.schema import Outgoing
 from gateway.api.watcher import Watcher, begin, here
-from gateway.auth.credentials import credential
+from gateway.auth.credentials import read_credential
 from gateway.auth.principals import Principal
+from gateway.connections.lifecycle import ConnectionEnded
 from gateway.context import Context
 from gateway.core.errors import (
     BadPosition,
@@ -34,18 +35,17 @@ from gateway.core.errors import (
 from gateway.core.position import Position
 from gateway.core.protocol import (
     ClientMessage,
-    Heartbeat,
-    Subscribe,
-    Token,
-    Unsubscribe,
+    HeartbeatMessage,
+    SubscribeMessage,
+    TokenMessage,
+    UnsubscribeMessage,
 )
 from gateway.core.public import PublicEvent
 from gateway.core.query import Filter, View
 from gateway.http.endpoint import JSON, AnyEndpoint, Call, Endpoint, Nothing, reply
 from gateway.http.request import read_query
-from gateway.lines import Ended
 from gateway.live.channel import Trimmed
-from gateway.live.delivery import Tick
+from gateway.live.outbound import Tick
 from gateway.node import Node
 
 WAIT_MAX_S: Final = 25.0  # of a long poll; proxies give up at 30 s or 60 s
@@ -126,16 +126,16 @@ class _Observer:
 
     async def handle(self, message: ClientMessage) -> int | None:
         match message:
-            case Heartbeat():
+            case HeartbeatMessage():
                 pass
-            case Token():
+            case TokenMessage():
                 self._principal = await refreshed(
                     self._context, self._socket, self._principal, message.token
                 )
-            case Subscribe():
+            case SubscribeMessage():
                 view = view_of(self._principal, message.filter)
                 await self._watcher.start(view, message.since)
-            case Unsubscribe():
+            case UnsubscribeMessage():
                 self._watcher.stop()
             case _:
                 raise BadRequest("This socket only watches; a session is at /v1/connect.")
@@ -144,13 +144,13 @@ class _Observer:
     def heartbeat(self) -> bytes:
         return self._watcher.heartbeat()
 
-    def room(self) -> None:
-        self._watcher.room()
+    def on_writable(self) -> None:
+        self._watcher.on_writable()
 
-    def told_at_s(self) -> float:
-        return self._watcher.told_at_s()
+    def last_sent_at_s(self) -> float:
+        return self._watcher.last_sent_at_s()
 
-    def left(self, _ended: Ended) -> None:
+    def left(self, _ended: ConnectionEnded) -> None:
         self._watcher.stop()
         self._socket.release()
 
@@ -166,12 +166,11 @@ async def read_events(call: Call[Principal, EventsQuery, Nothing]) -> Response:
     since = last_id or query.since  # a browser repeats the address it began with
     position, reason = await begin(call.node, view, since)
     if call.media == SSE:
-        call.context.sockets.check()
+        call.context.connections.check_capacity()
         subscribe = partial(call.node.subscribe, view, position, reason)
         return EventStream(call.context, call.caller, subscribe)
-    credential(
-        call.request.scope
-    )  # a token in the address is for streams, whose readers set no header
+    # A token in the address is for streams, whose readers set no header.
+    read_credential(call.request.scope)
     if position is None:
         return reply(_started_over(call.node, view, reason))
     return reply(await _page(call.context, view, position, query.wait or 0))
@@ -182,8 +181,8 @@ async def _page(context: Context, view: View, since: Position, wait_s: float) ->
     events: list[Raw] = []
     upto = since
     try:
-        while not upto.covers(now := node.mirror.position(view.hash32)):
-            async for tick in node.feed.missed(view, upto, now):
+        while not upto.covers(now := node.replica.position(view.hash32)):
+            async for tick in node.replicator.replay(view, upto, now):
                 events.extend(Raw(item.data) for item in tick.items)
                 if len(events) >= PAGE_EVENTS:
                     return _resumed(tick.position, events, more=tick.position != now)
@@ -193,7 +192,7 @@ async def _page(context: Context, view: View, since: Position, wait_s: float) ->
     if events or not wait_s:
         return _resumed(upto, events)
     with node.subscribe(view, upto) as subscription, suppress(TimeoutError):
-        async with context.sockets.patience(wait_s):
+        async with context.connections.bounded_wait(wait_s):
             while len(events) < PAGE_EVENTS and (subscription.is_behind or not events):
                 delivery = await subscription.next()
                 if not isinstance(delivery, Tick):
@@ -212,7 +211,7 @@ def _resumed(
 
 
 def _started_over(node: Node, view: View, reason: str | None) -> _Page:
-    position = str(node.mirror.position(view.hash32))
+    position = str(node.replica.position(view.hash32))
     return _Page(position=position, mode="snapshot", reason=reason, events=[])
 
 

@@ -19,13 +19,19 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api.watcher import heartbeat, hello
 from gateway.auth.principals import Principal
+from gateway.connections.lifecycle import (
+    CLOSE_WITHIN_S,
+    ClientClosed,
+    ConnectionEnded,
+    ServerClose,
+    TaskConnection,
+)
 from gateway.context import Context
 from gateway.core.errors import Overloaded
 from gateway.core.protocol import render
 from gateway.http.problems import problem
-from gateway.lines import CLOSE_WITHIN_S, Ended, Goodbye, Left, TaskLine
 from gateway.live.channel import Subscription
-from gateway.live.delivery import Delivery, SnapshotPage, Tick
+from gateway.live.outbound import OutboundMessage, SnapshotPage, Tick
 from gateway.node import Node
 
 SSE: Final = "text/event-stream"
@@ -52,7 +58,7 @@ class EventStream(Response):
         context = self._context
         line = _EventLine(context, receive, send)
         with ExitStack() as stack:
-            stack.enter_context(context.sockets.counting(line))
+            stack.enter_context(context.connections.registered(line))
             try:
                 subscription = stack.enter_context(self._subscribe())
             except Overloaded as error:
@@ -66,11 +72,11 @@ class EventStream(Response):
             await line.close(ended)
 
 
-class _EventLine(TaskLine):
+class _EventLine(TaskConnection):
     """An event stream as a line."""
 
     def __init__(self, context: Context, receive: Receive, send: Send) -> None:
-        super().__init__(context.sockets.chance, context.settings.heartbeat_s)
+        super().__init__(context.connections.chance, context.settings.heartbeat_s)
         self._node = context.node
         self._receive = receive
         self._send = send
@@ -81,10 +87,10 @@ class _EventLine(TaskLine):
         while True:
             await self.send(_events(await subscription.next()))
 
-    async def close(self, ended: Ended) -> None:
+    async def close(self, ended: ConnectionEnded) -> None:
         """Say goodbye if it is ours to say, and end the reply."""
         data = b""
-        if isinstance(ended, Goodbye):
+        if isinstance(ended, ServerClose):
             data = _event("bye", render(ended.message))
             if ended.retry_after_ms is not None:
                 data = b"retry: %d\n%b" % (ended.retry_after_ms, data)
@@ -96,12 +102,12 @@ class _EventLine(TaskLine):
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
         except OSError:
-            raise Left("lost") from None
+            raise ClientClosed("lost") from None
 
     async def _listen(self) -> NoReturn:
         while True:
             if (await self._receive())["type"] == "http.disconnect":
-                raise Left("clean")
+                raise ClientClosed("clean")
 
 
 def _beat(node: Node, subscription: Subscription) -> bytes:
@@ -109,7 +115,7 @@ def _beat(node: Node, subscription: Subscription) -> bytes:
     return _event("heartbeat", render(beat), None if subscription.is_behind else beat.position)
 
 
-def _events(delivery: Delivery) -> bytes:
+def _events(delivery: OutboundMessage) -> bytes:
     """Return what a delivery is in an event stream."""
     match delivery:
         case Tick(items=items, position=at):

@@ -23,11 +23,12 @@ from gateway.auth.credentials import (
     SUBPROTOCOL,
     Credential,
     check_origin,
-    credential,
     networks,
     origins,
+    read_credential,
 )
 from gateway.auth.principals import Principal
+from gateway.connections.lifecycle import ClientClosed, ServerClose
 from gateway.context import Context
 from gateway.core.errors import (
     BadRequest,
@@ -42,7 +43,6 @@ from gateway.core.frames import Writer
 from gateway.core.query import Filter, View
 from gateway.http.problems import problem
 from gateway.http.request import Request, check_target, read_pairs, without_token
-from gateway.lines import Goodbye, Left
 
 EXTENSION: Final = "gateway.frames"  # of the ASGI scope; see ``transport``
 
@@ -85,7 +85,7 @@ async def refreshed(
     """Return who goes on after *token* was shown on an open socket; it lives longer now.
 
     Raises:
-        Goodbye: The token is not good, or not the same caller's: the socket ends.
+        ServerClose: The token is not good, or not the same caller's: the socket ends.
         Unavailable: The token cannot be checked now.
     """
     try:
@@ -94,7 +94,7 @@ async def refreshed(
     except GatewayError as error:
         if error.retry:
             raise
-        raise Goodbye.by(error, socket.away_ms()) from error
+        raise ServerClose.from_error(error, socket.reconnect_after_ms()) from error
     socket.expire_at(newer.expires_at, context.wall_ms)
     return newer
 
@@ -143,24 +143,24 @@ class Entrance:
             check_origin(scope, shown, allowed, trusted)
             if context.node.is_draining:
                 raise Draining
-            context.sockets.check()
+            context.connections.check_capacity()
             writer = _writer(scope)
         except (BadRequest, Forbidden, Draining, Overloaded, Unavailable) as error:
             await websocket.send_denial_response(problem(error, secrets.token_hex(8)))
             return
         socket = Socket(
             writer,
-            context.sockets,
+            context.connections,
             number=next(_numbers),
             heartbeat_s=settings.heartbeat_s,
             messages_per_s=settings.messages_per_s,
         )
-        context.sockets.add(socket)
+        context.connections.add(socket)
         try:
             try:
                 await websocket.accept(shown.subprotocol)
             except (OSError, RuntimeError, WebSocketDisconnect):  # it left meanwhile
-                raise Left("lost") from None
+                raise ClientClosed("lost") from None
             writer.adopt(socket)
             log.info("socket %d: %s from %s", socket.number, scope["path"], scope.get("client"))
             if unreadable is not None:
@@ -178,7 +178,7 @@ class Entrance:
         except Exception as error:  # noqa: BLE001 - the top of a handshake; logged if unforeseen
             socket.refuse(socket.ending(error))
         except BaseException:  # this process stops
-            socket.refuse(Goodbye(CloseCode.DRAINING, "draining", socket.away_ms()))
+            socket.refuse(ServerClose(CloseCode.DRAINING, "draining", socket.reconnect_after_ms()))
             raise
 
 
@@ -196,7 +196,7 @@ def _writer(scope: Scope) -> Writer:
 
 def _shown(scope: Scope) -> tuple[Credential, BadRequest | None]:
     try:
-        return credential(scope), None
+        return read_credential(scope), None
     except BadRequest as error:
         ours = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
         return Credential(subprotocol=ours), error

@@ -21,12 +21,13 @@ from gateway.api.commands import command_of
 from gateway.api.handshake import Visit, refreshed, view_of
 from gateway.api.watcher import Watcher, heartbeat
 from gateway.auth.principals import Principal
+from gateway.connections.lifecycle import ConnectionEnded, ServerClose
 from gateway.core import command, model, protocol
 from gateway.core.command import (
     AnyCommand,
     Connect,
+    EndStream,
     StartStream,
-    StopStream,
     UpdateStream,
 )
 from gateway.core.errors import CloseCode, GatewayError, SessionClosed, UnknownStream
@@ -41,8 +42,7 @@ from gateway.core.event import (
 )
 from gateway.core.model import Closing, Connection, Session
 from gateway.core.protocol import ClientMessage
-from gateway.core.public import public, rfc3339
-from gateway.lines import Ended, Goodbye
+from gateway.core.public import render_session, rfc3339
 from gateway.live.hub import MAILBOX_MAX, Notice
 from gateway.metrics import OVERFLOWS
 
@@ -106,7 +106,7 @@ class Presence:
         self._stopping: set[str] | None = None  # streams that this client is ending itself
         self._node.hold(session.id, connection.id)
         self._node.hub.attach(session.id, self)
-        self._context.sockets.expect(connection.id)
+        self._context.connections.announce_handover(connection.id)
 
     def begin(self, session: Session, token: str | None) -> None:
         """Greet the client, and serve it from now on.
@@ -118,13 +118,13 @@ class Presence:
         self._session = session
         self._socket.say(
             protocol.Hello(
-                session=public(session, full=self._principal.is_full),
+                session=render_session(session, full=self._principal.is_full),
                 session_token=token,
-                position=str(self._node.mirror.position()),
+                position=str(self._node.replica.position()),
                 heartbeat_ms=self._socket.heartbeat_ms,
             )
         )
-        self._context.sockets.greet(self._connection.id)
+        self._context.connections.complete_handover(self._connection.id)
         self._node.touch(session.id)
         if session.closing:
             self._warn_of(session.closing)
@@ -133,17 +133,17 @@ class Presence:
             self.put(notice)
         self._socket.begin(self)
 
-    def left(self, ended: Ended) -> None:
+    def left(self, ended: ConnectionEnded) -> None:
         """Record how it ended, unless that is why, and let go."""
         if self._watcher is not None:
             self._watcher.stop()
         self._schedule(None)
-        if isinstance(ended, Goodbye) and ended.code in ENDED_BY_OTHERS:
+        if isinstance(ended, ServerClose) and ended.code in ENDED_BY_OTHERS:
             self._gone()
         else:
-            self._context.sockets.spawn(self._disconnect(ended))
+            self._context.connections.spawn(self._disconnect(ended))
 
-    async def _disconnect(self, ended: Ended) -> None:
+    async def _disconnect(self, ended: ConnectionEnded) -> None:
         try:
             await self._node.disconnect(self._session.id, self._connection.id, ended.cause)
         finally:
@@ -155,9 +155,9 @@ class Presence:
 
     def let_go(self) -> None:
         """Hear nothing more of the session."""
-        self._context.sockets.greet(self._connection.id)
+        self._context.connections.complete_handover(self._connection.id)
         self._node.hub.detach(self._session.id, self)
-        self._node.let_go(self._connection.id)
+        self._node.release(self._connection.id)
 
     async def take_back(self) -> None:
         """End the connection again, of which nobody knows whether it was written."""
@@ -175,7 +175,9 @@ class Presence:
                 self._early.append(notice)
             else:  # it ends when the handshake has come to its end
                 OVERFLOWS.labels("mailbox").inc()
-                self._socket.end(Goodbye(CloseCode.TOO_SLOW, "too_slow", self._socket.away_ms()))
+                self._socket.end(
+                    ServerClose(CloseCode.TOO_SLOW, "too_slow", self._socket.reconnect_after_ms())
+                )
             return
         if self._socket.is_over:
             return
@@ -264,35 +266,35 @@ class Presence:
             return self._watcher.heartbeat()
         return protocol.render(heartbeat(self._node, None))
 
-    def told_at_s(self) -> float:
+    def last_sent_at_s(self) -> float:
         """Return when the client was last told what it watches."""
-        return 0.0 if self._watcher is None else self._watcher.told_at_s()
+        return 0.0 if self._watcher is None else self._watcher.last_sent_at_s()
 
-    def room(self) -> None:
+    def on_writable(self) -> None:
         """Go on with what the client watches."""
         if self._watcher is not None:
-            self._watcher.room()
+            self._watcher.on_writable()
 
     def _look(self) -> None:
         """Check that the mirror's session still names this connection."""
         session_id = self._session.id
-        session = self._node.mirror.sessions.get(session_id)
+        session = self._node.replica.sessions.get(session_id)
         if session is None:
-            if tombstone := self._node.mirror.gone.get(session_id):
-                raise Goodbye(CloseCode.SESSION_CLOSED, tombstone.reason or "closed")
+            if tombstone := self._node.replica.gone.get(session_id):
+                raise ServerClose(CloseCode.SESSION_CLOSED, tombstone.reason or "closed")
             raise self._cut_off()
         held = session.connection
         mine = held is not None and held.id == self._connection.id and session.is_connected
         if session.revision > self._session.revision and not mine:
             raise self._cut_off()
 
-    def _cut_off(self) -> Goodbye:
-        return Goodbye(CloseCode.SERVER_ERROR, "cut_off", self._socket.away_ms())
+    def _cut_off(self) -> ServerClose:
+        return ServerClose(CloseCode.SERVER_ERROR, "cut_off", self._socket.reconnect_after_ms())
 
     def _check(self, record: Session, events: list[AnyEvent]) -> None:
         if record.closed:
             reason = record.closed.reason or record.closed.outcome
-            self._socket.end_after_answer(Goodbye(record.closed.code, reason))
+            self._socket.end_after_answer(ServerClose(record.closed.code, reason))
             return
         held = record.connection
         if held is None:
@@ -302,14 +304,14 @@ class Presence:
         elif held.ended_at is None:
             return
         elif any(isinstance(event, Disconnected) and event.cause == "kicked" for event in events):
-            raise Goodbye(CloseCode.KICKED, "kicked")
+            raise ServerClose(CloseCode.KICKED, "kicked")
         else:
             self._socket.spawn(self._attach_again())
 
     async def _displaced(self, held: Connection) -> None:
         is_here = held.node == self._node.id
-        await self._context.sockets.greeted(held.id, is_here=is_here)
-        raise Goodbye(CloseCode.DISPLACED, "displaced")
+        await self._context.connections.wait_handover(held.id, is_here=is_here)
+        raise ServerClose(CloseCode.DISPLACED, "displaced")
 
     async def _attach_again(self) -> None:
         log.warning("connection %s was ended by others; attaching again", self._connection.id)
@@ -328,23 +330,23 @@ class Presence:
         self._node.touch(self._session.id)
         via = self._connection.id
         match message:
-            case protocol.Heartbeat():
+            case protocol.HeartbeatMessage():
                 return None
-            case protocol.Token():
+            case protocol.TokenMessage():
                 self._principal = await refreshed(
                     self._context, self._socket, self._principal, message.token
                 )
                 return None
-            case protocol.Subscribe():
+            case protocol.SubscribeMessage():
                 mine = replace(self._principal, session=self._session.id)
                 self._watcher = self._watcher or Watcher(self._node, self._socket)
                 await self._watcher.start(view_of(mine, message.filter), message.since)
                 return None
-            case protocol.Unsubscribe():
+            case protocol.UnsubscribeMessage():
                 if self._watcher is not None:
                     self._watcher.stop()
                 return None
-            case protocol.Progress():
+            case protocol.ProgressMessage():
                 progress = command.Progress(
                     position_ms=message.position_ms,
                     state=message.state,
@@ -353,16 +355,16 @@ class Presence:
                 )
                 await self._node.report(self._session.id, progress)
                 return None
-            case protocol.Stream() if message.state != STOPPED:
+            case protocol.StreamMessage() if message.state != STOPPED:
                 return await self._stream(message)
             case _:
-                if isinstance(message, protocol.Stream):
+                if isinstance(message, protocol.StreamMessage):
                     self._stopping = self._stopping or set()
                     self._stopping.add(message.key)
                 wanted = command_of(message, via, self._node.clock.now_ms())
                 return await self._apply(wanted, message.ref)
 
-    async def _stream(self, message: protocol.Stream) -> int | None:
+    async def _stream(self, message: protocol.StreamMessage) -> int | None:
         stream = model.Stream(
             key=message.key, kind=message.kind, state=message.state, data=message.data
         )
@@ -379,5 +381,5 @@ class Presence:
         try:
             return (await self._node.apply(self._session.id, wanted, op=op)).revision
         finally:  # its news, if there is any, has been heard by now
-            if isinstance(wanted, StopStream) and self._stopping:
+            if isinstance(wanted, EndStream) and self._stopping:
                 self._stopping.discard(wanted.key)

@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
+from gateway.connections.lifecycle import ClientClosed, ConnectionEnded, LiveConnection, ServerClose
+from gateway.connections.registry import ConnectionRegistry
 from gateway.core.errors import (
     BadRequest,
     CloseCode,
@@ -26,10 +28,8 @@ from gateway.core.errors import (
 from gateway.core.frames import TEXT, Writer, frame
 from gateway.core.model import Cause
 from gateway.core.protocol import Ack, ClientMessage, Error, FromServer, parse, render
-from gateway.lines import Ended, Goodbye, Left, Line
 from gateway.live.channel import Push
 from gateway.metrics import OVERFLOWS
-from gateway.sockets import Sockets
 
 DONE_WITHIN_S: Final = 3.0  # for what a client said before it left; a write is known by then
 ANSWERED_WITHIN_S: Final = 1.0  # the last answer leaves before the goodbye, if it does so in time
@@ -50,7 +50,7 @@ _FROM_HERE: Final = (CloseCode.TOO_SLOW, SERVICE_RESTART)  # our doing, not the 
 log = logging.getLogger(__name__)
 
 
-class Guest(Protocol):
+class SocketHandler(Protocol):
     """Whose socket it is, once it is let in."""
 
     async def handle(self, message: ClientMessage) -> int | None:
@@ -58,23 +58,23 @@ class Guest(Protocol):
         ...
 
     def heartbeat(self) -> bytes:
-        """Return what is sent in silence; raises ``Ended`` if the socket may not stay."""
+        """Return what is sent in silence; raises ``ConnectionEnded`` if the socket may not stay."""
         ...
 
-    def room(self) -> None:
+    def on_writable(self) -> None:
         """Take that the client takes more again."""
         ...
 
-    def told_at_s(self) -> float:
+    def last_sent_at_s(self) -> float:
         """Return when something was written past the socket last, by the loop's time."""
         ...
 
-    def left(self, ended: Ended) -> None:
+    def left(self, ended: ConnectionEnded) -> None:
         """Let go of everything, and then of the socket (``release``): it is over."""
         ...
 
 
-class Socket(Line):
+class Socket(LiveConnection):
     """One WebSocket, from its handshake to its end.
 
     Messages are handled one after the other; each is answered with ``ack`` or ``error``.
@@ -83,21 +83,21 @@ class Socket(Line):
         writer: The connection.
         sockets: All of this process.
         number: Tells it apart in logs.
-        heartbeat_s: See :class:`Line`.
+        heartbeat_s: See :class:`LiveConnection`.
         messages_per_s: How many the client may send, ``BURST_S`` times as many at once.
     """
 
     __slots__ = (
+        "_closing",
         "_credit",
         "_credit_at_s",
         "_ended",
         "_errors",
-        "_guest",
+        "_final_frame",
+        "_handler",
         "_inbox",
         "_inbox_bytes",
         "_is_working",
-        "_last_words",
-        "_parting",
         "_per_s",
         "_said_bytes",
         "_sockets",
@@ -110,7 +110,7 @@ class Socket(Line):
     def __init__(
         self,
         writer: Writer,
-        sockets: Sockets,
+        sockets: ConnectionRegistry,
         *,
         number: int,
         heartbeat_s: float,
@@ -120,15 +120,15 @@ class Socket(Line):
         self.number = number
         self._writer = writer
         self._sockets = sockets
-        self._guest: Guest | None = None
+        self._handler: SocketHandler | None = None
         self._inbox: list[str] = []
         self._inbox_bytes = 0  # as many as the characters, at least
         self._said_bytes = 0  # since there was room last
         self._is_working = False
         self._waiting: asyncio.Event | None = None  # who works waits for room
-        self._parting: Ended | None = None  # how it ends when what was asked is done
-        self._last_words = b""  # to be sent with the goodbye
-        self._ended: Ended | None = None
+        self._closing: ConnectionEnded | None = None  # how it ends when what was asked is done
+        self._final_frame = b""  # to be sent with the goodbye
+        self._ended: ConnectionEnded | None = None
         self._tasks: set[asyncio.Task[None]] | None = None
         self._per_s = messages_per_s
         self._credit = messages_per_s * BURST_S
@@ -157,7 +157,7 @@ class Socket(Line):
             self._said_bytes += len(data)
             if self._said_bytes > SAID_MAX_BYTES:
                 OVERFLOWS.labels("said").inc()
-                self.end(Goodbye(CloseCode.TOO_SLOW, "too_slow", self.away_ms()))
+                self.end(ServerClose(CloseCode.TOO_SLOW, "too_slow", self.reconnect_after_ms()))
 
     def write(self, data: bytes) -> bool:
         """Send a frame; return whether the client keeps up."""
@@ -166,19 +166,19 @@ class Socket(Line):
 
     @property
     def push(self) -> Push:
-        """What a channel writes by, past all this: see ``Guest.told_at_s``."""
+        """What a channel writes by, past all this: see ``SocketHandler.told_at_s``."""
         return self._writer.write
 
-    def _spoke_at_s(self) -> float:
-        told_at_s = 0.0 if self._guest is None else self._guest.told_at_s()
+    def _last_sent_at_s(self) -> float:
+        told_at_s = 0.0 if self._handler is None else self._handler.last_sent_at_s()
         return max(self._sent_at_s, told_at_s)
 
-    def _on_beat(self, *, is_due: bool) -> None:
-        if self._guest is None:
+    def _on_heartbeat(self, *, is_due: bool) -> None:
+        if self._handler is None:
             return
         try:
-            data = self._guest.heartbeat()
-        except Ended as ended:
+            data = self._handler.heartbeat()
+        except ConnectionEnded as ended:
             self.end(ended)
             return
         if is_due:
@@ -186,12 +186,12 @@ class Socket(Line):
 
     # --- what it hears: core.frames.Listener
 
-    def heard(self, message: str | bytes) -> None:
+    def on_message(self, message: str | bytes) -> None:
         """Take what the client said."""
-        if self._ended is not None or self._parting is not None:
+        if self._ended is not None or self._closing is not None:
             return
         if isinstance(message, bytes):
-            self.end(Goodbye(UNSUPPORTED_DATA, "binary"))
+            self.end(ServerClose(UNSUPPORTED_DATA, "binary"))
             return
         now_s = self._loop.time()
         earned = (now_s - self._credit_at_s) * self._per_s
@@ -200,22 +200,22 @@ class Socket(Line):
         self._inbox_bytes += len(message)
         is_full = len(self._inbox) >= INBOX_MAX or self._inbox_bytes > INBOX_MAX_BYTES
         if self._credit < 0 or is_full:
-            self.end(Goodbye(CloseCode.RATE_LIMITED, "rate_limited", self.away_ms()))
+            self.end(ServerClose(CloseCode.RATE_LIMITED, "rate_limited", self.reconnect_after_ms()))
             return
         self._inbox.append(message)
         self._work_on()
 
-    def room(self) -> None:
+    def on_writable(self) -> None:
         """Take that the client takes more again."""
         self._said_bytes = 0
         if self._waiting is not None:
             self._waiting.set()
-        if self._guest is not None and self._ended is None:
-            self._guest.room()
+        if self._handler is not None and self._ended is None:
+            self._handler.on_writable()
 
-    def over(self, code: int, reason: str | None) -> None:
+    def on_close(self, code: int, reason: str | None) -> None:
         """Take that the connection is over; what the client said before is still done."""
-        ended = Left(_cause(code, reason))
+        ended = ClientClosed(_cause(code, reason))
         if self._is_working or self._inbox:
             self._part(ended, DONE_WITHIN_S)
         else:
@@ -224,13 +224,13 @@ class Socket(Line):
     # --- what is asked of it
 
     def _work_on(self) -> None:
-        if self._inbox and self._guest is not None and not self._is_working:
+        if self._inbox and self._handler is not None and not self._is_working:
             self._is_working = True
-            self.spawn(self._work(self._guest))
+            self.spawn(self._work(self._handler))
 
-    async def _work(self, guest: Guest) -> None:
-        while self._inbox and self._ended is None and not isinstance(self._parting, Goodbye):
-            if self._writer.is_full and self._parting is None:
+    async def _work(self, guest: SocketHandler) -> None:
+        while self._inbox and self._ended is None and not isinstance(self._closing, ServerClose):
+            if self._writer.is_full and self._closing is None:
                 self._waiting = asyncio.Event()
                 await self._waiting.wait()
                 self._waiting = None
@@ -239,10 +239,10 @@ class Socket(Line):
             self._inbox_bytes -= len(text)
             await self._answer(text, guest)
         self._is_working = False
-        if self._parting is not None:
-            self.end(self._parting)
+        if self._closing is not None:
+            self.end(self._closing)
 
-    async def _answer(self, text: str, guest: Guest) -> None:
+    async def _answer(self, text: str, guest: SocketHandler) -> None:
         ref: str | None = None
         try:
             message = parse(text)
@@ -258,8 +258,8 @@ class Socket(Line):
             self._count(error)
         else:
             answer = Ack(ref=ref, revision=revision)
-            if isinstance(self._parting, Goodbye):
-                self._last_words = frame(TEXT, render(answer))  # one write with the goodbye
+            if isinstance(self._closing, ServerClose):
+                self._final_frame = frame(TEXT, render(answer))  # one write with the goodbye
             else:
                 self.say(answer)
 
@@ -272,7 +272,7 @@ class Socket(Line):
         now_s = self._loop.time()
         self._errors.append(now_s)
         if len(self._errors) == ERRORS_MAX and now_s - self._errors[0] < ERRORS_S:
-            raise Goodbye(CloseCode.BAD_REQUEST, "bad_request")
+            raise ServerClose(CloseCode.BAD_REQUEST, "bad_request")
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Do *work* as long as the socket lives; what it raises ends the socket."""
@@ -293,41 +293,41 @@ class Socket(Line):
         if isinstance(error, Exception):
             self.end(self.ending(error))
 
-    def ending(self, error: Exception) -> Ended:
+    def ending(self, error: Exception) -> ConnectionEnded:
         """Return the end that *error* means; one that nobody foresaw is logged."""
-        if isinstance(error, Ended):
+        if isinstance(error, ConnectionEnded):
             return error
         if isinstance(error, GatewayError):
-            return Goodbye.by(error, self.away_ms())
+            return ServerClose.from_error(error, self.reconnect_after_ms())
         log.error("socket %d failed", self.number, exc_info=error)
-        return Goodbye(CloseCode.SERVER_ERROR, "internal", self.away_ms())
+        return ServerClose(CloseCode.SERVER_ERROR, "internal", self.reconnect_after_ms())
 
     # --- its life
 
-    def begin(self, guest: Guest) -> None:
+    def begin(self, guest: SocketHandler) -> None:
         """Serve *guest* from now on, also what the client said before."""
-        self._guest = guest
+        self._handler = guest
         if self._ended is not None:  # it left meanwhile, or was sent away
             self._leave(guest, self._ended)
             return
-        self.start_beating()
+        self.start_heartbeat()
         self._work_on()
 
-    def end_after_answer(self, goodbye: Goodbye) -> None:
+    def end_after_answer(self, goodbye: ServerClose) -> None:
         """End as *goodbye* says, after the answer to what is being done, if it comes in time."""
         if self._is_working:
             self._part(goodbye, ANSWERED_WITHIN_S)
         else:
             self.end(goodbye)
 
-    def _part(self, ended: Ended, within_s: float) -> None:
-        if self._parting is None:
-            self._parting = ended
+    def _part(self, ended: ConnectionEnded, within_s: float) -> None:
+        if self._closing is None:
+            self._closing = ended
             self._loop.call_later(within_s, self.end, ended)
         if self._waiting is not None:
             self._waiting.set()
 
-    def end(self, ended: Ended) -> None:
+    def end(self, ended: ConnectionEnded) -> None:
         """End at once, with a goodbye if it is ours; the first one to say so decides how.
 
         A socket whose guest is not let in yet ends when the handshake has come to its end.
@@ -335,10 +335,10 @@ class Socket(Line):
         if self._ended is not None:
             return
         self._ended = ended
-        if self._guest is not None:
-            self._leave(self._guest, ended)
+        if self._handler is not None:
+            self._leave(self._handler, ended)
 
-    def _leave(self, guest: Guest, ended: Ended) -> None:
+    def _leave(self, guest: SocketHandler, ended: ConnectionEnded) -> None:
         log.info("socket %d: %r", self.number, ended)
         self.stop_timers()  # one that ended before it began may have got some since
         self._inbox.clear()
@@ -350,7 +350,7 @@ class Socket(Line):
         finally:
             guest.left(ended)
 
-    def refuse(self, ended: Ended) -> None:
+    def refuse(self, ended: ConnectionEnded) -> None:
         """End a socket that had no guest, as *ended* says unless somebody said otherwise."""
         if self._ended is None:
             self._ended = ended
@@ -363,10 +363,10 @@ class Socket(Line):
         """Count as a socket no more: nothing has to be done for it."""
         self._sockets.remove(self)
 
-    def _say_goodbye(self, ended: Ended) -> None:
-        if isinstance(ended, Goodbye):
+    def _say_goodbye(self, ended: ConnectionEnded) -> None:
+        if isinstance(ended, ServerClose):
             reason = ended.reason.encode()[:120].decode(errors="ignore")  # RFC 6455 section 5.5
-            told = self._last_words + frame(TEXT, render(ended.message))
+            told = self._final_frame + frame(TEXT, render(ended.message))
             self._writer.close(int(ended.code), reason, told)
 
 

@@ -14,7 +14,7 @@ from msgspec.json import Decoder
 from msgspec.json import format as indented
 from starlette.responses import Response
 
-from gateway.auth.credentials import check_same_site, credential, networks
+from gateway.auth.credentials import check_same_site, networks, read_credential
 from gateway.auth.principals import Principal
 from gateway.context import Context
 from gateway.core.errors import BadRequest, GatewayError
@@ -78,7 +78,7 @@ class NativeStyle:
     async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> Principal:
         """Return whose token it is."""
         in_query = endpoint is not None and endpoint.token_in_query
-        shown = credential(request.scope, in_query=in_query)
+        shown = read_credential(request.scope, in_query=in_query)
         check_same_site(request.scope, shown, networks(self._context.settings.trusted_proxies))
         return await self._context.principal_of(shown)
 
@@ -144,5 +144,5 @@ async def _reach(node: Node, at: str) -> None:
         PositionAhead: This node has not seen it within 2 s.
     """
     position = Position.parse(at)
-    if not node.mirror.position().covers(position):
-        await node.reached(position)
+    if not node.replica.position().covers(position):
+        await node.wait_for_position(position)

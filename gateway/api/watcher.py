@@ -6,12 +6,12 @@ Not here: who may watch what (``handshake``).
 import asyncio
 
 from gateway.api.socket import Socket
+from gateway.connections.lifecycle import LiveConnection
 from gateway.core.frames import TEXT, frame
 from gateway.core.position import Position
 from gateway.core.protocol import ObserverHello, ServerHeartbeat, render
 from gateway.core.public import rfc3339
 from gateway.core.query import View
-from gateway.lines import Line
 from gateway.live.channel import Subscription
 from gateway.node import Node
 
@@ -25,7 +25,7 @@ async def begin(node: Node, view: View, since: str | None) -> tuple[Position | N
     if since is None:
         return None, None
     position = Position.parse(since)
-    reason = await node.why_not(view, position)
+    reason = await node.check_resume(view, position)
     return (position if reason is None else None), reason
 
 
@@ -36,12 +36,12 @@ def here(node: Node, subscription: Subscription) -> str:
     """
     if subscription.is_behind:
         return subscription.position
-    return str(node.mirror.position(subscription.view.hash32))
+    return str(node.replica.position(subscription.view.hash32))
 
 
 def heartbeat(node: Node, subscription: Subscription | None) -> ServerHeartbeat:
     """Return what is said when nothing happens."""
-    position = here(node, subscription) if subscription else str(node.mirror.position())
+    position = here(node, subscription) if subscription else str(node.replica.position())
     return ServerHeartbeat(position=position, at=rfc3339(node.clock.now_ms()))
 
 
@@ -93,11 +93,11 @@ class Watcher:
         """Return what is said in silence."""
         return render(heartbeat(self._node, self._subscription))
 
-    def told_at_s(self) -> float:
+    def last_sent_at_s(self) -> float:
         """Return when the channel last wrote by itself, by the loop's time; 0 if it never did."""
-        return 0.0 if self._subscription is None else self._subscription.told_at_s
+        return 0.0 if self._subscription is None else self._subscription.last_sent_at_s
 
-    def room(self) -> None:
+    def on_writable(self) -> None:
         """Go on: the client takes more again."""
         if self._subscription is not None and self._is_greeted and self._waiting is None:
             self._tell(self._subscription)
@@ -121,7 +121,7 @@ class Watcher:
             self._socket.write(delivery.frame)
 
     def _fall_behind(self) -> None:
-        asyncio.get_running_loop().call_soon(self.room)  # others are being told just now
+        asyncio.get_running_loop().call_soon(self.on_writable)  # others are being told just now
 
     async def _wait(self, subscription: Subscription) -> None:
         delivery = await subscription.next()
@@ -130,7 +130,7 @@ class Watcher:
         self._tell(subscription)
 
 
-def hello(node: Node, subscription: Subscription, line: Line) -> ObserverHello:
+def hello(node: Node, subscription: Subscription, line: LiveConnection) -> ObserverHello:
     """Return the first message of a subscription."""
     return ObserverHello(
         position=subscription.position,

@@ -73,7 +73,7 @@ def origins(texts: tuple[str, ...]) -> Origins:
     return frozenset(found for text in texts if (found := parse_origin(text)))
 
 
-def credential(scope: Scope, *, in_query: bool = False) -> Credential:
+def read_credential(scope: Scope, *, in_query: bool = False) -> Credential:
     """Return what a request or handshake shows.
 
     Args:
@@ -84,28 +84,28 @@ def credential(scope: Scope, *, in_query: bool = False) -> Credential:
         BadRequest: Tokens stand in two places (RFC 6750 section 2), or in a query that takes none.
     """
     is_socket = scope["type"] == "websocket"
-    shown: list[tuple[Source, str]] = []
+    found: list[tuple[Source, str]] = []
     header = one_header(scope, b"authorization")
     if header is not None:
         kind, _, token = header.partition(" ")
         # Another scheme is a credential we cannot read: no token, and no cookie in its place.
-        shown.append(("header", token.strip() if kind.lower() == "bearer" else ""))
+        found.append(("header", token.strip() if kind.lower() == "bearer" else ""))
     offered: list[str] = list(scope.get("subprotocols", ())) if is_socket else []
     if len(offered) > SUBPROTOCOLS_MAX:
         raise BadRequest("Too many subprotocols are offered.")
-    shown.extend(("subprotocol", token) for token in _offers(offered, "bearer."))
+    found.extend(("subprotocol", token) for token in _offers(offered, "bearer."))
     queried = _queried(scope)
     if queried and not (is_socket or in_query):
         raise BadRequest("A token must not stand in the address; send it as Authorization: Bearer.")
-    shown.extend(("query", token) for token in queried)
+    found.extend(("query", token) for token in queried)
     sessions = _offers(offered, "session.")
-    if len(shown) > 1 or len(sessions) > 1:
+    if len(found) > 1 or len(sessions) > 1:
         raise BadRequest("More than one token is shown.")
-    if not shown and (cookie := _cookie(scope)):
-        shown.append(("cookie", cookie))
+    if not found and (cookie := _cookie(scope)):
+        found.append(("cookie", cookie))
     return Credential(
-        token=shown[0][1] if shown else None,
-        source=shown[0][0] if shown else "none",
+        token=found[0][1] if found else None,
+        source=found[0][0] if found else "none",
         session_token=sessions[0] if sessions else None,
         subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None,
     )
@@ -224,7 +224,7 @@ def _is_own(origin: tuple[str, str, int | None], scope: Scope, trusted: Networks
     return origin == parse_origin(f"{scheme}://{host}")
 
 
-def check_origin(scope: Scope, shown: Credential, allowed: Origins, trusted: Networks) -> None:
+def check_origin(scope: Scope, credential: Credential, allowed: Origins, trusted: Networks) -> None:
     """Do nothing if the page that opens this WebSocket may; programs, which name none, may too.
 
     A browser lets any page open a socket to us and adds our cookie, so the server has to look
@@ -235,7 +235,7 @@ def check_origin(scope: Scope, shown: Credential, allowed: Origins, trusted: Net
     """
     text = one_header(scope, b"origin")
     if text is None:
-        if shown.source == "cookie":
+        if credential.source == "cookie":
             raise Forbidden("A cookie needs an Origin.")
         return
     origin = parse_origin(text)
@@ -243,13 +243,13 @@ def check_origin(scope: Scope, shown: Credential, allowed: Origins, trusted: Net
         raise Forbidden("Pages of this origin may not connect.")
 
 
-def check_same_site(scope: Scope, shown: Credential, trusted: Networks) -> None:
+def check_same_site(scope: Scope, credential: Credential, trusted: Networks) -> None:
     """Do nothing if a request changes nothing, carries a token of its own, or is our own page's.
 
     Raises:
         Forbidden: A cookie came with a write that our own page did not ask for.
     """
-    if shown.source != "cookie" or scope["method"] in _SAFE_METHODS:
+    if credential.source != "cookie" or scope["method"] in _SAFE_METHODS:
         return
     site = one_header(scope, b"sec-fetch-site")
     origin = parse_origin(one_header(scope, b"origin") or "")

@@ -1,6 +1,6 @@
 """The ``gateway`` command: run a gateway, look at one, order it about, and check what it promises.
 
-Everything but ``serve``, ``config``, ``token``, ``user`` and the Redis half of ``audit`` goes
+Everything but ``serve``, ``config``, ``token``, ``user`` and the Redis half of ``command`` goes
 through the public API, by ``gateway.client``. A command's module is imported when it runs, so that
 ``--help`` is quick.
 
@@ -35,24 +35,24 @@ Exit codes: 0 done; 1 failed or refused, stderr has the error's code; 2 wrong us
 3 there is no such session, or not any more; 130 interrupted; 141 nobody reads the output."""
 
 _COMMANDS: Final = (
-    ("serve", "serving:serve", "Run a gateway until SIGINT or SIGTERM."),
-    ("sessions", "sessions:list_sessions", "List open sessions."),
-    ("show", "sessions:show", "Show one session, also for a while after it was closed."),
-    ("watch", "watching:watch", "Follow what happens, one line an event."),
-    ("close", "sessions:close", "Close a session, now or after a warning."),
-    ("cancel", "sessions:cancel", "Cancel the pending close of a session."),
-    ("kick", "sessions:kick", "End the connection of a session; the session stays."),
-    ("config", "config:config", "Show the effective settings, and where each came from."),
-    ("audit", "audit:audit", "Check a running gateway's promises by watching it."),
+    ("serve", "cli.serving:serve", "Run a gateway until SIGINT or SIGTERM."),
+    ("sessions", "cli.sessions:list_sessions", "List open sessions."),
+    ("show", "cli.sessions:show", "Show one session, also for a while after it was closed."),
+    ("watch", "cli.watching:watch", "Follow what happens, one line an event."),
+    ("close", "cli.sessions:close", "Close a session, now or after a warning."),
+    ("cancel", "cli.sessions:cancel", "Cancel the pending close of a session."),
+    ("kick", "cli.sessions:kick", "End the connection of a session; the session stays."),
+    ("config", "cli.config:config", "Show the effective settings, and where each came from."),
+    ("audit", "audit.command:audit", "Check a running gateway's promises by watching it."),
 )
 _TOKEN: Final = (
-    ("create", "tokens:create", "Make a token (JWT), or an API key."),
-    ("verify", "tokens:verify", "Say what a token is good for under these settings."),
+    ("create", "cli.tokens:create", "Make a token (JWT), or an API key."),
+    ("verify", "cli.tokens:verify", "Say what a token is good for under these settings."),
 )
 _USER: Final = (
-    ("add", "users:add", "Add somebody, or replace who has the name."),
-    ("list", "users:list_users", "List everybody."),
-    ("remove", "users:remove", "Remove somebody."),
+    ("add", "cli.users:add", "Add somebody, or replace who has the name."),
+    ("list", "cli.users:list_users", "List everybody."),
+    ("remove", "cli.users:remove", "Remove somebody."),
 )
 
 
@@ -97,7 +97,7 @@ def _group(name: str, said: str, commands: tuple[tuple[str, str, str], ...]) -> 
         error_formatter=_misused,
     )
     for command, place, said_of_it in commands:
-        group.command(f"gateway.cli.{place}", name=command, help=said_of_it)
+        group.command(f"gateway.{place}", name=command, help=said_of_it)
     return group
 
 

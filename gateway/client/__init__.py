@@ -22,12 +22,12 @@ not know are there too. What goes wrong is raised as a class of :mod:`gateway.cl
 says in ``retry`` whether the same may work later.
 """
 
-from gateway.client.closed import Closed
+from gateway.client.disconnect import Closed
 from gateway.client.feed import events
-from gateway.client.fold import Changes, Event, Fold, Heartbeat, Item, Resync, Session, Snapshot
 from gateway.client.rest import Gateway
 from gateway.client.session import SessionClient, connect
-from gateway.client.talk import LinkState
+from gateway.client.session_runner import LinkState
+from gateway.client.state import Changes, Event, Fold, Heartbeat, Item, Resync, Session, Snapshot
 from gateway.core import errors
 from gateway.core.errors import CloseCode, GatewayError
 from gateway.core.protocol import (

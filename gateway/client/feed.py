@@ -2,15 +2,15 @@
 
 Promises: nothing is missed and nothing told twice; where a drop cannot be made up for, a ``resync``
     says so and a snapshot
-follows. Not here: what the sessions then are (``fold``).
+follows. Not here: what the sessions then are (``state``).
 """
 
 from collections.abc import AsyncGenerator
 
-from gateway.client.closed import Closed
-from gateway.client.fold import Changes, Heartbeat, Item, Resync, Snapshot
-from gateway.client.link import GIVE_UP_AFTER_S, OPEN_WITHIN_S, Dialer, TokenSource
-from gateway.client.wire import EventsFrame, SnapshotPage, filter_query
+from gateway.client.connection import GIVE_UP_AFTER_S, OPEN_WITHIN_S, Dialer, TokenSource
+from gateway.client.disconnect import Closed
+from gateway.client.protocol import EventsFrame, SnapshotFrame, filter_query
+from gateway.client.state import Changes, Heartbeat, Item, Resync, Snapshot
 from gateway.core import protocol
 from gateway.core.query import Filter
 
@@ -54,17 +54,17 @@ async def events(
     wanted = filter_query(filter)
     position = since
     while True:
-        link = await dialer.dial([*wanted, ("since", position)] if position else wanted)
-        if isinstance(link, Closed):
-            raise link.error()
+        connection = await dialer.dial([*wanted, ("since", position)] if position else wanted)
+        if isinstance(connection, Closed):
+            raise connection.error()
         closed: Closed | None = None
         try:
-            if link.hello.mode != "resume" and position:
-                yield Resync(reason=link.hello.reason or "")
-            first, whole = True, link.hello.mode == "resume"
+            if connection.hello.mode != "resume" and position:
+                yield Resync(reason=connection.hello.reason or "")
+            first, whole = True, connection.hello.mode == "resume"
             while not closed:
-                match await link.receive():
-                    case SnapshotPage() as page:
+                match await connection.receive():
+                    case SnapshotFrame() as page:
                         whole = not page.more
                         if whole:
                             position = page.position
@@ -78,7 +78,7 @@ async def events(
                     case EventsFrame() as frame:
                         position = frame.position
                         yield Changes(events=frame.events, position=position)
-                    case protocol.Resync() as resync:
+                    case protocol.ResyncMessage() as resync:
                         first, whole = True, False
                         yield Resync(reason=resync.reason)
                     case protocol.ServerHeartbeat() as beat if whole:
@@ -89,6 +89,6 @@ async def events(
                     case _:
                         pass
         finally:
-            await link.close()
-        if not dialer.lost(link, closed):
+            await connection.close()
+        if not dialer.connection_lost(connection, closed):
             raise closed.error()

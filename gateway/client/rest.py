@@ -13,9 +13,8 @@ import httpx2
 from msgspec import DecodeError
 from msgspec.json import Decoder
 
-from gateway.client.fold import Session
-from gateway.client.link import USER_AGENT, Tokens, TokenSource
-from gateway.client.wire import (
+from gateway.client.connection import USER_AGENT, Tokens, TokenSource
+from gateway.client.protocol import (
     Object,
     Query,
     address,
@@ -24,6 +23,7 @@ from gateway.client.wire import (
     refusal,
     with_query,
 )
+from gateway.client.state import Session
 from gateway.core.errors import OutcomeUnknown, Unavailable
 from gateway.core.query import LIMIT_DEFAULT, Filter, Sort
 

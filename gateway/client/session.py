@@ -1,6 +1,6 @@
 """Be a session: say what you do, hear when you are to be closed, come back by yourself.
 
-The words only; the talk itself, with its promises and bounds, is ``talk``.
+The words only; the talk itself, with its promises and bounds, is ``session_runner``.
 """
 
 import asyncio
@@ -11,17 +11,17 @@ from typing import Any, Self, TypeVar
 
 from msgspec import UNSET, UnsetType
 
-from gateway.client.closed import Closed
-from gateway.client.fold import Session
-from gateway.client.link import (
+from gateway.client.connection import (
     CLOSE_WITHIN_S,
     GIVE_UP_AFTER_S,
     OPEN_WITHIN_S,
     Dialer,
     TokenSource,
 )
-from gateway.client.talk import CALL_WITHIN_S, LinkState, Talk
-from gateway.client.wire import given, labels_query
+from gateway.client.disconnect import Closed
+from gateway.client.protocol import given, labels_query
+from gateway.client.session_runner import CALL_WITHIN_S, LinkState, SessionRunner
+from gateway.client.state import Session
 from gateway.core import protocol
 from gateway.core.errors import SessionClosed
 
@@ -44,39 +44,39 @@ class SessionClient:
     end means, such as ``SessionClosed``, once this client has ended.
     """
 
-    def __init__(self, talk: Talk) -> None:
-        self._talk = talk
+    def __init__(self, runner: SessionRunner) -> None:
+        self._runner = runner
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def state(self) -> LinkState:
         """Where this client stands with the gateway."""
-        return self._talk.state
+        return self._runner.state
 
     @property
     def session(self) -> Session:
         """The session as the last hello showed it, with all since folded in that was accepted."""
-        return self._talk.session
+        return self._runner.session
 
     @property
     def id(self) -> str:
         """The session's id."""
-        return str(self._talk.session["id"])
+        return str(self._runner.session["id"])
 
     @property
     def session_token(self) -> str | None:
         """With this another program can come back as this session; a secret."""
-        return self._talk.session_token
+        return self._runner.session_token
 
     @property
     def notices_dropped(self) -> int:
         """How many notices came while 256 others waited for their handler."""
-        return self._talk.notices_dropped
+        return self._runner.notices_dropped
 
     @property
     def closed(self) -> Closed | None:
         """How this client ended for good; ``None`` while it has not."""
-        return self._talk.closed
+        return self._runner.closed
 
     async def wait_closed(self) -> Closed:
         """Wait until this client has ended for good and return how.
@@ -84,7 +84,7 @@ class SessionClient:
         That is: the gateway said not to come back, it was not reached for ``give_up_after_s``, or
         the block was left.
         """
-        return await asyncio.shield(self._talk.over)
+        return await asyncio.shield(self._runner.over)
 
     async def watch(
         self,
@@ -99,8 +99,8 @@ class SessionClient:
         item: dict[str, Any] | None = None,
     ) -> None:
         """Say what this client looks at or plays now; replaces what it watched before."""
-        await self._talk.say(
-            protocol.Watch(
+        await self._runner.send(
+            protocol.WatchMessage(
                 key=key,
                 title=title,
                 kind=kind,
@@ -124,13 +124,13 @@ class SessionClient:
         Raises:
             NotWatching: This client watches nothing.
         """
-        await self._talk.say(
-            protocol.Progress(position_ms=position_ms, state=state, bandwidth=bandwidth)
+        await self._runner.send(
+            protocol.ProgressMessage(position_ms=position_ms, state=state, bandwidth=bandwidth)
         )
 
     async def unwatch(self) -> None:
         """Say that this client looks at nothing."""
-        await self._talk.say(protocol.Unwatch())
+        await self._runner.send(protocol.UnwatchMessage())
 
     async def update(
         self,
@@ -141,13 +141,13 @@ class SessionClient:
         client: Mapping[str, str | None] | UnsetType | None = UNSET,
     ) -> None:
         """Change what is given, as a merge patch: ``None`` removes, also inside a map."""
-        changes = protocol.Changes(
+        changes = protocol.UpdateChanges(
             name=name,
             labels=dict(labels) if isinstance(labels, Mapping) else labels,
             attributes=dict(attributes) if isinstance(attributes, Mapping) else attributes,
             client=protocol.ClientChanges(**client) if isinstance(client, Mapping) else client,
         )
-        await self._talk.say(protocol.Update(changes=changes))
+        await self._runner.send(protocol.UpdateMessage(changes=changes))
 
     async def stream(
         self,
@@ -158,8 +158,8 @@ class SessionClient:
         data: Mapping[str, Any] | None = None,
     ) -> None:
         """Start or change a related job; the state ``stopped`` ends it."""
-        await self._talk.say(
-            protocol.Stream(key=key, kind=kind, state=state, data=dict(data or {}))
+        await self._runner.send(
+            protocol.StreamMessage(key=key, kind=kind, state=state, data=dict(data or {}))
         )
 
     async def saving(self) -> None:
@@ -168,7 +168,7 @@ class SessionClient:
         Raises:
             NotClosing: No close is pending.
         """
-        await self._talk.say(protocol.Saving())
+        await self._runner.send(protocol.SavingMessage())
 
     async def need_more(self, ms: int) -> None:
         """Ask for *ms* milliseconds from now until the close.
@@ -177,7 +177,7 @@ class SessionClient:
             ExtensionRefused: The close may not be extended further.
             NotClosing: No close is pending.
         """
-        await self._talk.say(protocol.NeedMore(ms=ms))
+        await self._runner.send(protocol.NeedMoreMessage(ms=ms))
 
     async def saved(self) -> None:
         """Answer a warning: saved, close now. Returns when the session is closed.
@@ -185,27 +185,27 @@ class SessionClient:
         Raises:
             NotClosing: No close is pending.
         """
-        await self._finish(protocol.Saved())
+        await self._finish(protocol.SavedMessage())
 
     async def leave(self) -> None:
         """Close the session, now and for good."""
-        await self._finish(protocol.Leave())
+        await self._finish(protocol.LeaveMessage())
 
     async def _finish(self, message: protocol.FromClient) -> None:
         with suppress(SessionClosed):  # which is what was wanted
-            await self._talk.say(message)
+            await self._runner.send(message)
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self.wait_closed()
 
     async def __aenter__(self) -> Self:
         self._tasks = [
-            asyncio.create_task(self._talk.run()),
-            asyncio.create_task(self._talk.handle()),
+            asyncio.create_task(self._runner.run()),
+            asyncio.create_task(self._runner.handle()),
         ]
         try:
-            await self._talk.started.wait()
-            if closed := self._talk.closed:
+            await self._runner.started.wait()
+            if closed := self._runner.closed:
                 raise closed.error()
         except BaseException:
             await self._stop()
@@ -277,7 +277,7 @@ def connect(
             ``SessionClosed``…).
     """
     return SessionClient(
-        Talk(
+        SessionRunner(
             Dialer(
                 url,
                 "/v1/connect",

@@ -139,7 +139,7 @@ class UpdateStream(Command, frozen=True):
     stream: Stream
 
 
-class StopStream(Command, frozen=True):
+class EndStream(Command, frozen=True):
     """End a stream."""
 
     key: str
@@ -207,7 +207,7 @@ class Close(Command, frozen=True):
 
 AnyCommand = (
     Open | Connect | Disconnect | Kick | Watch | Progress | Unwatch | Report | Update | StartStream
-    | UpdateStream | StopStream | Join | Leave | RequestClose | ExtendClose | CancelClose | Saving
+    | UpdateStream | EndStream | Join | Leave | RequestClose | ExtendClose | CancelClose | Saving
     | Saved | Expire | Close
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """What is kept or said beside sessions: documents and messages.
 
 A *document* is a small record that is not a session: a dialect's member or room, a number given to
-an account, a handle (a door's own id for a session). It lives in the same store, log and mirror,
+an account, a handle (a door's own id for a session). It lives in the same store, log and replica,
 and in no public list. A *message* is said once to live connections and kept nowhere but in the log.
 """
 

@@ -15,8 +15,8 @@ from gateway.core.document import Document, Message
 from gateway.core.model import (
     Cause,
     Client,
-    Closed,
     Closing,
+    Closure,
     Connection,
     Object,
     Outcome,
@@ -111,7 +111,7 @@ class CloseCancelled(Event, tag="session.close_cancelled", frozen=True):
 class SessionEnded(Event, tag="session.closed", frozen=True):
     """The session is closed, for good."""
 
-    closed: Closed
+    closed: Closure
 
 
 class StreamStarted(Event, tag="stream.started", frozen=True):
@@ -340,7 +340,7 @@ def _row(
     at: int,
     *,
     watch: Watch | None = None,
-    closed: Closed | None = None,
+    closed: Closure | None = None,
 ) -> HistoryRow:
     row = HistoryRow(
         kind=kind,

@@ -51,7 +51,7 @@ class Caps(Struct, frozen=True, kw_only=True):
     frames_per_s: float = FRAMES_PER_S
 
 
-class Refused(Exception):
+class ProtocolViolation(Exception):
     """A client broke a rule; the connection has to end with ``code``."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -63,15 +63,15 @@ class Refused(Exception):
 class Listener(Protocol):
     """Who has taken a connection over; it is told at once, so it neither waits nor raises."""
 
-    def heard(self, message: str | bytes) -> None:
+    def on_message(self, message: str | bytes) -> None:
         """Take what the client said."""
         ...
 
-    def room(self) -> None:
+    def on_writable(self) -> None:
         """Take that the connection was full, and has room again."""
         ...
 
-    def over(self, code: int, reason: str | None) -> None:
+    def on_close(self, code: int, reason: str | None) -> None:
         """Take that the connection is over, unless by ``Writer.close``; nothing follows.
 
         Args:
@@ -164,7 +164,7 @@ class Assembly:
         self._credit = min(per_s, self._credit + earned) - 1
         self._credit_at_ms = now_ms
         if self._credit < 0:
-            raise Refused(POLICY_VIOLATION, "too many frames")
+            raise ProtocolViolation(POLICY_VIOLATION, "too many frames")
 
     def take(
         self, opcode: int, payload: bytes | bytearray | memoryview, *, fin: bool
@@ -189,10 +189,10 @@ class Assembly:
             else:
                 self._text.append(self._decoder.decode(payload, fin))
         except UnicodeDecodeError:
-            raise Refused(INVALID_DATA, "not UTF-8") from None
+            raise ProtocolViolation(INVALID_DATA, "not UTF-8") from None
         self._fragments += 1
         if self._fragments > self._caps.fragments:
-            raise Refused(POLICY_VIOLATION, "too many fragments")
+            raise ProtocolViolation(POLICY_VIOLATION, "too many fragments")
         return self._whole() if fin else None
 
     def _whole(self) -> str | bytes:

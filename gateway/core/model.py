@@ -155,7 +155,7 @@ class Closing(Record, frozen=True):
     saving_at: int | None = None
 
 
-class Closed(Record, frozen=True):
+class Closure(Record, frozen=True):
     """How a session ended."""
 
     at: int
@@ -203,7 +203,7 @@ class Session(Record, frozen=True, forbid_unknown_fields=True):
     watch: Watch | None = None
     streams: tuple[Stream, ...] = ()
     closing: Closing | None = None
-    closed: Closed | None = None
+    closed: Closure | None = None
     connected_at: int | None = None
     disconnected_at: int | None = None
     watching_since: int | None = None

@@ -29,7 +29,7 @@ class FromClient(Struct, frozen=True, kw_only=True, tag_field="type"):
     ref: Ref | None = None
 
 
-class Watch(FromClient, tag="watch", frozen=True):
+class WatchMessage(FromClient, tag="watch", frozen=True):
     """I look at this now."""
 
     key: Key
@@ -42,7 +42,7 @@ class Watch(FromClient, tag="watch", frozen=True):
     item: Object | None = None
 
 
-class Progress(FromClient, tag="progress", frozen=True):
+class ProgressMessage(FromClient, tag="progress", frozen=True):
     """Where I am in it; ``ack`` means accepted, it is written within 5 s."""
 
     position_ms: AmountMs | None = None
@@ -50,7 +50,7 @@ class Progress(FromClient, tag="progress", frozen=True):
     bandwidth: AmountMs | None = None
 
 
-class Unwatch(FromClient, tag="unwatch", frozen=True):
+class UnwatchMessage(FromClient, tag="unwatch", frozen=True):
     """I look at nothing."""
 
 
@@ -65,7 +65,7 @@ class ClientChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     model: Text | UnsetType | None = UNSET
 
 
-class Changes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UpdateChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A merge patch of what a client may say of itself; null removes."""
 
     name: Name | UnsetType | None = UNSET
@@ -74,13 +74,13 @@ class Changes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     client: ClientChanges | UnsetType | None = UNSET
 
 
-class Update(FromClient, tag="update", frozen=True):
+class UpdateMessage(FromClient, tag="update", frozen=True):
     """Change what I said of myself."""
 
-    changes: Changes
+    changes: UpdateChanges
 
 
-class Stream(FromClient, tag="stream", frozen=True):
+class StreamMessage(FromClient, tag="stream", frozen=True):
     """A job of mine: started, changed, or with state ``stopped`` ended."""
 
     key: Key
@@ -89,48 +89,49 @@ class Stream(FromClient, tag="stream", frozen=True):
     data: Object = {}
 
 
-class Saving(FromClient, tag="saving", frozen=True):
+class SavingMessage(FromClient, tag="saving", frozen=True):
     """I heard the warning and am saving."""
 
 
-class Saved(FromClient, tag="saved", frozen=True):
+class SavedMessage(FromClient, tag="saved", frozen=True):
     """I have saved; close now."""
 
 
-class NeedMore(FromClient, tag="need_more", frozen=True):
+class NeedMoreMessage(FromClient, tag="need_more", frozen=True):
     """I need this long from now; granted within the close's budget."""
 
     ms: Annotated[int, Meta(ge=0, le=NEED_MORE_MAX_MS, description="Milliseconds.")]
 
 
-class Leave(FromClient, tag="leave", frozen=True):
+class LeaveMessage(FromClient, tag="leave", frozen=True):
     """I am done: close the session."""
 
 
-class Heartbeat(FromClient, tag="heartbeat", frozen=True):
+class HeartbeatMessage(FromClient, tag="heartbeat", frozen=True):
     """I am here."""
 
 
-class Token(FromClient, tag="token", frozen=True):
+class TokenMessage(FromClient, tag="token", frozen=True):
     """A fresh token in place of the one that expires; same account, workspace and scopes."""
 
     token: str
 
 
-class Subscribe(FromClient, tag="subscribe", frozen=True):
+class SubscribeMessage(FromClient, tag="subscribe", frozen=True):
     """Send me events too; replaces an earlier subscription."""
 
     filter: Filter = Filter()
     since: str | None = None
 
 
-class Unsubscribe(FromClient, tag="unsubscribe", frozen=True):
+class UnsubscribeMessage(FromClient, tag="unsubscribe", frozen=True):
     """No more events."""
 
 
 ClientMessage = (
-    Watch | Progress | Unwatch | Update | Stream | Saving | Saved | NeedMore | Leave | Heartbeat
-    | Token | Subscribe | Unsubscribe
+    WatchMessage | ProgressMessage | UnwatchMessage | UpdateMessage | StreamMessage | SavingMessage
+    | SavedMessage | NeedMoreMessage | LeaveMessage | HeartbeatMessage | TokenMessage |
+    SubscribeMessage | UnsubscribeMessage
 )  # fmt: skip
 
 
@@ -160,7 +161,7 @@ class ObserverHello(FromServer, tag="hello", frozen=True):
     reason: str | None = None
 
 
-class Snapshot(FromServer, tag="snapshot", frozen=True):
+class SnapshotMessage(FromServer, tag="snapshot", frozen=True):
     """A page of all sessions in view; ``more`` says that another one follows.
 
     The last page's ``position`` is the first to go on from: as ``since``, that of an earlier page
@@ -179,7 +180,7 @@ class Events(FromServer, tag="events", frozen=True):
     events: list[PublicEvent | Raw]
 
 
-class Resync(FromServer, tag="resync", frozen=True):
+class ResyncMessage(FromServer, tag="resync", frozen=True):
     """Forget what you know: a snapshot follows."""
 
     reason: str
@@ -261,7 +262,7 @@ SessionSocketMessage = (
     Hello | Ack | Error | ClosingNotice | CloseExtendedNotice | CloseCancelledNotice | StopStream
     | MessageNotice | Bye
 )  # fmt: skip
-ObserverMessage = ObserverHello | Snapshot | Events | Resync | ServerHeartbeat | Bye
+ObserverMessage = ObserverHello | SnapshotMessage | Events | ResyncMessage | ServerHeartbeat | Bye
 
 
 class _Head(Struct):

@@ -14,8 +14,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from gateway.core.event import HistoryRow
 from gateway.core.model import (
     Client,
-    Closed,
     Closing,
+    Closure,
     Connection,
     Object,
     Outcome,
@@ -187,7 +187,7 @@ def _time(at: int | None) -> str | None:
     return None if at is None else rfc3339(at)
 
 
-def public(session: Session, *, full: bool = False) -> PublicSession:
+def render_session(session: Session, *, full: bool = False) -> PublicSession:
     """Return *session* as it is shown at the plain or the *full* level."""
     return PublicSession(
         id=session.id,
@@ -217,15 +217,15 @@ def public(session: Session, *, full: bool = False) -> PublicSession:
         unwatched_at=_time(session.unwatched_at),
         closes_at=_time(session.closes_at),
         closed_at=_time(session.closed_at),
-        connection=public_connection(session.connection, full=full) if session.connection else None,
-        watch=public_watch(session.watch) if session.watch else None,
-        streams=tuple(map(public_stream, session.streams)),
-        closing=public_closing(session.closing) if session.closing else None,
-        closed=public_closed(session.closed) if session.closed else None,
+        connection=render_connection(session.connection, full=full) if session.connection else None,
+        watch=render_watch(session.watch) if session.watch else None,
+        streams=tuple(map(render_stream, session.streams)),
+        closing=render_closing(session.closing) if session.closing else None,
+        closed=render_closed(session.closed) if session.closed else None,
     )
 
 
-def public_connection(connection: Connection, *, full: bool) -> PublicConnection:
+def render_connection(connection: Connection, *, full: bool) -> PublicConnection:
     """Return *connection* as it is shown at the plain or the *full* level."""
     shown = PublicConnection(
         id=connection.id,
@@ -246,7 +246,7 @@ def public_connection(connection: Connection, *, full: bool) -> PublicConnection
     )
 
 
-def public_watch(watch: Watch) -> PublicWatch:
+def render_watch(watch: Watch) -> PublicWatch:
     """Return *watch* as it is shown."""
     return PublicWatch(
         key=watch.key,
@@ -261,12 +261,12 @@ def public_watch(watch: Watch) -> PublicWatch:
     )
 
 
-def public_stream(stream: Stream) -> PublicStream:
+def render_stream(stream: Stream) -> PublicStream:
     """Return *stream* as it is shown."""
     return PublicStream(key=stream.key, kind=stream.kind, state=stream.state, data=stream.data)
 
 
-def public_closing(closing: Closing) -> PublicClosing:
+def render_closing(closing: Closing) -> PublicClosing:
     """Return *closing* as it is shown."""
     return PublicClosing(
         at=rfc3339(closing.at),
@@ -278,7 +278,7 @@ def public_closing(closing: Closing) -> PublicClosing:
     )
 
 
-def public_closed(closed: Closed) -> PublicClosed:
+def render_closed(closed: Closure) -> PublicClosed:
     """Return *closed* as it is shown."""
     return PublicClosed(
         at=rfc3339(closed.at),
@@ -289,7 +289,7 @@ def public_closed(closed: Closed) -> PublicClosed:
     )
 
 
-def public_row(row: HistoryRow) -> PublicRow:
+def render_row(row: HistoryRow) -> PublicRow:
     """Return a history row as it is shown."""
     return PublicRow(
         number=row.number,
@@ -304,7 +304,7 @@ def public_row(row: HistoryRow) -> PublicRow:
         service=row.service,
         labels=row.labels,
         client=row.client,
-        watch=public_watch(row.watch) if row.watch else None,
+        watch=render_watch(row.watch) if row.watch else None,
         outcome=row.outcome,
         reason=row.reason,
     )

@@ -237,7 +237,7 @@ class Page(Struct, frozen=True, kw_only=True):
     limit: int = LIMIT_DEFAULT
     after: SortKey | None = None
     offset: int = 0
-    looks: int | None = None
+    scan_limit: int | None = None
 
 
 def cursor(view: View, sort: Sort, last: SortKey) -> str:

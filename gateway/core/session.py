@@ -14,7 +14,8 @@ States are derived, never stored::
 Watching is independent of all that: legal in every open state. A session without a socket that has
 a ``keepalive_ms`` is renewed by whatever its producer reports.
 
-Not here: writing (``store``), rendering (``public``), timers (``live.closer``), rights (``api``).
+Not here: writing (``store``), rendering (``public``), timers (``live.deadlines``), rights
+(``api``).
 """
 
 from typing import assert_never
@@ -28,6 +29,7 @@ from gateway.core.command import (
     Close,
     Connect,
     Disconnect,
+    EndStream,
     Expire,
     ExtendClose,
     Join,
@@ -40,13 +42,11 @@ from gateway.core.command import (
     Saved,
     Saving,
     StartStream,
-    StopStream,
     Unwatch,
     Update,
     UpdateStream,
     Watch,
 )
-from gateway.core.content import check_content, patched
 from gateway.core.errors import (
     AlreadyConnected,
     ExtensionRefused,
@@ -85,14 +85,15 @@ from gateway.core.model import (
     SERVER_LINGER_MS,
     STREAMS_MAX,
     Cause,
-    Closed,
     Closing,
+    Closure,
     Deadline,
     Outcome,
     Session,
     Stream,
     same_json,
 )
+from gateway.core.validation import check_content, patched_fields
 
 __all__ = ["advance", "deadlines", "decide", "evolve"]
 
@@ -147,7 +148,7 @@ def decide(session: Session | None, command: AnyCommand, now_ms: int) -> list[An
             return _start_stream(session, command.stream)
         case UpdateStream():
             return _update_stream(session, command.stream)
-        case StopStream():
+        case EndStream():
             if not any(stream.key == command.key for stream in session.streams):
                 raise UnknownStream
             return [StreamStopped(key=command.key)]
@@ -290,7 +291,7 @@ def _progress(session: Session, command: Progress, now_ms: int) -> list[AnyEvent
 def _update(session: Session, command: Update) -> list[AnyEvent]:
     wanted = command.wanted
     if command.patch is not None:
-        wanted |= patched(session, command.patch)
+        wanted |= patched_fields(session, command.patch)
     check_content(wanted.get("attributes"), wanted.get("profile"))
     changed = {
         name: value
@@ -400,5 +401,5 @@ def _end(
     code: int = 4500,
     position_ms: int | None = None,
 ) -> list[AnyEvent]:
-    closed = Closed(at=now_ms, outcome=outcome, reason=reason, by=by, code=code)
+    closed = Closure(at=now_ms, outcome=outcome, reason=reason, by=by, code=code)
     return [*unwatched(session, position_ms, now_ms), SessionEnded(closed=closed)]

@@ -91,7 +91,7 @@ class Pipeline:
                 caller = traits.nobody
             else:
                 asking = self._style.credential(request, endpoint)
-                caller = await self._context.counted(request.scope, asking, traits.rate_key)
+                caller = await self._context.rate_limited(request.scope, asking, traits.rate_key)
             if endpoint is None:
                 raise _missing(match)
             traits.authorize(caller, endpoint)
@@ -143,8 +143,8 @@ class Pipeline:
         context, traits = self._context, self._style.traits
         raw = response.raw_headers  # each look through ``headers`` costs as much as all of this
         if traits.tells_position:
-            raw.append((b"gateway-position", str(context.node.mirror.position()).encode()))
-        if (lag_ms := context.node.feed.lag_ms()) > 0:
+            raw.append((b"gateway-position", str(context.node.replica.position()).encode()))
+        if (lag_ms := context.node.replicator.lag_ms()) > 0:
             raw.append((b"gateway-lag-ms", str(lag_ms).encode()))
         if all(name != b"cache-control" for name, _ in raw):
             raw.append(self._cache_control)

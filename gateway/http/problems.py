@@ -14,7 +14,7 @@ from starlette.responses import Response
 from gateway.auth.principals import Principal
 from gateway.core.errors import GatewayError, NotFound, SessionClosed, Unauthorized
 from gateway.core.model import Session
-from gateway.core.public import PublicSession, public
+from gateway.core.public import PublicSession, render_session
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -40,7 +40,7 @@ def problem(error: GatewayError, request_id: str, principal: Principal | None = 
     if isinstance(error, SessionClosed) and isinstance(error.record, Session):
         if principal is None or not principal.visibility().allows(error.record):
             return problem(NotFound(), request_id)
-        session = public(error.record, full=principal.is_full)
+        session = render_session(error.record, full=principal.is_full)
     document: dict[str, Any] = to_builtins(
         Problem(
             type=f"/docs#{error.code}",

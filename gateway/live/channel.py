@@ -19,8 +19,8 @@ from msgspec.structs import replace
 from gateway.core.model import Session
 from gateway.core.position import Position
 from gateway.core.query import View
-from gateway.live.delivery import Delivery, Restart, SnapshotPage, Tick
-from gateway.live.mirror import Mirror
+from gateway.live.outbound import OutboundMessage, Restart, SnapshotPage, Tick
+from gateway.live.replica import Replica
 from gateway.metrics import SLOW_READERS
 
 RING_TICKS: Final = 4096  # ticks a channel keeps for those who are behind, and at most
@@ -58,7 +58,7 @@ class _Frozen:
         self._sessions = sessions
         self._pages: dict[int, SnapshotPage] = {}
 
-    def page(self, number: int, mirror: Mirror, *, full: bool) -> SnapshotPage:
+    def page(self, number: int, replica: Replica, *, full: bool) -> SnapshotPage:
         page = self._pages.get(number)
         if page is None:
             start = number * SNAPSHOT_PAGE
@@ -66,7 +66,7 @@ class _Frozen:
             more = start + SNAPSHOT_PAGE < len(self._sessions)
             page = self._pages[number] = SnapshotPage(
                 self.within if more else self.position,
-                [mirror.rendered(session, full=full) for session in part],
+                [replica.rendered(session, full=full) for session in part],
                 more=more,
             )
         return page
@@ -98,7 +98,7 @@ class Channel:
         self._bytes = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._followers: dict[Subscription, Push] = {}
-        self.told_at_s = 0.0  # when they were told last, by the loop's time
+        self.last_sent_at_s = 0.0  # when they were told last, by the loop's time
         self._on_empty = on_empty
 
     @property
@@ -138,7 +138,7 @@ class Channel:
             self._bytes -= self._ring.popleft().size
             self.complete = False
         if self._followers:
-            self.told_at_s = asyncio.get_running_loop().time()
+            self.last_sent_at_s = asyncio.get_running_loop().time()
             told = tick.frame
             behind = [reader for reader, push in self._followers.items() if not push(told)]
             for reader in behind:
@@ -204,7 +204,7 @@ class Subscription:
     def __init__(
         self,
         channel: Channel,
-        mirror: Mirror,
+        replica: Replica,
         clock_ms: Callable[[], float],
         *,
         mode: Literal["snapshot", "resume"],
@@ -215,7 +215,7 @@ class Subscription:
         self.reason = reason
         self.position = str(position)
         self._channel = channel
-        self._mirror = mirror
+        self._replica = replica
         self._clock_ms = clock_ms
         self._replay: Replay | None = None
         self._replayed = self._upto = position
@@ -246,9 +246,9 @@ class Subscription:
         return self._channel.view
 
     @property
-    def told_at_s(self) -> float:
+    def last_sent_at_s(self) -> float:
         """When it was last pushed something, by the loop's time; 0 if it does not follow."""
-        return 0.0 if self._on_behind is None else self._channel.told_at_s
+        return 0.0 if self._on_behind is None else self._channel.last_sent_at_s
 
     @property
     def is_behind(self) -> bool:
@@ -279,8 +279,8 @@ class Subscription:
             or (frozen.sequence < self._channel.first)
         ):
             frozen = self._channel.frozen = _Frozen(
-                self._mirror.all_in(self.view),
-                self._mirror.position(self._channel.hash32),
+                self._replica.all_in(self.view),
+                self._replica.position(self._channel.hash32),
                 self._channel.sequence,
                 self._clock_ms(),
             )
@@ -313,7 +313,7 @@ class Subscription:
         if on_behind is not None:
             on_behind()
 
-    def take(self) -> Delivery | None:
+    def take(self) -> OutboundMessage | None:
         """Return what comes next; ``None`` if it is not here, and has to be waited for."""
         if self._on_behind is not None:
             return None
@@ -323,7 +323,7 @@ class Subscription:
             self.start()
             return Restart(reason)
         if self._frozen:
-            page = self._frozen.page(self._page, self._mirror, full=self.view.full)
+            page = self._frozen.page(self._page, self._replica, full=self.view.full)
             self._page += 1
             if not page.more:
                 self._frozen, self.position = None, page.position
@@ -341,7 +341,7 @@ class Subscription:
             return tick
         return None
 
-    async def next(self) -> Delivery:
+    async def next(self) -> OutboundMessage:
         """Return what comes next; waits as long as nothing does."""
         while True:
             delivery = self.take()

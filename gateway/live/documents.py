@@ -15,9 +15,9 @@ from gateway.core.document import BODY_MAX_BYTES, Document
 from gateway.core.errors import Conflict, IdUnavailable, LimitExceeded
 from gateway.core.event import DocumentEntry, encode_entry
 from gateway.core.model import Session
-from gateway.live.mirror import Mirror
-from gateway.live.turns import Turns
-from gateway.live.writer import ATTEMPTS, Writer
+from gateway.live.keyed_lock import KeyedLock
+from gateway.live.replica import Replica
+from gateway.live.writer import ATTEMPTS, CommandWriter
 from gateway.store.commit import Commit, join_value, split_value
 
 CLAIM_MS: Final = 10_000  # a claim without a session holds for this long
@@ -26,21 +26,21 @@ Body = dict[str, Any]
 
 
 class Documents:
-    """Reads come from the mirror; writes are visible to them when they return."""
+    """Reads come from the replica; writes are visible to them when they return."""
 
-    def __init__(self, writer: Writer, mirror: Mirror) -> None:
+    def __init__(self, writer: CommandWriter, replica: Replica) -> None:
         self._writer = writer
-        self._mirror = mirror
-        self._turns = Turns()
+        self._replica = replica
+        self._locks = KeyedLock()
 
     def get(self, kind: str, key: str) -> Body | None:
         """Return a document's body; treat it as read-only."""
-        document = self._mirror.documents.get(Document(kind=kind, key=key).field)
+        document = self._replica.documents.get(Document(kind=kind, key=key).field)
         return document.body if document else None
 
     def all(self, kind: str) -> Iterator[tuple[str, Body]]:
         """Return every document of *kind*: key and body."""
-        for document in list(self._mirror.documents.values()):
+        for document in list(self._replica.documents.values()):
             if document.kind == kind:
                 yield document.key, document.body
 
@@ -58,17 +58,17 @@ class Documents:
             GatewayError: As ``Node.apply``.
         """
         document = Document(kind=kind, key=key)
-        if not self._turns.take(document.field):
-            await self._turns.come(document.field)
+        if not self._locks.try_acquire(document.field):
+            await self._locks.acquire(document.field)
         try:
             return await self._write(document, change)
         finally:
-            self._turns.end(document.field)
+            self._locks.release(document.field)
 
     async def _write(self, document: Document, change: Callable[[Body], Body]) -> Body:
-        writer, mirror = self._writer, self._mirror
+        writer, replica = self._writer, self._replica
         partition = writer.store.partition(document.field)
-        current, op = mirror.documents.get(document.field, document), writer.next_op()
+        current, op = replica.documents.get(document.field, document), writer.next_op()
         for _ in range(ATTEMPTS):
             now_ms = writer.clock.now_ms()
             # A new one starts at the time: nobody may take it for one that was deleted.
@@ -83,7 +83,7 @@ class Documents:
                 value=join_value(revision, value) if after.body else b"",
                 entry=encode_entry(DocumentEntry(at=now_ms, op=op, document=after)),
             )
-            result = await writer.store.commit(partition, commit, mirror.waiting.write)
+            result = await writer.store.commit(partition, commit, replica.barrier.complete_write)
             if result.status == "done":
                 return after.body
             found = split_value(result.current)[1] if result.current else b""
@@ -103,8 +103,8 @@ class Documents:
         def change(body: Body) -> Body:
             known = body.get("session", session_id)
             if known != session_id and (
-                known in self._mirror.sessions
-                or (known not in self._mirror.gone and now_ms - body["at"] < CLAIM_MS)
+                known in self._replica.sessions
+                or (known not in self._replica.gone and now_ms - body["at"] < CLAIM_MS)
             ):
                 raise IdUnavailable
             return {"session": session_id, "at": now_ms}
@@ -114,7 +114,7 @@ class Documents:
     def resolve(self, kind: str, key: str) -> Session | None:
         """Return the open session that the handle *key* means."""
         body = self.get(kind, key)
-        return self._mirror.sessions.get(body["session"]) if body else None
+        return self._replica.sessions.get(body["session"]) if body else None
 
     # --- numbers
 

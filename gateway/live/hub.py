@@ -18,16 +18,16 @@ from gateway.core.event import MessageEntry, SessionEntry
 from gateway.core.model import Session
 from gateway.core.position import Position
 from gateway.core.query import Index, View, indexes_of
-from gateway.live.change import Change, Item
 from gateway.live.channel import Channel, Replay, Subscription
-from gateway.live.delivery import Tick
-from gateway.live.mirror import Mirror
+from gateway.live.commit_view import CommitView, EventItem
+from gateway.live.outbound import Tick
+from gateway.live.replica import Replica
 from gateway.metrics import OVERFLOWS
 
 MAILBOX_MAX: Final = 256  # notices a session's socket may be behind before it is cut as too slow
 CHANNELS_MAX: Final = 100_000  # different views at once; one more is refused with Overloaded
 
-Renderer = Callable[[View, Change], list[Item]]
+Renderer = Callable[[View, CommitView], list[EventItem]]
 
 
 class Notice(Struct, frozen=True, gc=False):
@@ -36,11 +36,11 @@ class Notice(Struct, frozen=True, gc=False):
     With neither, changes were missed: the socket has to look at its session again.
     """
 
-    change: Change | None = None
+    change: CommitView | None = None
     message: Message | None = None
 
 
-class Box(Protocol):
+class NoticeSink(Protocol):
     """Who is told what happens to one session."""
 
     @property
@@ -79,24 +79,24 @@ class Hub:
     """This node's channels and mailboxes.
 
     Args:
-        mirror: What snapshots are made from.
+        replica: What snapshots are made from.
         clock_ms: A monotonic clock in milliseconds.
     """
 
-    def __init__(self, mirror: Mirror, clock_ms: Callable[[], float]) -> None:
-        self._mirror = mirror
+    def __init__(self, replica: Replica, clock_ms: Callable[[], float]) -> None:
+        self._replica = replica
         self._clock_ms = clock_ms
         self._channels: dict[bytes, Channel] = {}
         self._by_index: dict[Index | None, dict[bytes, Channel]] = {}
         self._in_dialects: dict[bytes, Channel] = {}
-        self._mailboxes: dict[str, tuple[Box, ...]] = {}
+        self._mailboxes: dict[str, tuple[NoticeSink, ...]] = {}
         self._renderers: dict[str, Renderer] = {"": _native}
 
     def register(self, dialect: str, renderer: Renderer) -> None:
         """Let views of *dialect* be rendered by *renderer*."""
         self._renderers[dialect] = renderer
 
-    def render(self, view: View, change: Change) -> list[Item]:
+    def render(self, view: View, change: CommitView) -> list[EventItem]:
         """Return what *change* means in *view*, in its dialect."""
         return self._renderers[view.dialect](view, change)
 
@@ -122,10 +122,10 @@ class Hub:
             Overloaded: There are ``CHANNELS_MAX`` different views already.
         """
         channel = self._channel(view)
-        here = self._mirror.position(channel.hash32)
+        here = self._replica.position(channel.hash32)
         subscription = Subscription(
             channel,
-            self._mirror,
+            self._replica,
             self._clock_ms,
             mode="snapshot" if since is None else "resume",
             reason=reason,
@@ -154,7 +154,7 @@ class Hub:
             if len(self._channels) >= CHANNELS_MAX:
                 OVERFLOWS.labels("channels").inc()
                 raise Overloaded("There are too many different subscriptions.")
-            channel = self._channels[view.key] = Channel(view, self._mirror.position(), self._drop)
+            channel = self._channels[view.key] = Channel(view, self._replica.position(), self._drop)
             self._by_index.setdefault(channel.index, {})[view.key] = channel
             if view.dialect:
                 self._in_dialects[view.key] = channel
@@ -170,11 +170,11 @@ class Hub:
         finally:
             self.detach(session.id, box)
 
-    def attach(self, session_id: str, box: Box) -> None:
+    def attach(self, session_id: str, box: NoticeSink) -> None:
         """Tell *box* what happens to a session from now on."""
         self._mailboxes[session_id] = (*self._mailboxes.get(session_id, ()), box)
 
-    def detach(self, session_id: str, box: Box) -> None:
+    def detach(self, session_id: str, box: NoticeSink) -> None:
         """Tell *box* nothing more."""
         others = tuple(one for one in self._mailboxes.get(session_id, ()) if one is not box)
         if others:
@@ -184,14 +184,14 @@ class Hub:
 
     # --- the feed
 
-    def publish(self, changes: Iterable[Change], before: Position) -> None:
-        """Tell everybody about one batch of the feed; the mirror has applied it already.
+    def publish(self, changes: Iterable[CommitView], before: Position) -> None:
+        """Tell everybody about one batch of the feed; the replica has applied it already.
 
         Args:
             changes: What the batch changed.
-            before: Where the mirror was before it.
+            before: Where the replica was before it.
         """
-        ticks: dict[Channel, list[Item]] = {}
+        ticks: dict[Channel, list[EventItem]] = {}
         for change in changes:
             self._deliver(change)
             for channel in self._interested(change):
@@ -199,17 +199,17 @@ class Hub:
                 if items:
                     ticks.setdefault(channel, []).extend(items)
         for channel, items in ticks.items():
-            channel.append(Tick(self._mirror.position(channel.hash32), items, before))
+            channel.append(Tick(self._replica.position(channel.hash32), items, before))
 
     def restart(self, reason: str) -> None:
         """Make every subscriber start over: this node's picture was made anew."""
         for channel in self._channels.values():
-            channel.restart(reason, self._mirror.position())
+            channel.restart(reason, self._replica.position())
         for boxes in list(self._mailboxes.values()):
             for box in boxes:
                 box.put(Notice())
 
-    def _interested(self, change: Change) -> Iterable[Channel]:
+    def _interested(self, change: CommitView) -> Iterable[Channel]:
         if not self._channels:
             return ()
         if change.after is None:  # documents and messages: only dialects have words for them
@@ -225,7 +225,7 @@ class Hub:
                         found.update(self._by_index[index])
         return found.values()
 
-    def _deliver(self, change: Change) -> None:
+    def _deliver(self, change: CommitView) -> None:
         if isinstance(change.entry, SessionEntry):
             for box in self._mailboxes.get(change.entry.record.id, ()):
                 box.put(Notice(change=change))
@@ -236,11 +236,11 @@ class Hub:
                     if message.to.workspace is None or box.workspace == message.to.workspace:
                         box.put(Notice(message=message))
 
-    def _recipients(self, message: Message) -> Iterable[tuple[Box, ...]]:
+    def _recipients(self, message: Message) -> Iterable[tuple[NoticeSink, ...]]:
         if message.to.session is not None:
             return (self._mailboxes.get(message.to.session, ()),)
         return list(self._mailboxes.values())
 
 
-def _native(view: View, change: Change) -> list[Item]:
+def _native(view: View, change: CommitView) -> list[EventItem]:
     return change.native(view)

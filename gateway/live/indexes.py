@@ -3,7 +3,7 @@
 A view's sessions are looked for in the smallest of the sets in all of which they must stand, by
 the sizes as they are now: a label that everybody has keeps nobody out.
 
-Not here: the sessions themselves (``mirror``), which sets a session stands in (``core.query``).
+Not here: the sessions themselves (``replica``), which sets a session stands in (``core.query``).
 """
 
 from collections.abc import Iterator, Mapping

@@ -12,8 +12,8 @@ from hashlib import blake2b
 from typing import Final
 
 from gateway.store.clock import RedisClock
-from gateway.store.commit import Beat
-from gateway.store.group import OUTAGE_MS
+from gateway.store.commit import LeaseState
+from gateway.store.group_commit import OUTAGE_MS
 from gateway.store.store import Store
 
 RENEW_S: Final = 3.0  # between two renewals
@@ -23,7 +23,7 @@ DEAD_AFTER_MS: Final = 10_000
 FORGET_AFTER_MS: Final = 60_000  # a dead lease is removed
 
 
-def rank(key: str, node_ids: Iterable[str]) -> str:
+def rendezvous_owner(key: str, node_ids: Iterable[str]) -> str:
     """Return the node that comes first for *key* (rendezvous hashing); empty if there is none."""
     return max(
         node_ids,
@@ -59,7 +59,7 @@ class Lease:
         return self._clock.monotonic_ms() - self._renewed_ms < OUTAGE_MS
 
     @property
-    def may_judge(self) -> bool:
+    def may_declare_dead(self) -> bool:
         """Whether this node has renewed without a break for as long as a lease lasts."""
         return self.is_fresh and self._renewed_ms - self._unbroken_since_ms >= DEAD_AFTER_MS
 
@@ -70,11 +70,11 @@ class Lease:
             Unavailable: The store did not answer.
         """
         renewed_ms = self._clock.monotonic_ms()  # when it was sent: at the earliest it counts from
-        beat = await self._store.beat(self.node_id, self._announcement)
+        beat = await self._store.renew_lease(self.node_id, self._announcement)
         if renewed_ms - self._renewed_ms >= OUTAGE_MS:
             self._unbroken_since_ms = renewed_ms
         self._renewed_ms = renewed_ms
-        self._take(beat)
+        self._apply(beat)
         overdue = any(
             at < beat.time_ms - OVERDUE_MS
             for node, (at, _) in self.nodes.items()
@@ -82,7 +82,7 @@ class Lease:
         )
         return WATCH_S if overdue else RENEW_S
 
-    def _take(self, beat: Beat) -> None:
+    def _apply(self, beat: LeaseState) -> None:
         self.up_since_ms = beat.up_since_ms
         self.nodes = beat.nodes
         self.live = {

@@ -1,6 +1,6 @@
 """Writer: decides a command against the newest record, commits it, and waits for its own news.
 
-Optimistic: decided on the mirror, committed only if the revision still stands, decided again on
+Optimistic: decided on the replica, committed only if the revision still stands, decided again on
 what stands there if not. Every write carries an operation, so that one without an answer can be
 looked up in the record instead of being done twice.
 
@@ -38,13 +38,13 @@ from gateway.core.event import (
 )
 from gateway.core.evolve import happens_at
 from gateway.core.model import OPS_KEPT, Session, decode_session
-from gateway.core.seal import changed_fields, sealed
+from gateway.core.record_codec import changed_fields, encode_checked
 from gateway.core.session import advance, decide, evolve
 from gateway.live.coalescer import Reported
-from gateway.live.mirror import Mirror
+from gateway.live.replica import Replica
 from gateway.store.clock import RedisClock
 from gateway.store.commit import Commit, join_value, split_value
-from gateway.store.group import Teller
+from gateway.store.group_commit import AckCallback
 from gateway.store.store import Store
 
 ATTEMPTS: Final = 16  # decisions on a record that others keep changing; of two, each wins half
@@ -63,7 +63,7 @@ class TooEarly(Exception):
         self.due_ms = due_ms
 
 
-class _Work(Struct, gc=False):
+class _WriteAttempt(Struct, gc=False):
     """A command on its way, and what has come of it.
 
     Args:
@@ -91,19 +91,19 @@ class _Work(Struct, gc=False):
     revision: int = 0
 
 
-class Writer:
+class CommandWriter:
     """Writes for one node.
 
     Args:
         store: Where to.
-        mirror: What is known, and where own news arrives.
+        replica: What is known, and where own news arrives.
         clock: Redis time.
         boot: Start of this node's operation names.
     """
 
-    def __init__(self, store: Store, mirror: Mirror, clock: RedisClock, boot: str) -> None:
+    def __init__(self, store: Store, replica: Replica, clock: RedisClock, boot: str) -> None:
         self.store = store
-        self.mirror = mirror
+        self.replica = replica
         self.clock = clock
         self._boot = boot
         self._serial = 0
@@ -119,49 +119,51 @@ class Writer:
         """
         until_ms = self.clock.monotonic_ms() + OUTCOME_S * 1000
         partition = self.store.partition(session_id)
-        work = _Work(session_id, partition, held, command, op)
-        work.session = self.mirror.sessions.get(session_id)
+        work = _WriteAttempt(session_id, partition, held, command, op)
+        work.session = self.replica.sessions.get(session_id)
         tries = ATTEMPTS
         if work.session is not None or isinstance(command, Open):
             tries -= 1
-            after = await self._try(work, self.mirror.waiting.write)  # the store bounds it
+            after = await self._attempt(
+                work, self.replica.barrier.complete_write
+            )  # the store bounds it
             if after is not None:
                 if work.offset is None:
                     await self._catch_up(work, after)
                 return after
         try:
             async with asyncio.timeout((until_ms - self.clock.monotonic_ms()) / 1000):
-                after = await self._insist(work, tries)
+                after = await self._retry_until_settled(work, tries)
         except TimeoutError:
             raise (OutcomeUnknown if work.sent else StoreUnavailable) from None
         if work.offset is None:
             await self._catch_up(work, after)
         else:
-            await self.mirror.waiting.offset(partition, work.offset)
+            await self.replica.barrier.wait_for_offset(partition, work.offset)
         return after
 
-    async def _insist(self, work: _Work, tries: int) -> Session:
+    async def _retry_until_settled(self, work: _WriteAttempt, tries: int) -> Session:
         """Do what is not done yet: on what stands in the store, whatever the link to it does."""
         if tries == ATTEMPTS:
             work.session = await self.fetch(work.session_id)
         for _ in range(tries):
             if work.is_unknown:
-                work.session = await self._found_out(work.session_id)
+                work.session = await self._read_back(work.session_id)
                 if _is_forgotten(work):
                     break
                 work.is_unknown = False
-            after = await self._try(work, None)
+            after = await self._attempt(work, None)
             if after is not None:
                 return after
         raise OutcomeUnknown if work.is_unknown else Conflict
 
-    async def _try(self, work: _Work, teller: Teller | None) -> Session | None:
+    async def _attempt(self, work: _WriteAttempt, on_ack: AckCallback | None) -> Session | None:
         """Decide and commit once; return the session after it, ``None`` if there is more to do."""
         after, commit = self._decided(work)
         if commit is None:
             return after
         try:
-            result = await self.store.commit(work.partition, commit, teller)
+            result = await self.store.commit(work.partition, commit, on_ack)
         except (OutcomeUnknown, asyncio.CancelledError) as error:
             work.sent = work.is_unknown = True
             work.revision = after.revision
@@ -179,7 +181,7 @@ class Writer:
                 work.session = _record(result.current)
                 return None
 
-    def _decided(self, work: _Work) -> tuple[Session, Commit | None]:
+    def _decided(self, work: _WriteAttempt) -> tuple[Session, Commit | None]:
         """Return the session after *work*, and what has to be written for that, if anything."""
         session = work.session
         if session and work.op in session.ops:
@@ -203,33 +205,33 @@ class Writer:
                 log.warning("held-back updates of a session are left out: %s", error.code)
                 work.held = []
                 continue
-            self.mirror.memo.keep(commit.entry, entry)
+            self.replica.entry_cache.put(commit.entry, entry)
             return after, commit
 
-    async def _catch_up(self, work: _Work, after: Session) -> None:
+    async def _catch_up(self, work: _WriteAttempt, after: Session) -> None:
         """Let this node see what was decided on, if it came from the store; it is not new."""
-        if after is self.mirror.sessions.get(work.session_id):
+        if after is self.replica.sessions.get(work.session_id):
             return
         try:
             tail = (await self.store.meta(work.partition)).offset
         except Unavailable:  # what was asked for is done all the same
             return
-        await self.mirror.waiting.offset(work.partition, tail)
+        await self.replica.barrier.wait_for_offset(work.partition, tail)
 
-    async def say(self, message: Message) -> None:
+    async def publish(self, message: Message) -> None:
         """Deliver *message* once to the live connections of its recipients, on every node."""
         partition = self.store.partition(message.to.session or "")
         entry = encode_entry(MessageEntry(at=self.clock.now_ms(), message=message))
-        await self.store.commit(partition, Commit(entry=entry), self.mirror.waiting.write)
+        await self.store.commit(partition, Commit(entry=entry), self.replica.barrier.complete_write)
 
     async def erase_row(self, row: HistoryRow) -> None:
         """Delete a history row; see ``Node.erase_row``."""
         entry = encode_entry(RowErasedEntry(at=self.clock.now_ms(), number=row.number))
         commit = Commit(value=row.key.encode(), entry=entry)
         partition = self.store.partition(row.session_id)
-        await self.store.commit(partition, commit, self.mirror.waiting.write)
+        await self.store.commit(partition, commit, self.replica.barrier.complete_write)
 
-    async def _found_out(self, session_id: str) -> Session | None:
+    async def _read_back(self, session_id: str) -> Session | None:
         while True:  # the caller bounds it
             try:
                 return await self.fetch(session_id)
@@ -259,7 +261,7 @@ class Writer:
 
     def _reserved(self, partition: int) -> deque[int]:
         """Return the numbers that are left; those of an epoch that was lost are given again."""
-        epoch = self.mirror.epochs[partition]
+        epoch = self.replica.epochs[partition]
         known, numbers = self._numbers.get(partition, ("", deque()))
         if known != epoch:
             numbers = deque()
@@ -285,7 +287,7 @@ class Writer:
         return f"{self._boot}.{self._serial}"
 
 
-def _is_forgotten(work: _Work) -> bool:
+def _is_forgotten(work: _WriteAttempt) -> bool:
     """Whether so much has been done since that the record cannot tell any more."""
     session = work.session
     return (
@@ -329,7 +331,7 @@ def _commit(
         record=after,
         before=changed_fields(session, after),
     )
-    record = sealed(session, entry)
+    record = encode_checked(session, entry)
     due_ms, amnesty_ms = 0, 0
     if isinstance(command, Expire):
         due_ms, amnesty_ms = command.at, command.amnesty_ms

@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec import Struct
 
 from gateway.core.errors import GatewayError, Repairing, StoreUnavailable
-from gateway.store.link import Reply
+from gateway.store.connection import Reply
 
 
 class Commit(Struct, frozen=True, kw_only=True, gc=False):
@@ -57,7 +57,7 @@ class Result(Struct, frozen=True, gc=False):
     due_ms: int = 0
 
 
-class Beat(Struct, frozen=True):
+class LeaseState(Struct, frozen=True):
     """What a lease renewal tells: Redis time, since when the gateway is up, every lease."""
 
     time_ms: int

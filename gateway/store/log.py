@@ -16,7 +16,7 @@ from msgspec import Struct
 from redis.exceptions import ResponseError
 
 from gateway.core.errors import Unavailable
-from gateway.store.link import Command, Reply, refused
+from gateway.store.connection import Command, Reply, error_from_reply
 from gateway.store.store import Store
 
 BLOCK_MS: Final = 1_000  # a read waits this long for news
@@ -26,14 +26,14 @@ RETRY_FIRST_S: Final = 0.05  # before the first reconnect; doubles
 RETRY_MAX_S: Final = 1.0  # between two reconnects
 
 
-class Row(Struct, frozen=True, gc=False):
+class HistoryPlace(Struct, frozen=True, gc=False):
     """What a commit gave its history row: a number never reused, and its place in the stream."""
 
     number: int
     key: str
 
 
-class Entry(Struct, frozen=True, gc=False):
+class StoredEntry(Struct, frozen=True, gc=False):
     """One entry of the log.
 
     Args:
@@ -44,7 +44,7 @@ class Entry(Struct, frozen=True, gc=False):
 
     offset: int
     data: bytes
-    rows: tuple[Row, ...] = ()
+    rows: tuple[HistoryPlace, ...] = ()
 
 
 class LogTrimmed(Exception):
@@ -77,9 +77,9 @@ class Follower:
         self._known: bytes | None = None  # the entry at ``offset``
         self._verified = False  # on this connection
         self._count = COUNT_MAX
-        self._link = store.link(f"log-{partition}")
+        self._connection = store.new_connection(f"log-{partition}")
 
-    async def batches(self) -> AsyncIterator[list[Entry]]:
+    async def batches(self) -> AsyncIterator[list[StoredEntry]]:
         """Yield new entries as they come, all of a moment together; reconnects by itself.
 
         Raises:
@@ -90,7 +90,7 @@ class Follower:
         try:
             while True:
                 try:
-                    if not (self._verified and self._link.is_connected):
+                    if not (self._verified and self._connection.is_connected):
                         await self._verify()
                     found = await self._read()
                 except Unavailable:
@@ -102,7 +102,7 @@ class Follower:
                 if found:
                     yield found
         finally:
-            await self._link.close()
+            await self._connection.close()
 
     async def _verify(self) -> None:
         """Check that the log still has what was read from it; connects if need be."""
@@ -121,43 +121,43 @@ class Follower:
             raise HistoryLost
         self._verified = True
 
-    async def _read(self) -> list[Entry]:
+    async def _read(self) -> list[StoredEntry]:
         after = f"{self.offset}-0"
         try:
             reply, epoch = await self._pipeline(
                 ("XREAD", "BLOCK", BLOCK_MS, "COUNT", self._count, "STREAMS", self._log, after),
                 ("HGET", self._meta, "epoch"),  # after the read: what it returned is of this epoch
             )
-        except Unavailable:  # perhaps it was more than the link can bring in time
+        except Unavailable:  # perhaps it was more than the connection can bring in time
             self._count = max(self._count // 2, 1)
             raise
         if epoch != self._epoch:
             raise HistoryLost
-        found: list[Entry] = []
+        found: list[StoredEntry] = []
         for entry_id, fields in reply[0][1] if reply else ():
             offset = self.offset + 1
             if entry_id != b"%d-0" % offset:
                 raise LogTrimmed
             data = fields[1]
-            found.append(Entry(offset, data, self._rows(fields) if len(fields) > 2 else ()))  # noqa: PLR2004
+            found.append(StoredEntry(offset, data, self._rows(fields) if len(fields) > 2 else ()))  # noqa: PLR2004
             self.offset, self._known = offset, data
         if len(found) < self._count:
             self._count = COUNT_MAX
         return found
 
-    def _rows(self, fields: list[bytes]) -> tuple[Row, ...]:
+    def _rows(self, fields: list[bytes]) -> tuple[HistoryPlace, ...]:
         rows = []
         for value in fields[3::2]:
             number, _, key = value.decode().partition(" ")
-            rows.append(Row(self._number_of(int(number)), key))
+            rows.append(HistoryPlace(self._number_of(int(number)), key))
         return tuple(rows)
 
     async def _pipeline(self, *commands: Command) -> list[Reply]:
-        replies = await self._link.pipeline(commands, answer_s=BLOCK_ANSWER_S)
+        replies = await self._connection.pipeline(commands, answer_s=BLOCK_ANSWER_S)
         for reply in replies:
             if isinstance(reply, ResponseError):
-                await self._link.close()
-                raise refused(reply)
+                await self._connection.close()
+                raise error_from_reply(reply)
         return replies
 
 

@@ -3,7 +3,7 @@
 Promises: a commit is atomic and answered once, with ``done``, with what stands there instead, or
 with an error that says whether it may have happened; nothing is repeated in secret.
 
-Not here: what to write (``core.session``), how commits travel (``group``), following the log
+Not here: what to write (``core.session``), how commits travel (``group_commit``), following the log
 (``log``), who owns what (``live``).
 """
 
@@ -15,10 +15,10 @@ from redis.exceptions import ResponseError
 
 from gateway.core.errors import GatewayError, OutcomeUnknown, StoreUnavailable
 from gateway.store.clock import RedisClock
-from gateway.store.commit import Beat, Commit, Meta, Result, Script, split_value
-from gateway.store.group import OUTAGE_MS, Group, Teller, run_scripts
+from gateway.store.commit import Commit, LeaseState, Meta, Result, Script, split_value
+from gateway.store.connection import Command, RedisConnection, Reply, error_from_reply
+from gateway.store.group_commit import OUTAGE_MS, AckCallback, GroupCommit, run_scripts
 from gateway.store.keys import CLUSTER_PARTITIONS, Keys, keys, partition_of
-from gateway.store.link import Command, Link, Reply, refused
 
 SCHEMA: Final = 1  # of the keys; a newer one in the store refuses the start
 HISTORY_ROWS_MAX: Final = 100_000  # rows kept, and for
@@ -55,18 +55,18 @@ class Store:
         self._prefix = prefix
         self._url = url
         self._lease, self._epoch = Script("lease.lua"), Script("epoch.lua")
-        self._writer = Link(url, f"{prefix}-commit")
-        self._reader = Link(url, f"{prefix}-read")
-        self._pulse = Link(url, f"{prefix}-lease")
-        self._group = Group(self._writer, clock)
+        self._write_connection = RedisConnection(url, f"{prefix}-commit")
+        self._read_connection = RedisConnection(url, f"{prefix}-read")
+        self._lease_connection = RedisConnection(url, f"{prefix}-lease")
+        self._group_commit = GroupCommit(self._write_connection, clock)
         self._numbered: dict[int, int] = {}  # by partition: how far numbers are reserved here
         self.is_full = False
         self.secret = b""
         self.keys: tuple[Keys, ...] = ()
 
-    def link(self, name: str) -> Link:
+    def new_connection(self, name: str) -> RedisConnection:
         """Return another connection to the same server, for a log reader."""
-        return Link(self._url, f"{self._prefix}-{name}")
+        return RedisConnection(self._url, f"{self._prefix}-{name}")
 
     def partition(self, session_id: str) -> int:
         """Return the partition that holds *session_id*."""
@@ -83,18 +83,19 @@ class Store:
             StoreRefused: It is too old, evicts keys, or holds data of a newer schema or of other
                 partitions.
         """
-        info = _info(await self._reader.call("INFO"))
+        info = _info(await self._read_connection.call("INFO"))
         _check_server(info)
         clustered = info.get("cluster_enabled") == "1"
         if (
             clustered
-            and _info(await self._reader.call("CLUSTER", "INFO")).get("cluster_size") != "1"
+            and _info(await self._read_connection.call("CLUSTER", "INFO")).get("cluster_size")
+            != "1"
         ):
             raise StoreRefused("A cluster of several primaries is not supported yet.")
         wanted = self._wanted_partitions or (CLUSTER_PARTITIONS if clustered else 1)
         root = keys(self._prefix, 0)
         _raise_first(
-            await self._reader.pipeline(
+            await self._read_connection.pipeline(
                 [
                     ("HSETNX", root.meta, "schema", SCHEMA),
                     ("HSETNX", root.meta, "partitions", wanted),
@@ -102,7 +103,7 @@ class Store:
                 ]
             )
         )
-        schema, partitions, secret = await self._reader.call(
+        schema, partitions, secret = await self._read_connection.call(
             "HMGET", root.meta, "schema", "partitions", "secret"
         )
         if int(schema) > SCHEMA:
@@ -116,21 +117,21 @@ class Store:
         self.partitions, self.secret = int(partitions), secret
         self._wanted_partitions = self.partitions  # also when the data is lost and begun again
         self.keys = tuple(keys(self._prefix, number) for number in range(self.partitions))
-        self._group.keys = self.keys
+        self._group_commit.keys = self.keys
         epochs: list[Command] = [("HSETNX", part.meta, "epoch", token()[:8]) for part in self.keys]
-        _raise_first(await self._reader.pipeline(epochs))
+        _raise_first(await self._read_connection.pipeline(epochs))
 
     # --- writes
 
     def commit(
-        self, partition: int, commit: Commit, teller: Teller | None = None
+        self, partition: int, commit: Commit, on_ack: AckCallback | None = None
     ) -> asyncio.Future[Result]:
         """Write *commit*, together with all others of this moment.
 
         Args:
             partition: Where.
             commit: What.
-            teller: Gives the answer if it is done, now or later; without it that is at once.
+            on_ack: Gives the answer if it is done, now or later; without it that is at once.
 
         Raises:
             Overloaded: Too many commits wait already; nothing was done.
@@ -138,13 +139,13 @@ class Store:
             Repairing: The server has lost its data; nothing was done.
             OutcomeUnknown: It was sent and no answer came.
         """
-        return self._group.commit(partition, commit, teller)
+        return self._group_commit.commit(partition, commit, on_ack)
 
     async def run(self) -> None:
         """Send what is committed, for ever."""
-        await self._group.run()
+        await self._group_commit.run()
 
-    async def beat(self, node_id: str, announcement: bytes) -> Beat:
+    async def renew_lease(self, node_id: str, announcement: bytes) -> LeaseState:
         """Renew *node_id*'s lease; a silence of all nodes above ``OUTAGE_MS`` moves ``up_since``.
 
         Raises:
@@ -155,22 +156,22 @@ class Store:
             named = "" if commands else node_id
             scope = (self._lease.sha, 2, part.meta, part.nodes)
             commands.append(("EVALSHA", *scope, named, announcement, OUTAGE_MS))
-        await self._pulse.connect()
+        await self._lease_connection.connect()
         sent_ms = self.clock.monotonic_ms()
-        [reply, *_] = _raise_first(await run_scripts(self._pulse, self._lease, commands))
+        [reply, *_] = _raise_first(await run_scripts(self._lease_connection, self._lease, commands))
         self.clock.sample(sent_ms, self.clock.monotonic_ms(), reply[0])
         nodes = {}
         for node, lease in zip(reply[2::2], reply[3::2], strict=True):
             at, announced = split_value(lease)
             nodes[node.decode()] = (at, announced)
-        memory = _info(await self._pulse.call("INFO", "memory"))
+        memory = _info(await self._lease_connection.call("INFO", "memory"))
         limit = int(memory.get("maxmemory", 0))
         self.is_full = limit > 0 and int(memory.get("used_memory", 0)) > FULL_SHARE * limit
-        return Beat(reply[0], reply[1], nodes)
+        return LeaseState(reply[0], reply[1], nodes)
 
     async def forget_node(self, node_id: str) -> None:
         """Remove a node's lease."""
-        await self._pulse.call("HDEL", self.keys[0].nodes, node_id)
+        await self._lease_connection.call("HDEL", self.keys[0].nodes, node_id)
 
     async def new_epoch(self, partition: int, lost: str, fresh: str) -> str:
         """Replace the epoch *lost* by *fresh*, unless somebody did; return the one that holds.
@@ -179,12 +180,14 @@ class Store:
         """
         meta, numbered = self.keys[partition].meta, self._numbered.get(partition, 0)
         command: Command = ("EVALSHA", self._epoch.sha, 1, meta, lost, fresh, numbered)
-        [epoch] = _raise_first(await run_scripts(self._reader, self._epoch, [command]))
+        [epoch] = _raise_first(await run_scripts(self._read_connection, self._epoch, [command]))
         return bytes(epoch).decode()
 
     async def reserve_numbers(self, partition: int, count: int) -> range:
         """Return *count* session numbers that nobody else gets."""
-        last = int(await self._reader.call("HINCRBY", self.keys[partition].meta, "number", count))
+        last = int(
+            await self._read_connection.call("HINCRBY", self.keys[partition].meta, "number", count)
+        )
         self._numbered[partition] = max(last, self._numbered.get(partition, 0))
         first = (last - count + 1) * self.partitions + partition
         return range(first, last * self.partitions + partition + 1, self.partitions)
@@ -193,13 +196,13 @@ class Store:
         """Remove tombstones that are past their time."""
         for start in range(0, len(session_ids), FORGET_COUNT):
             some = session_ids[start : start + FORGET_COUNT]
-            await self._reader.call("HDEL", self.keys[partition].gone, *some)
+            await self._read_connection.call("HDEL", self.keys[partition].gone, *some)
 
     async def trim_history(self, partition: int, now_ms: int) -> None:
         """Remove history rows that are too old or too many."""
         history = self.keys[partition].history
         _raise_first(
-            await self._reader.pipeline(
+            await self._read_connection.pipeline(
                 [
                     ("XTRIM", history, "MINID", "~", now_ms - HISTORY_AGE_MS),
                     ("XTRIM", history, "MAXLEN", "~", HISTORY_ROWS_MAX),
@@ -218,7 +221,7 @@ class Store:
         part = self.keys[partition]
         commands = [("HGET", part.live, field), ("HGET", part.gone, field)]
         try:
-            live, gone = _raise_first(await self._reader.pipeline(commands))
+            live, gone = _raise_first(await self._read_connection.pipeline(commands))
         except OutcomeUnknown:
             raise StoreUnavailable from None
         return live, gone
@@ -227,7 +230,7 @@ class Store:
         """Return the partition's epoch, last offset and the first one the log still has."""
         part = self.keys[partition]
         (epoch, offset), first = _raise_first(
-            await self._reader.pipeline(
+            await self._read_connection.pipeline(
                 [
                     ("HMGET", part.meta, "epoch", "offset"),
                     ("XRANGE", part.log, "-", "+", "COUNT", 1),
@@ -246,7 +249,7 @@ class Store:
         """
         key, scan = getattr(self.keys[partition], which), b"0"
         while True:
-            scan, found = await self._reader.call("HSCAN", key, scan, "COUNT", SCAN_COUNT)
+            scan, found = await self._read_connection.call("HSCAN", key, scan, "COUNT", SCAN_COUNT)
             yield [
                 (field.decode(), value)
                 for field, value in zip(found[::2], found[1::2], strict=True)
@@ -256,7 +259,7 @@ class Store:
 
     async def entries(self, partition: int, after: int, count: int) -> list[tuple[int, bytes]]:
         """Return up to *count* log entries after *after*; a trimmed log starts later."""
-        found = await self._reader.call(
+        found = await self._read_connection.call(
             "XRANGE", self.keys[partition].log, f"({after}-0", "+", "COUNT", count
         )
         return [(_offset(entry_id), fields[1]) for entry_id, fields in found]
@@ -269,7 +272,7 @@ class Store:
         Each is its key, its number and the row as JSON.
         """
         end = f"({before}" if before else "+"
-        found = await self._reader.call(
+        found = await self._read_connection.call(
             "XREVRANGE", self.keys[partition].history, end, "-", "COUNT", count
         )
         return [
@@ -283,8 +286,8 @@ class Store:
 
     async def close(self) -> None:
         """Drop all connections."""
-        for link in (self._writer, self._reader, self._pulse):
-            await link.close()
+        for connection in (self._write_connection, self._read_connection, self._lease_connection):
+            await connection.close()
 
 
 def _offset(entry_id: bytes) -> int:
@@ -294,7 +297,7 @@ def _offset(entry_id: bytes) -> int:
 def _raise_first(replies: list[Reply]) -> list[Reply]:
     for reply in replies:
         if isinstance(reply, ResponseError):
-            raise refused(reply) from reply
+            raise error_from_reply(reply) from reply
         if isinstance(reply, GatewayError):
             raise reply
     return replies

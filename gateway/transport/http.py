@@ -38,7 +38,7 @@ from gateway.transport.limits import (
     URL_MAX_BYTES,
     Limits,
 )
-from gateway.transport.tcp import Farewell, Judge, tune, untaken
+from gateway.transport.tcp import LingeringClose, StallDetector, tune, unacknowledged_bytes
 from gateway.transport.websocket import WebSocket
 
 HEAD_MAX_BYTES: Final = URL_MAX_BYTES + HEADERS_MAX_BYTES
@@ -71,8 +71,8 @@ class Http(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._deadline: asyncio.TimerHandle | None = None
-        self._farewell: Farewell | None = None
-        self._judge: Judge | None = None
+        self._lingering_close: LingeringClose | None = None
+        self._stall_detector: StallDetector | None = None
         self._answering: RequestResponseCycle | None = None  # self.cycle is of the newest request
         self._in_head = False
         self._in_body = False
@@ -100,8 +100,8 @@ class Http(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
-        if self._farewell is not None:
-            self._farewell.discard(len(data))
+        if self._lingering_close is not None:
+            self._lingering_close.discard(len(data))
             return
         self._unread_bytes += len(data)
         early = None
@@ -123,28 +123,30 @@ class Http(HttpToolsProtocol):
         super().connection_lost(exc)
         self._disconnect()
         self._forget_deadline()
-        self._dismiss()
+        self._stop_stall_detector()
         self._unset_keepalive_if_required()
-        if self._farewell is not None:
-            self._farewell.done()
+        if self._lingering_close is not None:
+            self._lingering_close.done()
 
     def pause_writing(self) -> None:
         """Watch a client that does not take its answer."""
         super().pause_writing()
-        if self._judge is None:
-            self._judge = Judge(
-                lambda: -untaken(self.transport), self.transport.abort, self.limits.stalled_s
+        if self._stall_detector is None:
+            self._stall_detector = StallDetector(
+                lambda: -unacknowledged_bytes(self.transport),
+                self.transport.abort,
+                self.limits.stalled_s,
             )
 
     def resume_writing(self) -> None:
         """Go on."""
         super().resume_writing()
-        self._dismiss()
+        self._stop_stall_detector()
 
-    def _dismiss(self) -> None:
-        if self._judge is not None:
-            self._judge.dismiss()
-            self._judge = None
+    def _stop_stall_detector(self) -> None:
+        if self._stall_detector is not None:
+            self._stall_detector.stop()
+            self._stall_detector = None
 
     # --- the head
 
@@ -258,7 +260,7 @@ class Http(HttpToolsProtocol):
         del scope["method"]
         self.connections.discard(self)
         self._unset_keepalive_if_required()
-        self._dismiss()
+        self._stop_stall_detector()
         self.parser = None  # type: ignore[assignment]  # it holds this object
         websocket = WebSocket(
             found, self.transport, loop=self.loop, state=self.server_state, limits=self.limits
@@ -293,7 +295,7 @@ class Http(HttpToolsProtocol):
             self.transport.abort()
             return
         self.transport.write(refusal.answer(self.server_state.default_headers))
-        self._farewell = Farewell(self.transport)
+        self._lingering_close = LingeringClose(self.transport)
 
     def _may_answer(self) -> bool:
         """Return whether what is written now is taken for the answer to what is being read."""

@@ -9,7 +9,7 @@ from typing import Final
 from websockets.frames import Frame
 from websockets.protocol import OPEN, SERVER, Protocol
 
-from gateway.core.frames import Assembly, Caps, Refused
+from gateway.core.frames import Assembly, Caps, ProtocolViolation
 
 _CLOSE: Final = 0x8  # RFC 6455 section 5.2: control frames from here on
 _PONG: Final = 0xA
@@ -68,7 +68,7 @@ class Parser(Protocol):
                     self.messages.append(message)
             elif frame.opcode == _PONG:
                 self.pong = bytes(frame.data)
-        except Refused as refused:
+        except ProtocolViolation as refused:
             self.fail(refused.code, refused.reason)
 
     def dissolve(self) -> None:

@@ -1,4 +1,4 @@
-"""TCP: what every connection needs, whatever it speaks: tuning, a judge of slow readers, an end.
+"""TCP: what every connection needs: tuning, a detector of stalled readers, a lingering close.
 
 Clients are judged by what their side of TCP has acknowledged: what left our buffer may still lie in
 the kernel's.
@@ -15,7 +15,7 @@ from gateway.transport.limits import USER_TIMEOUT_MS
 
 LINGER_S: Final = 1.0  # for the last words to arrive before the connection is reset
 DISCARD_MAX_BYTES: Final = 1 << 20  # a client may send so much after our last word
-LOOKS: Final = 10  # at a reader that seems stalled, before it is given up
+STALL_CHECKS: Final = 10  # at a reader that seems stalled, before it is given up
 
 try:
     from fcntl import ioctl
@@ -31,7 +31,7 @@ def tune(transport: asyncio.Transport) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
 
-def untaken(transport: asyncio.Transport) -> int:
+def unacknowledged_bytes(transport: asyncio.Transport) -> int:
     """Return how many written bytes the client's machine has not acknowledged."""
     queued = array("i", (0,))
     sock: socket.socket | None = transport.get_extra_info("socket")
@@ -41,18 +41,18 @@ def untaken(transport: asyncio.Transport) -> int:
     return transport.get_write_buffer_size() + queued[0]
 
 
-class Judge:
+class StallDetector:
     """Looks at a client whose buffer is full, and gives it up when it takes nothing.
 
     It counts looks, not time: a process that was stopped itself judges nobody for that.
 
     Args:
         taken: Returns how many bytes the client has taken; only differences count.
-        give_up: Called once, when it took nothing over ``LOOKS`` looks.
+        give_up: Called once, when it took nothing over ``STALL_CHECKS`` looks.
         stalled_s: How long those looks take.
     """
 
-    __slots__ = ("_every_s", "_give_up", "_looks", "_loop", "_taken", "_taken_before", "_timer")
+    __slots__ = ("_checks", "_every_s", "_give_up", "_loop", "_taken", "_taken_before", "_timer")
 
     def __init__(
         self, taken: Callable[[], int], give_up: Callable[[], None], stalled_s: float
@@ -60,26 +60,26 @@ class Judge:
         self._loop = asyncio.get_running_loop()
         self._taken = taken
         self._give_up = give_up
-        self._every_s = stalled_s / LOOKS
+        self._every_s = stalled_s / STALL_CHECKS
         self._taken_before = taken()
-        self._looks = 0
-        self._timer = self._loop.call_later(self._every_s, self._look)
+        self._checks = 0
+        self._timer = self._loop.call_later(self._every_s, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         taken = self._taken()
-        self._looks = self._looks + 1 if taken == self._taken_before else 0
+        self._checks = self._checks + 1 if taken == self._taken_before else 0
         self._taken_before = taken
-        if self._looks >= LOOKS:
+        if self._checks >= STALL_CHECKS:
             self._give_up()
         else:
-            self._timer = self._loop.call_later(self._every_s, self._look)
+            self._timer = self._loop.call_later(self._every_s, self._check)
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """Look no more."""
         self._timer.cancel()
 
 
-class Farewell:
+class LingeringClose:
     """The end of a connection whose client may still be sending.
 
     Closing a socket with unread bytes resets it, and the client may never read our last word. So

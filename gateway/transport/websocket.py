@@ -32,12 +32,12 @@ from websockets.protocol import OPEN
 from gateway.core.errors import CloseCode
 from gateway.core.frames import BINARY, POLICY_VIOLATION, TEXT, Listener, frame
 from gateway.transport.handshake import FAILED, SHUTTING_DOWN, Request, answer, switching
-from gateway.transport.inbox import NOBODY, Inbox
+from gateway.transport.keepalive import Keepalive
 from gateway.transport.limits import CLOSE_WITHIN_S, Limits
-from gateway.transport.outlet import HIGH_WATER_BYTES, LOW_WATER_BYTES, Outlet
 from gateway.transport.parser import Parser
-from gateway.transport.pulse import Pulse
-from gateway.transport.tcp import Farewell
+from gateway.transport.receive_queue import NULL_LISTENER, ReceiveQueue
+from gateway.transport.tcp import LingeringClose
+from gateway.transport.write_buffer import HIGH_WATER_BYTES, LOW_WATER_BYTES, WriteBuffer
 
 EXTENSION: Final = "gateway.frames"
 
@@ -61,7 +61,7 @@ class _Stage(Enum):
     OVER = auto()  # nothing is said any more
 
 
-class WebSocket(Outlet):
+class WebSocket(WriteBuffer):
     """One connection; made when the head of its request has been read.
 
     Args:
@@ -76,12 +76,12 @@ class WebSocket(Outlet):
         "_denial",
         "_early",
         "_end",
-        "_farewell",
+        "_keepalive",
         "_limits",
+        "_lingering_close",
         "_listener",
         "_loop",
         "_parser",
-        "_pulse",
         "_request",
         "_stage",
         "_state",
@@ -108,11 +108,11 @@ class WebSocket(Outlet):
         self._early = b""
         self._denial: _Denial | None = None
         self._parser: Parser | None = None
-        self._pulse: Pulse | None = None
-        self._listener: Listener = Inbox()
+        self._keepalive: Keepalive | None = None
+        self._listener: Listener = ReceiveQueue()
         self._unfinished: asyncio.TimerHandle | None = None
         self._end: asyncio.TimerHandle | None = None
-        self._farewell: Farewell | None = None
+        self._lingering_close: LingeringClose | None = None
 
     def begin(self, app: ASGIApp, scope: Scope, early: bytes) -> None:
         """Ask the application.
@@ -148,24 +148,24 @@ class WebSocket(Outlet):
                 self._say_last(FAILED.answer())
             case _Stage.OPEN if failed:
                 self.cut(INTERNAL_ERROR)
-            case _Stage.OPEN if self._inbox:  # it left without a goodbye, and so does this
+            case _Stage.OPEN if self._receive_queue:  # it left without a goodbye, and so does this
                 self._say_last(b"")
 
     # --- the application's side
 
     async def receive(self) -> Message:
         """Return the next ASGI message; after the last one always that one."""
-        if self._inbox is None:
+        if self._receive_queue is None:
             raise RuntimeError("This connection has been adopted.")
-        message = await self._inbox.get()
-        if not self.is_reading and not self._inbox.is_full:
+        message = await self._receive_queue.get()
+        if not self.is_reading and not self._receive_queue.is_full:
             self._read_on()
         return message
 
     @property
-    def _inbox(self) -> Inbox | None:
+    def _receive_queue(self) -> ReceiveQueue | None:
         """What the application has not fetched, as long as it is the one who listens."""
-        return self._listener if isinstance(self._listener, Inbox) else None
+        return self._listener if isinstance(self._listener, ReceiveQueue) else None
 
     async def send(self, message: Message) -> None:
         """Take an ASGI message; waits while ``HIGH_WATER_BYTES`` are unsent.
@@ -176,7 +176,7 @@ class WebSocket(Outlet):
         """
         kind = message["type"]
         if kind == "websocket.send":
-            await self.has_room()
+            await self.wait_writable()
         match self._stage, kind:
             case _Stage.OPEN, "websocket.send":
                 text = message.get("text")
@@ -212,7 +212,7 @@ class WebSocket(Outlet):
         self._request = None
         self._stage = _Stage.OPEN
         self._parser = Parser(self._limits.caps, self._loop.time())
-        self._pulse = Pulse(self, self._limits.heartbeat_s, self._limits.pong_s, self._loop)
+        self._keepalive = Keepalive(self, self._limits.heartbeat_s, self._limits.pong_s, self._loop)
         self.write(reply)
         if self._early:
             early, self._early = self._early, b""
@@ -228,9 +228,9 @@ class WebSocket(Outlet):
             raise RuntimeError(f"{code} cannot be sent as a close code.") from error
         self.write(last + self._parser.said())
         self._stage = _Stage.CLOSING
-        if self._inbox is not None:
-            self._inbox.clear()
-            self._inbox.over(code)
+        if self._receive_queue is not None:
+            self._receive_queue.clear()
+            self._receive_queue.on_close(code)
         self._stop_timers()
         self._end = self._loop.call_later(CLOSE_WITHIN_S, self.abort)
         self._read_on()
@@ -246,7 +246,7 @@ class WebSocket(Outlet):
 
     def close(self, code: int, reason: str, last: bytes = b"") -> None:
         """Send the frame *last*, say close and end; what the client still says is not heard."""
-        self._listener = NOBODY
+        self._listener = NULL_LISTENER
         if self._stage is _Stage.OPEN:
             self._close(code, reason, last)
 
@@ -257,24 +257,24 @@ class WebSocket(Outlet):
 
     def probe(self, answered: Callable[[], None]) -> None:
         """Ping the client now; *answered* is called when it has answered, if it does."""
-        if self._pulse is not None:
-            self._pulse.probe(answered)
+        if self._keepalive is not None:
+            self._keepalive.probe(answered)
 
     def adopt(self, listener: Listener) -> None:
         """Let *listener* hear the client from now on; the application may return meanwhile."""
-        inbox = self._inbox
-        if inbox is None:
+        queue = self._receive_queue
+        if queue is None:
             raise RuntimeError("This connection has been adopted.")
         self._listener = listener
-        inbox.pass_on(listener)
+        queue.pass_on(listener)
         self._read_on()
 
     # --- the client's side
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
-        if self._farewell is not None:
-            self._farewell.discard(len(data))
+        if self._lingering_close is not None:
+            self._lingering_close.discard(len(data))
         elif self._stage is _Stage.OVER:
             pass
         elif self._parser is not None:
@@ -292,15 +292,15 @@ class WebSocket(Outlet):
             self._forget_unfinished()
             if self._stage is _Stage.OPEN:
                 for message in parser.messages:
-                    self._listener.heard(message)
-                inbox = self._inbox
-                if inbox is not None and inbox.is_full and self.is_reading:
+                    self._listener.on_message(message)
+                queue = self._receive_queue
+                if queue is not None and queue.is_full and self.is_reading:
                     self.is_reading = False
                     self._transport.pause_reading()
             parser.messages.clear()
         if parser.pong is not None:
-            if self._pulse is not None:
-                self._pulse.pong(parser.pong)
+            if self._keepalive is not None:
+                self._keepalive.pong(parser.pong)
             parser.pong = None
         if parser.eof_sent:
             self._finish(parser)
@@ -318,7 +318,7 @@ class WebSocket(Outlet):
             self._end = self._loop.call_later(CLOSE_WITHIN_S, self._transport.abort)
         else:
             self._leave(answered.code if answered is not None else LOST)
-            self._farewell = Farewell(self._transport)
+            self._lingering_close = LingeringClose(self._transport)
 
     def eof_received(self) -> None:
         """Take that the client closed its side; without a close frame that is a break."""
@@ -330,8 +330,8 @@ class WebSocket(Outlet):
         """Take that the connection is gone."""
         self._leave(LOST)
         self.resume_writing()
-        if self._farewell is not None:
-            self._farewell.done()
+        if self._lingering_close is not None:
+            self._lingering_close.done()
         if self._parser is not None:
             self._parser.dissolve()
             self._parser = None
@@ -340,8 +340,8 @@ class WebSocket(Outlet):
     def _is_open(self) -> bool:
         return self._stage is _Stage.OPEN
 
-    def _go_on(self) -> None:
-        self._listener.room()
+    def _on_writable(self) -> None:
+        self._listener.on_writable()
 
     def _stall(self) -> None:
         self.cut(CloseCode.TOO_SLOW)
@@ -364,26 +364,26 @@ class WebSocket(Outlet):
         self._parser.fail(code)
         self._transport.write(self._parser.said())
         self._leave(code)
-        self._farewell = Farewell(self._transport)
+        self._lingering_close = LingeringClose(self._transport)
 
     def _say_last(self, data: bytes) -> None:
         """Say *data*, no WebSocket frame, and end the connection once it is out."""
         self._transport.write(data)
         self._leave(LOST)
-        self._farewell = Farewell(self._transport)
+        self._lingering_close = LingeringClose(self._transport)
 
     def _leave(self, code: int, reason: str | None = None) -> None:
         was_over, self._stage = self._stage is _Stage.OVER, _Stage.OVER
         self._stop_timers()
         if not was_over:
-            self._listener.over(code, reason)
+            self._listener.on_close(code, reason)
 
     def _stop_timers(self) -> None:
         self._forget_unfinished()
-        if self._pulse is not None:
-            self._pulse.stop()
-            self._pulse = None
-        self._dismiss()
+        if self._keepalive is not None:
+            self._keepalive.stop()
+            self._keepalive = None
+        self._stop_stall_detector()
         if self._end is not None:
             self._end.cancel()
             self._end = None

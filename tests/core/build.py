@@ -15,7 +15,7 @@ from gateway.core.command import (
     Watch,
 )
 from gateway.core.event import AnyEvent, SessionEnded
-from gateway.core.model import Closed, Connection, Deadline, Session, Stream
+from gateway.core.model import Closure, Connection, Deadline, Session, Stream
 from gateway.core.model import Watch as Watched
 from gateway.core.session import advance, deadlines, decide
 
@@ -80,7 +80,7 @@ def busy() -> Session:
     return applied(session, StartStream(stream=Stream(key="t1", kind="transcode")))[1]
 
 
-def ended(events: list[AnyEvent]) -> Closed:
+def ended(events: list[AnyEvent]) -> Closure:
     """Return how the last of *events* ended the session."""
     last = events[-1]
     assert isinstance(last, SessionEnded)

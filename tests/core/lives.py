@@ -10,6 +10,7 @@ from gateway.core.command import (
     CancelClose,
     Connect,
     Disconnect,
+    EndStream,
     Expire,
     ExtendClose,
     Join,
@@ -21,7 +22,6 @@ from gateway.core.command import (
     RequestClose,
     Saving,
     StartStream,
-    StopStream,
     Unwatch,
     Update,
     UpdateStream,
@@ -31,7 +31,7 @@ from gateway.core.errors import GatewayError
 from gateway.core.event import SessionEntry
 from gateway.core.model import Profile, Session, Stream
 from gateway.core.model import Watch as Watched
-from gateway.core.seal import changed_fields
+from gateway.core.record_codec import changed_fields
 from gateway.core.session import advance, deadlines, decide
 from tests.core.build import NOW, connection, fresh
 
@@ -73,7 +73,7 @@ commands: st.SearchStrategy[Any] = st.one_of(
     st.builds(Update, patch=st.fixed_dictionaries({"attributes": st.none() | objects})),
     st.builds(StartStream, stream=st.builds(Stream, key=keys, kind=keys, data=objects)),
     st.builds(UpdateStream, stream=st.builds(Stream, key=keys, kind=keys, data=objects)),
-    st.builds(StopStream, key=keys),
+    st.builds(EndStream, key=keys),
     st.builds(Join, members=st.lists(keys, min_size=1).map(tuple)),
     st.builds(Leave, members=st.lists(keys, min_size=1).map(tuple)),
     st.builds(

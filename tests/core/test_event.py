@@ -24,7 +24,7 @@ from gateway.core.event import (
 )
 from gateway.core.model import Client, Session, encode_session
 from gateway.core.model import Watch as Watched
-from gateway.core.seal import changed_fields
+from gateway.core.record_codec import changed_fields
 from tests.core.build import NOW, applied, busy, connected, fresh, idle
 
 

@@ -13,7 +13,7 @@ from gateway.core.frames import (
     TEXT,
     Assembly,
     Caps,
-    Refused,
+    ProtocolViolation,
     frame,
 )
 
@@ -85,7 +85,7 @@ def test_what_is_not_utf8_is_refused(parts: list[bytes]) -> None:
     *before, last = parts
     for number, part in enumerate(before):
         joined.take(CONTINUATION if number else TEXT, part, fin=False)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ProtocolViolation) as refused:
         joined.take(CONTINUATION if before else TEXT, last, fin=True)
 
     assert refused.value.code == 1007
@@ -94,7 +94,7 @@ def test_what_is_not_utf8_is_refused(parts: list[bytes]) -> None:
 def test_bad_text_is_refused_before_its_end() -> None:
     """A fragment that cannot become UTF-8 any more is refused at once."""
     joined = assembly()
-    with pytest.raises(Refused):
+    with pytest.raises(ProtocolViolation):
         joined.take(TEXT, b"\xff", fin=False)
 
 
@@ -108,7 +108,7 @@ def test_a_message_has_so_many_fragments() -> None:
     joined.take(BINARY, b"", fin=False)
     joined.take(CONTINUATION, b"", fin=False)
     joined.take(CONTINUATION, b"", fin=False)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ProtocolViolation) as refused:
         joined.take(CONTINUATION, b"", fin=True)
     assert refused.value.code == 1008
 
@@ -119,7 +119,7 @@ def test_a_second_has_so_many_frames() -> None:
     for _ in range(10):
         counted.count(0)
     counted.count(100)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ProtocolViolation) as refused:
         counted.count(100)
     assert refused.value.code == 1008
 
@@ -129,7 +129,7 @@ def test_silence_earns_no_more_than_a_second() -> None:
     counted = assembly(frames_per_s=10)
     for _ in range(10):
         counted.count(3_600_000)
-    with pytest.raises(Refused):
+    with pytest.raises(ProtocolViolation):
         counted.count(3_600_000)
 
 

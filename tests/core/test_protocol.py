@@ -20,16 +20,16 @@ from gateway.core.protocol import (
     Events,
     FromClient,
     FromServer,
-    NeedMore,
-    Snapshot,
-    Stream,
-    Subscribe,
-    Update,
-    Watch,
+    NeedMoreMessage,
+    SnapshotMessage,
+    StreamMessage,
+    SubscribeMessage,
+    UpdateMessage,
+    WatchMessage,
     parse,
     render,
 )
-from gateway.core.public import PublicEvent, public, rfc3339
+from gateway.core.public import PublicEvent, render_session, rfc3339
 from gateway.core.query import Filter
 from tests.core.build import BOUNDED, NOW, busy
 
@@ -39,28 +39,28 @@ from tests.core.build import BOUNDED, NOW, busy
     [
         (
             '{"type":"watch","ref":"7","key":"movie/42","title":"A","state":"playing","position_ms":0}',
-            Watch(ref="7", key="movie/42", title="A", state="playing", position_ms=0),
+            WatchMessage(ref="7", key="movie/42", title="A", state="playing", position_ms=0),
         ),
-        ('{"type":"progress","position_ms":5000}', protocol.Progress(position_ms=5000)),
-        ('{"type":"unwatch"}', protocol.Unwatch()),
+        ('{"type":"progress","position_ms":5000}', protocol.ProgressMessage(position_ms=5000)),
+        ('{"type":"unwatch"}', protocol.UnwatchMessage()),
         (
             '{"type":"stream","key":"t1","kind":"transcode","state":"running","data":{}}',
-            Stream(key="t1", kind="transcode", state="running"),
+            StreamMessage(key="t1", kind="transcode", state="running"),
         ),
-        ('{"type":"saving"}', protocol.Saving()),
-        ('{"type":"saved"}', protocol.Saved()),
-        ('{"type":"need_more","ms":5000}', NeedMore(ms=5000)),
-        ('{"type":"leave"}', protocol.Leave()),
-        ('{"type":"heartbeat"}', protocol.Heartbeat()),
-        ('{"type":"token","token":"abc"}', protocol.Token(token="abc")),
+        ('{"type":"saving"}', protocol.SavingMessage()),
+        ('{"type":"saved"}', protocol.SavedMessage()),
+        ('{"type":"need_more","ms":5000}', NeedMoreMessage(ms=5000)),
+        ('{"type":"leave"}', protocol.LeaveMessage()),
+        ('{"type":"heartbeat"}', protocol.HeartbeatMessage()),
+        ('{"type":"token","token":"abc"}', protocol.TokenMessage(token="abc")),
         (
             '{"type":"subscribe","filter":{"workspace":"ws-7"},"since":"p"}',
-            Subscribe(filter=Filter(workspace="ws-7"), since="p"),
+            SubscribeMessage(filter=Filter(workspace="ws-7"), since="p"),
         ),
-        ('{"type":"unsubscribe"}', protocol.Unsubscribe()),
-        ('{"future":[1,{"a":null}],"type":"leave"}', protocol.Leave()),
-        (' \n{"type" : "leave"}\n', protocol.Leave()),
-        (b'{"type":"leave"}', protocol.Leave()),
+        ('{"type":"unsubscribe"}', protocol.UnsubscribeMessage()),
+        ('{"future":[1,{"a":null}],"type":"leave"}', protocol.LeaveMessage()),
+        (' \n{"type" : "leave"}\n', protocol.LeaveMessage()),
+        (b'{"type":"leave"}', protocol.LeaveMessage()),
     ],
 )
 def test_message_of_a_client_is_read(text: str | bytes, message: FromClient) -> None:
@@ -75,7 +75,7 @@ def test_update_is_a_merge_patch() -> None:
         '"attributes":{"x":{"y":null}},"client":{"version":null,"product":"Web"}}}'
     )
 
-    assert isinstance(message, Update)
+    assert isinstance(message, UpdateMessage)
     assert message.changes.client == ClientChanges(version=None, product="Web")
     assert to_builtins(message.changes) == {
         "name": None,
@@ -84,7 +84,7 @@ def test_update_is_a_merge_patch() -> None:
         "client": {"version": None, "product": "Web"},
     }
     empty = parse('{"type":"update","changes":{}}')
-    assert isinstance(empty, Update)
+    assert isinstance(empty, UpdateMessage)
     assert empty.changes.name is UNSET
 
 
@@ -163,7 +163,7 @@ def test_wrong_ref_is_named(ref: str) -> None:
 
 def test_duplicate_field_takes_the_last_value() -> None:
     """A repeated member counts once, as in most readers of JSON; a repeated type is refused."""
-    assert parse('{"type":"progress","position_ms":1,"position_ms":2}') == protocol.Progress(
+    assert parse('{"type":"progress","position_ms":1,"position_ms":2}') == protocol.ProgressMessage(
         position_ms=2
     )
 
@@ -217,7 +217,7 @@ def test_any_bytes_are_answered_or_refused(data: bytes) -> None:
             {"type": "closing", "closes_at": rfc3339(NOW), "in_ms": 5000, "extend_max_ms": 0},
         ),
         (
-            Snapshot(sessions=[], position="p", more=False),
+            SnapshotMessage(sessions=[], position="p", more=False),
             {"type": "snapshot", "sessions": [], "position": "p", "more": False},
         ),
         (
@@ -258,9 +258,9 @@ def test_message_of_the_gateway_is_written_as_documented(
 
 def test_hello_of_a_session_carries_it_whole() -> None:
     """The first message on a session socket holds the session as REST shows it."""
-    hello = protocol.Hello(session=public(busy()), position="p", heartbeat_ms=15000)
+    hello = protocol.Hello(session=render_session(busy()), position="p", heartbeat_ms=15000)
 
-    assert decode(render(hello))["session"] == decode(encode(public(busy())))
+    assert decode(render(hello))["session"] == decode(encode(render_session(busy())))
 
 
 def test_message_types_are_unique_within_each_socket() -> None:

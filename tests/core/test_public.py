@@ -14,7 +14,7 @@ from gateway.core.command import (
 from gateway.core.event import HistoryRow
 from gateway.core.model import Client, Closing, Profile, Session
 from gateway.core.model import Watch as Watched
-from gateway.core.public import diff, merge, public, public_row, rfc3339
+from gateway.core.public import diff, merge, render_row, render_session, rfc3339
 from tests.core.build import (
     BOUNDED,
     NOW,
@@ -88,7 +88,7 @@ def test_time_is_shown_in_utc_with_milliseconds(at: int, text: str) -> None:
 
 def shown(session: Session, *, full: bool = False) -> dict[str, Any]:
     """Return the public session as a client reads it."""
-    read: dict[str, Any] = decode(encode(public(session, full=full)))
+    read: dict[str, Any] = decode(encode(render_session(session, full=full)))
     return read
 
 
@@ -156,7 +156,7 @@ def test_null_never_appears_in_what_is_shown() -> None:
     """Whatever is unset in a record is left out."""
     for session in (idle(), busy(), closing(), closed()):
         for full in (False, True):
-            assert b"null" not in encode(public(session, full=full))
+            assert b"null" not in encode(render_session(session, full=full))
 
 
 def test_history_rows_are_shown() -> None:
@@ -172,7 +172,7 @@ def test_history_rows_are_shown() -> None:
         watch=Watched(key="k", position_ms=1, position_at=NOW),
     )
 
-    assert decode(encode(public_row(row))) == {
+    assert decode(encode(render_row(row))) == {
         "number": 5,
         "kind": "watch",
         "session_id": "s1",
@@ -181,7 +181,7 @@ def test_history_rows_are_shown() -> None:
         "at": rfc3339(NOW),
         "watch": {"key": "k", "position_ms": 1, "position_at": rfc3339(NOW)},
     }
-    assert public_row(replace(row, kind="session", watch=None)).watch is None
+    assert render_row(replace(row, kind="session", watch=None)).watch is None
 
 
 def test_private_parts_of_a_close_are_not_shown() -> None:

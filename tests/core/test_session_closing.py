@@ -26,7 +26,7 @@ from gateway.core.event import (
 )
 from gateway.core.model import (
     SERVER_LINGER_MS,
-    Closed,
+    Closure,
     Deadline,
     Outcome,
     State,
@@ -106,7 +106,7 @@ def test_pending_close_ends_as_the_client_ends_it(command: AnyCommand, outcome: 
     events, after = applied(closing(busy()), command, NOW + 30 * SECOND)
 
     assert [type(event) for event in events] == [Unwatched, SessionEnded]
-    assert ended(events) == Closed(
+    assert ended(events) == Closure(
         at=NOW + 30 * SECOND, outcome=outcome, reason="maintenance", by="admin"
     )
     assert after.closing is None
@@ -165,7 +165,7 @@ def test_close_says_what_it_was_told() -> None:
     """Outcome, reason, who and the close code come from the command."""
     events = decide(idle(), Close(outcome="left", reason="bye", by="ann", code=4501), NOW)
 
-    assert ended(events) == Closed(at=NOW, outcome="left", reason="bye", by="ann", code=4501)
-    assert ended(decide(idle(), RequestClose(at=NOW - 1, reason="r", by="b"), NOW)) == Closed(
+    assert ended(events) == Closure(at=NOW, outcome="left", reason="bye", by="ann", code=4501)
+    assert ended(decide(idle(), RequestClose(at=NOW - 1, reason="r", by="b"), NOW)) == Closure(
         at=NOW, outcome="closed", reason="r", by="b"
     )

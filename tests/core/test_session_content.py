@@ -4,11 +4,11 @@ import pytest
 
 from gateway.core.command import (
     AnyCommand,
+    EndStream,
     Join,
     Leave,
     Open,
     StartStream,
-    StopStream,
     Update,
     UpdateStream,
     Watch,
@@ -160,8 +160,8 @@ def test_streams_keep_their_order() -> None:
     assert [stream.key for stream in session.streams] == ["t1", "t2", "t3"]
     assert session.streams[1] == changed
     assert decide(session, UpdateStream(stream=changed), NOW) == []
-    assert decide(session, StopStream(key="t1"), NOW) == [StreamStopped(key="t1")]
-    session = applied(session, StopStream(key="t1"))[1]
+    assert decide(session, EndStream(key="t1"), NOW) == [StreamStopped(key="t1")]
+    session = applied(session, EndStream(key="t1"))[1]
     assert [stream.key for stream in session.streams] == ["t2", "t3"]
 
 

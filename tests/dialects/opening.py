@@ -65,7 +65,7 @@ async def _opened(
     facts: Mapping[str, object] | None = None,
 ) -> Opened:
     has_socket = lose is not None
-    session = house.node.mirror.sessions[session_id]
+    session = house.node.replica.sessions[session_id]
     expected = {
         "id": session_id,
         "number": session.number,

@@ -255,7 +255,7 @@ async def test_node_that_goes_says_so_in_the_products_words(house: House, produc
     """While a node drains it opens nothing; each door refuses as its product does."""
     url, context = house.gateway.url, house.gateway.context
     context.node.is_draining = True
-    await context.sockets.drain(0)
+    await context.connections.drain(0)
     sockets = {
         "neko": "/neko/api/ws?token=x",
         "plex": f"/plex/:/websockets/notifications?X-Plex-Token={ADMIN}",

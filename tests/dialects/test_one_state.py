@@ -135,14 +135,14 @@ async def test_session_of_one_node_is_seen_and_closed_on_another(build: Build, n
         all_ears(there) as ears,
         OPENERS[name](here) as opened,
     ):
-        await eventually(lambda: opened.id in there.node.mirror.sessions)
+        await eventually(lambda: opened.id in there.node.replica.sessions)
         await heard_of_opening(ears, opened)
         await watches(there, opened)
         await seen_everywhere(there, opened, is_watching=True)
 
         end = await CLOSERS[NEXT[name]].do(there, opened)
         await heard_of_end(ears, opened, end)
-        await eventually(lambda: opened.id in here.node.mirror.gone)
+        await eventually(lambda: opened.id in here.node.replica.gone)
         await opened.ended(end)
         assert await is_gone(there, opened) == GONE
 

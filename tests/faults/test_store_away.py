@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from gateway.client.fold import Changes, Fold, Resync, Snapshot
+from gateway.client.state import Changes, Fold, Resync, Snapshot
 from gateway.store.embedded import EmbeddedValkey
 from tests.processes import Process, gateways, heard
 from tests.support import S, eventually

@@ -3,11 +3,11 @@
 from gateway.core import command as c
 from gateway.core.event import SessionEntry, history_rows
 from gateway.core.model import Session
-from gateway.core.seal import changed_fields
+from gateway.core.record_codec import changed_fields
 from gateway.core.session import advance, decide
 from gateway.live.hub import Hub
-from gateway.live.mirror import Mirror
-from gateway.store.log import Row
+from gateway.live.replica import Replica
+from gateway.store.log import HistoryPlace
 from tests.nodes import blank
 
 
@@ -17,7 +17,7 @@ class Log:
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
         self.gone: dict[str, Session] = {}
-        self.entries: list[tuple[SessionEntry, tuple[Row, ...]]] = []
+        self.entries: list[tuple[SessionEntry, tuple[HistoryPlace, ...]]] = []
         self.now_ms = 1_000
         self.rows = 0
 
@@ -30,7 +30,7 @@ class Log:
         rows = []
         for _ in history_rows(before, events, after, self.now_ms):
             self.rows += 1
-            rows.append(Row(self.rows, f"{self.now_ms}-{self.rows}"))
+            rows.append(HistoryPlace(self.rows, f"{self.now_ms}-{self.rows}"))
         if after.closed:
             del self.sessions[session_id]
             self.gone[session_id] = after
@@ -50,18 +50,18 @@ class Log:
         """Append an opening."""
         return self.do(session_id, c.Open(session=blank(session_id, **facts)))
 
-    def play(self, mirror: Mirror, after: int = 0) -> None:
-        """Let *mirror* apply everything after an offset."""
+    def play(self, replica: Replica, after: int = 0) -> None:
+        """Let *replica* apply everything after an offset."""
         for offset, (entry, rows) in enumerate(self.entries[after:], after + 1):
-            mirror.apply(0, offset, entry, rows)
+            replica.apply(0, offset, entry, rows)
 
-    def tell(self, mirror: Mirror, hub: Hub, batch: int = 1_000) -> None:
-        """Let *mirror* apply and *hub* tell what is new, in batches."""
-        while mirror.offsets[0] < len(self.entries):
-            before = mirror.position()
-            start = mirror.offsets[0]
+    def tell(self, replica: Replica, hub: Hub, batch: int = 1_000) -> None:
+        """Let *replica* apply and *hub* tell what is new, in batches."""
+        while replica.offsets[0] < len(self.entries):
+            before = replica.position()
+            start = replica.offsets[0]
             changes = []
             for offset, (entry, rows) in enumerate(self.entries[start : start + batch], start + 1):
-                if change := mirror.apply(0, offset, entry, rows):
+                if change := replica.apply(0, offset, entry, rows):
                     changes.append(change)
             hub.publish(changes, before)

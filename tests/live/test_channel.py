@@ -11,11 +11,11 @@ from gateway.core import command as c
 from gateway.core.position import Position
 from gateway.core.query import View, Visibility
 from gateway.live import channel as channel_module
-from gateway.live.change import Change
 from gateway.live.channel import Channel, Subscription, Trimmed
-from gateway.live.delivery import Restart, SnapshotPage, Tick
+from gateway.live.commit_view import CommitView
 from gateway.live.hub import Hub
-from gateway.live.mirror import Mirror
+from gateway.live.outbound import Restart, SnapshotPage, Tick
+from gateway.live.replica import Replica
 from tests.live.logbook import Log
 from tests.support import eventually
 
@@ -27,9 +27,9 @@ class World:
 
     def __init__(self) -> None:
         self.log = Log()
-        self.mirror = Mirror(1)
-        self.mirror.epochs[0] = "epoch1"
-        self.hub = Hub(self.mirror, lambda: 0.0)
+        self.replica = Replica(1)
+        self.replica.epochs[0] = "epoch1"
+        self.hub = Hub(self.replica, lambda: 0.0)
         self.asked: list[tuple[int, int]] = []
         self.trimmed = False
         self.gate = asyncio.Event()
@@ -42,7 +42,7 @@ class World:
             count -= 1
         for _ in range(count):
             self.log.do("s", c.Update(name=f"n{len(self.log.entries)}"))
-        self.log.tell(self.mirror, self.hub, batch)
+        self.log.tell(self.replica, self.hub, batch)
 
     def at(self, offset: int) -> Position:
         """Return a position."""
@@ -59,7 +59,7 @@ class World:
             stop = min(start + 2, upto.offsets[0])
             items = []
             for entry, _ in self.log.entries[start:stop]:
-                items += self.hub.render(ALL, Change.from_log(entry))
+                items += self.hub.render(ALL, CommitView.from_log(entry))
             yield Tick(self.at(stop), items, self.at(start))
             start = stop
 

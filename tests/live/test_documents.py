@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import IdUnavailable, StoreUnavailable
-from gateway.live import turns as turns_module
-from gateway.live import waiting as waiting_module
+from gateway.live import keyed_lock as keyed_lock_module
+from gateway.live import read_barrier as read_barrier_module
 from gateway.node import Node
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import running_node
@@ -22,13 +22,13 @@ async def test_node_that_lags_does_not_write_over_a_new_document(
     def named(body: dict[str, Any]) -> dict[str, Any]:
         return {**body, "name": "x"}
 
-    monkeypatch.setattr(waiting_module, "SEEN_S", 100 * MS)
+    monkeypatch.setattr(read_barrier_module, "APPLIED_WITHIN_S", 100 * MS)
     async with running_node(valkey.url, prefix, "b") as other:
         await node.documents.write("kind", "key", lambda _: {"owner": "old"})
         await eventually(lambda: other.documents.get("kind", "key"))
         with monkeypatch.context() as patch:
             news = asyncio.Event()
-            patch.setattr(other.feed, "_apply", lambda *_: news.set())
+            patch.setattr(other.replicator, "_apply", lambda *_: news.set())
             await node.documents.write("kind", "key", lambda _: {})
             await node.documents.write("kind", "key", lambda _: {"owner": "new"})
             await news.wait()
@@ -51,7 +51,7 @@ async def test_turn_at_a_document_that_does_not_come_is_told(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits too long for another writer hears so; one that was refused blocks nobody."""
-    monkeypatch.setattr(turns_module, "TURN_S", 50 * MS)
+    monkeypatch.setattr(keyed_lock_module, "ACQUIRE_S", 50 * MS)
 
     def refused(_: dict[str, Any]) -> dict[str, Any]:
         raise IdUnavailable

@@ -7,9 +7,9 @@ from gateway.core import command as c
 from gateway.core.position import Position
 from gateway.core.query import View, Visibility
 from gateway.live.channel import Subscription
-from gateway.live.delivery import Restart, SnapshotPage
 from gateway.live.hub import Hub
-from gateway.live.mirror import Mirror
+from gateway.live.outbound import Restart, SnapshotPage
+from gateway.live.replica import Replica
 from tests.live.logbook import Log
 
 ALL = View(visibility=Visibility(by="all"))
@@ -54,17 +54,17 @@ class World:
 
     def __init__(self) -> None:
         self.log = Log()
-        self.mirror = Mirror(1)
-        self.mirror.epochs[0] = "epoch1"
-        self.hub = Hub(self.mirror, lambda: 0.0)
+        self.replica = Replica(1)
+        self.replica.epochs[0] = "epoch1"
+        self.hub = Hub(self.replica, lambda: 0.0)
         self.log.open("s")
-        self.log.tell(self.mirror, self.hub, 1)
+        self.log.tell(self.replica, self.hub, 1)
 
     def write(self, count: int) -> None:
         """Commit and tell, one by one."""
         for _ in range(count):
             self.log.do("s", c.Update(name=f"n{len(self.log.entries)}"))
-        self.log.tell(self.mirror, self.hub, 1)
+        self.log.tell(self.replica, self.hub, 1)
 
 
 @pytest.fixture

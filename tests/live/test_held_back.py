@@ -11,7 +11,7 @@ from gateway.core.errors import NotFound, OutcomeUnknown, SessionClosed
 from gateway.core.model import Session, Stream, Watch
 from gateway.live import writer as writer_module
 from gateway.node import Node
-from gateway.store import group as group_module
+from gateway.store import group_commit as group_commit_module
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import blank, running_node
 from tests.support import MS, Proxy, S, eventually
@@ -34,7 +34,7 @@ async def holding(node: Node, position_ms: int = 2_000) -> None:
 
 async def later(node: Node, other: Node) -> None:
     """Wait until *other* has seen what *node* has, and its clock shows a later time."""
-    await other.reached(node.mirror.position())
+    await other.wait_for_position(node.replica.position())
     now_ms = node.clock.now_ms()
     await eventually(lambda: min(node.clock.now_ms(), other.clock.now_ms()) > now_ms + 50)
 
@@ -70,7 +70,7 @@ async def test_report_takes_no_older_one_along_to_another_watch(node: Node, othe
     await holding(node)
     await later(node, other)
     await other.apply("s", c.Watch(watch=Watch(key="next", position_ms=0)))
-    await node.reached(other.mirror.position())
+    await node.wait_for_position(other.replica.position())
     await node.report("s", c.Progress(state="paused"))
     session = await node.apply("s", c.Update(name="x"))
 
@@ -83,16 +83,16 @@ async def test_report_counts_whatever_the_clock_says(node: Node, other: Node) ->
     """A report made on what another node wrote is newer than that, though the clock says no."""
     await holding(node)
     ahead = other.clock.now_ms() + 60_000
-    await other.reached(node.mirror.position())
+    await other.wait_for_position(node.replica.position())
     await other.apply("s", c.Watch(watch=Watch(key="film", position_ms=3_000, position_at=ahead)))
-    await node.reached(other.mirror.position())
+    await node.wait_for_position(other.replica.position())
     await node.report("s", c.Progress(position_ms=4_000))
     session = await node.apply("s", c.Update(name="x"))
 
     assert watched(session) == ("film", 4_000)
 
 
-@pytest.mark.parametrize("refused", [c.StopStream(key="none"), c.Leave(members=("nobody",))])
+@pytest.mark.parametrize("refused", [c.EndStream(key="none"), c.Leave(members=("nobody",))])
 async def test_command_about_an_unknown_part_keeps_what_was_held_back(
     node: Node, refused: c.AnyCommand
 ) -> None:
@@ -136,10 +136,10 @@ async def test_report_that_may_have_been_done_is_not_done_again(
         await node.report("s", c.Progress(state="paused"))
         await node.report("s", c.UpdateStream(stream=Stream(key="t", kind="k", state="held")))
         monkeypatch.setattr(writer_module, "OUTCOME_S", 100 * MS)
-        monkeypatch.setattr(group_module, "ANSWER_S", (2 if way == "cancelled" else 0.1) * S)
+        monkeypatch.setattr(group_commit_module, "ANSWER_S", (2 if way == "cancelled" else 0.1) * S)
         async with proxy.stalled(requests=False):
             work = asyncio.ensure_future(node.apply("s", c.Watch(watch=Watch(key="film"))))
-            await eventually(lambda: other.mirror.sessions["s"].streams[0].state == "held")
+            await eventually(lambda: other.replica.sessions["s"].streams[0].state == "held")
             if way == "cancelled":
                 work.cancel()
             with pytest.raises((asyncio.CancelledError, OutcomeUnknown)):
@@ -160,10 +160,10 @@ async def test_report_of_a_write_that_was_not_done_is_kept(
     async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
         await holding(node)
         monkeypatch.setattr(writer_module, "OUTCOME_S", 100 * MS)
-        monkeypatch.setattr(group_module, "ANSWER_S", (2 if way == "cancelled" else 0.1) * S)
+        monkeypatch.setattr(group_commit_module, "ANSWER_S", (2 if way == "cancelled" else 0.1) * S)
         async with proxy.stalled():
             work = asyncio.ensure_future(node.apply("s", c.Unwatch()))
-            await eventually(node.store._group._link._lock.locked)  # noqa: SLF001
+            await eventually(node.store._group_commit._connection._lock.locked)  # noqa: SLF001
             if way == "cancelled":
                 work.cancel()
             with pytest.raises((asyncio.CancelledError, OutcomeUnknown)):

@@ -12,29 +12,29 @@ from gateway.core.model import Connection, State
 from gateway.core.position import Position
 from gateway.core.query import Filter, View, Visibility
 from gateway.live import hub as hub_module
-from gateway.live.change import Change, Item
 from gateway.live.channel import Subscription
-from gateway.live.delivery import Delivery, Restart, SnapshotPage, Tick
+from gateway.live.commit_view import CommitView, EventItem
 from gateway.live.hub import Hub, Notice
-from gateway.live.mirror import Mirror
+from gateway.live.outbound import OutboundMessage, Restart, SnapshotPage, Tick
+from gateway.live.replica import Replica
 from tests.live.logbook import Log
 
 ALL = Visibility(by="all")
 
 
 class World:
-    """A mirror and a hub over a log that a test writes."""
+    """A replica and a hub over a log that a test writes."""
 
     def __init__(self) -> None:
         self.log = Log()
-        self.mirror = Mirror(1)
-        self.mirror.epochs[0] = "epoch1"
+        self.replica = Replica(1)
+        self.replica.epochs[0] = "epoch1"
         self.ms = 0.0
-        self.hub = Hub(self.mirror, lambda: self.ms)
+        self.hub = Hub(self.replica, lambda: self.ms)
 
     def tell(self, batch: int = 1_000) -> None:
         """Bring what is new to everybody."""
-        self.log.tell(self.mirror, self.hub, batch)
+        self.log.tell(self.replica, self.hub, batch)
 
     async def missed(self, since: Position, upto: Position) -> AsyncIterator[Tick]:
         """Never needed: these tests resume from the ring."""
@@ -53,15 +53,15 @@ def view(**wanted: object) -> View:
     return View(filter=Filter(**wanted), visibility=ALL)  # type: ignore[arg-type]
 
 
-async def hear(subscription: Subscription) -> list[Delivery]:
+async def hear(subscription: Subscription) -> list[OutboundMessage]:
     """Return all that is to be read right now."""
-    found: list[Delivery] = []
+    found: list[OutboundMessage] = []
     while subscription.is_behind:
         found.append(await subscription.next())
     return found
 
 
-def events(found: list[Delivery]) -> list[str]:
+def events(found: list[OutboundMessage]) -> list[str]:
     """Return what the ticks among *found* tell: type and session."""
     return [
         f"{event['type']} {event['session_id']}"
@@ -74,7 +74,7 @@ def events(found: list[Delivery]) -> list[str]:
 class Fold(dict[str, dict[str, object]]):
     """What a subscriber knows."""
 
-    def take(self, found: list[Delivery]) -> "Fold":
+    def take(self, found: list[OutboundMessage]) -> "Fold":
         """Take in deliveries."""
         for delivery in found:
             if isinstance(delivery, Restart):
@@ -113,11 +113,11 @@ def merged(target: object, patch: object) -> dict[str, object]:
     return result
 
 
-def shown(mirror: Mirror, wanted: View) -> dict[str, dict[str, object]]:
+def shown(replica: Replica, wanted: View) -> dict[str, dict[str, object]]:
     """Return what REST would show."""
     return {
-        session.id: decode(mirror.rendered(session, full=wanted.full))
-        for session in mirror.all_in(wanted)
+        session.id: decode(replica.rendered(session, full=wanted.full))
+        for session in replica.all_in(wanted)
     }
 
 
@@ -155,7 +155,7 @@ async def test_snapshot_and_events_are_the_mirror(world: World, seed: int) -> No
             if luck.random() < 0.5 or step == 119:
                 fold.take(await hear(subscription))
 
-                assert fold == shown(world.mirror, wanted), wanted
+                assert fold == shown(world.replica, wanted), wanted
     for guard in guards:
         guard.__exit__(None, None, None)
     assert not world.hub._channels  # noqa: SLF001
@@ -246,7 +246,7 @@ async def test_snapshot_is_frozen_while_it_is_read(world: World) -> None:
         world.log.open(f"s{number}", name="old")
     world.tell()
     with world.hub.subscribe(view()) as subscription:
-        found: list[Delivery] = [await subscription.next()]
+        found: list[OutboundMessage] = [await subscription.next()]
         world.log.do("s449", c.Update(name="new"))
         world.log.do("s448", c.Close())
         world.tell()
@@ -258,7 +258,7 @@ async def test_snapshot_is_frozen_while_it_is_read(world: World) -> None:
         assert {session["name"] for session in sessions} == {"old"}
         assert len(sessions) == 450
         assert events(found) == ["session.updated s449", "session.closed s448"]
-        assert Fold().take(found) == shown(world.mirror, view())
+        assert Fold().take(found) == shown(world.replica, view())
 
 
 async def test_old_snapshot_is_not_shared(world: World) -> None:
@@ -281,7 +281,7 @@ async def test_only_interested_channels_are_touched(world: World) -> None:
     """Of a thousand channels a change renders for those whose equality it meets, and no other."""
     asked: list[View] = []
 
-    def render(wanted: View, change: Change) -> list[Item]:
+    def render(wanted: View, change: CommitView) -> list[EventItem]:
         asked.append(wanted)
         return change.native(wanted)
 
@@ -331,7 +331,7 @@ async def test_restart_reaches_everybody(world: World) -> None:
     world.tell()
     with world.hub.subscribe(view()) as subscription, world.hub.mailbox(session) as box:
         await hear(subscription)
-        world.mirror.epochs[0] = "epoch2"
+        world.replica.epochs[0] = "epoch2"
         world.hub.restart("history lost")
         found = [await subscription.next(), await subscription.next()]
 

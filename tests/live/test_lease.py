@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from gateway.live.lease import DEAD_AFTER_MS, RENEW_S, WATCH_S, Lease, rank
+from gateway.live.lease import DEAD_AFTER_MS, RENEW_S, WATCH_S, Lease, rendezvous_owner
 from gateway.store.clock import RedisClock
 from gateway.store.embedded import EmbeddedValkey
-from gateway.store.group import OUTAGE_MS
+from gateway.store.group_commit import OUTAGE_MS
 from gateway.store.store import Store
 from tests.nodes import open_store
 
@@ -31,7 +31,7 @@ async def store(valkey: EmbeddedValkey, prefix: str) -> AsyncIterator[Store]:
 
 async def age(store: Store, node_id: str, age_ms: int) -> None:
     """Make a lease older."""
-    link = store.link("test")
+    link = store.new_connection("test")
     nodes = store.keys[0].nodes
     at, _, rest = (await link.call("HGET", nodes, node_id)).partition(b" ")
     await link.call("HSET", nodes, node_id, b"%d %b" % (int(at) - age_ms, rest))
@@ -76,7 +76,7 @@ async def test_nobody_is_judged_before_ten_seconds_of_own_renewals(store: Store)
     hand = Hand()
     lease = Lease(store, RedisClock(hand), "a:1", b"{}")
 
-    assert not lease.may_judge
+    assert not lease.may_declare_dead
 
     await lease.renew()
     for step_ms, judges in [
@@ -90,10 +90,10 @@ async def test_nobody_is_judged_before_ten_seconds_of_own_renewals(store: Store)
         hand.ms += step_ms
         await lease.renew()
 
-        assert lease.may_judge is judges
+        assert lease.may_declare_dead is judges
     hand.ms += OUTAGE_MS
     assert not lease.is_fresh
-    assert not lease.may_judge
+    assert not lease.may_declare_dead
 
 
 async def test_up_since_moves_after_an_outage(store: Store) -> None:
@@ -104,7 +104,7 @@ async def test_up_since_moves_after_an_outage(store: Store) -> None:
 
     assert one.up_since_ms == two.up_since_ms
 
-    link = store.link("test")
+    link = store.new_connection("test")
     beat = int(await link.call("HGET", store.keys[0].meta, "beat"))
     old = beat - OUTAGE_MS - 1_000
     await link.call("HSET", store.keys[0].meta, "beat", old, "up_since", old)
@@ -119,9 +119,9 @@ async def test_up_since_moves_after_an_outage(store: Store) -> None:
 def test_rank_moves_only_what_a_dead_node_had() -> None:
     """Every node names the same one; when one dies, the others keep what they had."""
     nodes = [f"n{number}:1" for number in range(4)]
-    before = {key: rank(key, nodes) for key in map(str, range(400))}
-    after = {key: rank(key, reversed(nodes[:3])) for key in before}
+    before = {key: rendezvous_owner(key, nodes) for key in map(str, range(400))}
+    after = {key: rendezvous_owner(key, reversed(nodes[:3])) for key in before}
 
-    assert rank("s", []) == ""
+    assert rendezvous_owner("s", []) == ""
     assert min(list(before.values()).count(node) for node in nodes) > 60
     assert all(after[key] == node for key, node in before.items() if node in nodes[:3])

@@ -6,23 +6,23 @@ from gateway.core import command as c
 from gateway.core.document import Message, Recipients
 from gateway.core.event import MessageEntry
 from gateway.live import hub as hub_module
-from gateway.live.change import Change
+from gateway.live.commit_view import CommitView
 from gateway.live.hub import Hub
-from gateway.live.mirror import Mirror
+from gateway.live.replica import Replica
 from tests.live.logbook import Log
 
 
 class World:
-    """A mirror and a hub over a log that a test writes."""
+    """A replica and a hub over a log that a test writes."""
 
     def __init__(self) -> None:
         self.log = Log()
-        self.mirror = Mirror(1)
-        self.hub = Hub(self.mirror, lambda: 0.0)
+        self.replica = Replica(1)
+        self.hub = Hub(self.replica, lambda: 0.0)
 
     def tell(self) -> None:
         """Bring what is new to everybody."""
-        self.log.tell(self.mirror, self.hub)
+        self.log.tell(self.replica, self.hub)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def world() -> World:
 def message(world: World, **to: str) -> None:
     """Say something."""
     entry = MessageEntry(at=1, message=Message(to=Recipients(**to), topic="t"))
-    world.hub.publish([Change(entry)], world.mirror.position())
+    world.hub.publish([CommitView(entry)], world.replica.position())
 
 
 async def test_socket_hears_its_session_and_its_messages(world: World) -> None:
@@ -51,7 +51,7 @@ async def test_socket_hears_its_session_and_its_messages(world: World) -> None:
         heard = [await box.get() for box in (first, first, first, second, second)]
 
         assert heard[0].change is not None
-        assert heard[0].change.after == world.mirror.sessions["s1"]
+        assert heard[0].change.after == world.replica.sessions["s1"]
         assert [notice.message and notice.message.to for notice in heard] == [
             None,
             Recipients(session="s1"),

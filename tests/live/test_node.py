@@ -25,9 +25,9 @@ from gateway.core.model import Stream, Watch
 from gateway.core.position import Position
 from gateway.core.query import Filter, View, Visibility
 from gateway.live import coalescer as coalescer_module
-from gateway.live import turns as turns_module
+from gateway.live import keyed_lock as keyed_lock_module
 from gateway.live.channel import Subscription
-from gateway.live.delivery import Tick
+from gateway.live.outbound import Tick
 from gateway.node import Node
 from gateway.store.commit import Commit
 from gateway.store.embedded import EmbeddedValkey
@@ -71,7 +71,7 @@ async def test_sessions_do_not_wait_for_each_other(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits for their turn too long hears so; others are not held up."""
-    monkeypatch.setattr(turns_module, "TURN_S", 50 * MS)
+    monkeypatch.setattr(keyed_lock_module, "ACQUIRE_S", 50 * MS)
     await node.open(blank("slow"))
     await node.open(blank("quick"))
     write, gate = node._writer.write, asyncio.Event()  # noqa: SLF001
@@ -104,7 +104,7 @@ async def test_cancelled_command_gives_its_turn_back(node: Node) -> None:
             await work
 
     assert (await node.apply("s", c.Update(name="y"))).name == "y"
-    assert not node._turns  # noqa: SLF001
+    assert not node._locks  # noqa: SLF001
 
 
 async def test_find_asks_the_store(valkey: EmbeddedValkey, prefix: str, node: Node) -> None:
@@ -113,7 +113,7 @@ async def test_find_asks_the_store(valkey: EmbeddedValkey, prefix: str, node: No
         await node.open(blank("open"))
         await node.open(blank("closed"))
         await node.apply("closed", c.Close(reason="enough"))
-        other.mirror.sessions.clear()
+        other.replica.sessions.clear()
 
         assert (await other.find("open")).id == "open"
         with pytest.raises(SessionClosed) as caught:
@@ -143,22 +143,22 @@ async def test_position_is_waited_for(
     """A read at a position waits for it, for a while, and refuses what can never come."""
     async with running_node(valkey.url, prefix, "b") as other:
         await node.open(blank("s"))
-        await other.reached(node.mirror.position())
-        assert "s" in other.mirror.sessions
+        await other.wait_for_position(node.replica.position())
+        assert "s" in other.replica.sessions
 
-    monkeypatch.setattr(node_module, "SEEN_S", 20 * MS)
-    here = node.mirror.position()
+    monkeypatch.setattr(node_module, "APPLIED_WITHIN_S", 20 * MS)
+    here = node.replica.position()
     with pytest.raises(PositionAhead):
-        await node.reached(Position(here.epoch, (here.offsets[0] + 1,)))
+        await node.wait_for_position(Position(here.epoch, (here.offsets[0] + 1,)))
     for position in (Position("other", here.offsets), Position(here.epoch, (1, 1))):
         with pytest.raises(BadPosition):
-            await node.reached(position)
+            await node.wait_for_position(position)
     view = View(filter=Filter(q="x"), visibility=Visibility(by="all"))
     reasons = [
-        await node.why_not(ALL, position)
+        await node.check_resume(ALL, position)
         for position in (
-            node.mirror.position(ALL.hash32),
-            node.mirror.position(view.hash32),
+            node.replica.position(ALL.hash32),
+            node.replica.position(view.hash32),
             Position("other", here.offsets, ALL.hash32),
             Position(here.epoch, (here.offsets[0] + 1,), ALL.hash32),
         )
@@ -179,7 +179,7 @@ async def test_watcher_goes_on_at_the_other_node(
             *(node.apply("s", c.Join(members=(f"m{number}",))) for number in range(9))
         )
         await node.apply("s", c.Close())
-        assert await other.why_not(ALL, since) is None
+        assert await other.check_resume(ALL, since) is None
         with other.subscribe(ALL, since) as second:
             delivery = await second.next()
             assert isinstance(delivery, Tick)
@@ -188,7 +188,7 @@ async def test_watcher_goes_on_at_the_other_node(
                 *["session.updated"] * 9,
                 "session.closed",
             ]
-            assert second.position == str(other.mirror.position(ALL.hash32))
+            assert second.position == str(other.replica.position(ALL.hash32))
 
 
 # --- reports
@@ -208,7 +208,7 @@ async def test_reports_are_held_back(node: Node) -> None:
         await node._flush("s")  # noqa: SLF001
 
         assert await told(subscription) == ["session.updated"]
-        watch = node.mirror.sessions["s"].watch
+        watch = node.replica.sessions["s"].watch
         assert watch is not None
         assert watch.position_ms == 20
 
@@ -221,7 +221,7 @@ async def test_reports_are_flushed_in_time(node: Node, monkeypatch: pytest.Monke
     await node.report("s", c.Progress(position_ms=2))
 
     def position() -> bool:
-        watch = node.mirror.sessions["s"].watch
+        watch = node.replica.sessions["s"].watch
         return watch is not None and watch.position_ms == 2
 
     await eventually(position)
@@ -235,7 +235,7 @@ async def test_held_back_reports_go_along(node: Node, end: str) -> None:
     await node.report("s", c.Progress(position_ms=1))
     await node.report("s", c.Progress(position_ms=2_000))
     await node.report("s", c.UpdateStream(stream=Stream(key="t", kind="k", data={"n": 1})))
-    before = node.mirror.offsets[0]
+    before = node.replica.offsets[0]
     with node.subscribe(ALL) as subscription:
         await told(subscription)
         commands: dict[str, c.AnyCommand] = {
@@ -246,11 +246,11 @@ async def test_held_back_reports_go_along(node: Node, end: str) -> None:
         await node.apply("s", commands[end])
         types = await told(subscription)
 
-    assert node.mirror.offsets[0] == before + 1
+    assert node.replica.offsets[0] == before + 1
     assert types[:2] == ["session.updated", "stream.updated"]
     assert len(types) == (4 if end == "close" else 3)
     if end != "disconnect":
-        [row] = node.mirror.rows("watch")
+        [row] = node.replica.rows("watch")
         assert row.watch is not None
         assert row.watch.position_ms == 2_000
 
@@ -265,7 +265,7 @@ async def test_repeated_request_keeps_what_was_held_back(node: Node) -> None:
         await node.report("s", c.Progress(position_ms=number))
     await node.apply("s", renamed, op="once")
 
-    watch = node.mirror.sessions["s"].watch
+    watch = node.replica.sessions["s"].watch
     assert watch is not None
     assert watch.position_ms == 2
 
@@ -306,7 +306,7 @@ async def test_moot_reports_do_not_stop_others(node: Node) -> None:
     late = c.Progress(position_ms=2, via="displaced")  # became so while it was held back
     node._coalescer.hold("s", late, node.clock.now_ms())  # noqa: SLF001
     await node._flush("s")  # noqa: SLF001
-    session = node.mirror.sessions["s"]
+    session = node.replica.sessions["s"]
 
     assert session.streams[0].data == {"n": 1}
     assert session.watch is not None
@@ -339,27 +339,27 @@ async def test_activity_reaches_other_nodes(
         await node.open(blank("s"))
         node.touch("s")
         node.touch("closed meanwhile")
-        await node._attached.report_active()  # noqa: SLF001
-        await node._attached.report_active()  # noqa: SLF001
-        await eventually(lambda: other.mirror.active == {"s": node.mirror.active["s"]})
+        await node._local_connections.report_active()  # noqa: SLF001
+        await node._local_connections.report_active()  # noqa: SLF001
+        await eventually(lambda: other.replica.active == {"s": node.replica.active["s"]})
 
-        assert node.mirror.sessions["s"].revision == 1
-        assert node.mirror.offsets == [2]
+        assert node.replica.sessions["s"].revision == 1
+        assert node.replica.offsets == [2]
 
 
 async def test_old_tombstones_and_leases_go(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is past its time is dropped here and in the store."""
     await node.open(blank("s"))
     await node.apply("s", c.Close())
-    link = node.store.link("test")
+    link = node.store.new_connection("test")
     await link.call("HSET", node.store.keys[0].nodes, "old:1", "5 {}")
     await link.close()
     await node.lease.renew()
-    monkeypatch.setattr("gateway.live.mirror.GONE_AGE_MS", -1_000)
+    monkeypatch.setattr("gateway.live.replica.GONE_AGE_MS", -1_000)
     await node._trim()  # noqa: SLF001
     await node.lease.renew()
 
-    assert node.mirror.gone == {}
+    assert node.replica.gone == {}
     assert await node.store.read(0, "s") == (None, None)
     assert set(node.lease.nodes) == {node.id}
     assert (await node.open(blank("s"))).revision == 1

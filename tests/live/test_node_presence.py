@@ -13,11 +13,11 @@ from gateway.core import command as c
 from gateway.core.errors import Overloaded, Unavailable
 from gateway.core.model import State, Watch
 from gateway.core.query import View, Visibility
-from gateway.live import attached
 from gateway.live import lease as lease_module
+from gateway.live import local_connections
 from gateway.live import writer as writer_module
 from gateway.live.channel import Subscription
-from gateway.live.delivery import Tick
+from gateway.live.outbound import Tick
 from gateway.node import Node
 from gateway.store.commit import Commit, Result
 from gateway.store.embedded import EmbeddedValkey
@@ -58,10 +58,10 @@ async def test_disconnect_during_an_outage_is_done_after(
             with node.holding("s", "c-s"):
                 pass
             await node.disconnect("s", "c-s", "clean")
-            assert node.mirror.sessions["s"].is_connected
-        await eventually(lambda: not node._attached._goodbyes, within=4 * S)  # noqa: SLF001
+            assert node.replica.sessions["s"].is_connected
+        await eventually(lambda: not node._local_connections._pending_disconnects, within=4 * S)  # noqa: SLF001
 
-        assert not node.mirror.sessions["s"].is_connected
+        assert not node.replica.sessions["s"].is_connected
 
 
 async def test_goodbye_to_what_is_gone_is_over(node: Node) -> None:
@@ -70,23 +70,23 @@ async def test_goodbye_to_what_is_gone_is_over(node: Node) -> None:
     await node.apply("s", c.Connect(connection=connection(node, "c2")))
     for session_id, connection_id in (("s", "c-s"), ("nobody", "c9")):
         await node.disconnect(session_id, connection_id, "lost")
-    assert node.mirror.sessions["s"].is_connected
+    assert node.replica.sessions["s"].is_connected
     await node.apply("s", c.Close())
     await node.disconnect("s", "c2", "lost")
 
-    assert not node._attached._goodbyes  # noqa: SLF001
+    assert not node._local_connections._pending_disconnects  # noqa: SLF001
 
 
 async def test_orphaned_connection_is_ended(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that the record gives to this node and no socket here holds is lost."""
-    monkeypatch.setattr(attached, "ORPHAN_MS", -1_000)
+    monkeypatch.setattr(local_connections, "ORPHAN_MS", -1_000)
     await connected(node, "held")
     await connected(node, "orphan")
     with node.holding("held", "c-held"):
         await node._upkeep()  # noqa: SLF001
 
-        assert node.mirror.sessions["orphan"].state == State.AWAY
-        assert node.mirror.sessions["held"].state == State.CONNECTED
+        assert node.replica.sessions["orphan"].state == State.AWAY
+        assert node.replica.sessions["held"].state == State.CONNECTED
 
 
 async def test_young_connection_is_no_orphan(node: Node) -> None:
@@ -94,7 +94,7 @@ async def test_young_connection_is_no_orphan(node: Node) -> None:
     await connected(node, "young")
     await node._upkeep()  # noqa: SLF001
 
-    assert node.mirror.sessions["young"].is_connected
+    assert node.replica.sessions["young"].is_connected
 
 
 def quick_leases(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,22 +120,22 @@ async def test_sessions_of_a_dead_node_are_away_soon(
         async with running_node(valkey.url, prefix, "dying") as dying:
             for number in range(300):
                 await connected(dying, f"s{number}", linger_ms=15_000)
-            await one.reached(dying.mirror.position())
+            await one.wait_for_position(dying.replica.position())
             with one.subscribe(ALL) as watcher:
                 await told(watcher)
-                await eventually(lambda: one.lease.may_judge and two.lease.may_judge)
-                assert one.mirror.nodes == {dying.id: 300, one.id: 1}
+                await eventually(lambda: one.lease.may_declare_dead and two.lease.may_declare_dead)
+                assert one.replica.nodes == {dying.id: 300, one.id: 1}
                 assert await told(watcher) == []
         died_s = time.monotonic()
         with one.subscribe(ALL) as watcher:
             await told(watcher)
-            await eventually(lambda: one.mirror.nodes == {one.id: 1}, within=4 * S)
+            await eventually(lambda: one.replica.nodes == {one.id: 1}, within=4 * S)
             took_s = time.monotonic() - died_s
             await one.apply("mine", c.Update(name="x"))
 
             assert await told(watcher) == ["session.disconnected"] * 300 + ["session.updated"]
         assert took_s > 200 * MS
-        session = one.mirror.sessions["s7"]
+        session = one.replica.sessions["s7"]
         assert session.state == State.AWAY
         assert session.disconnected_at is not None
         assert session.linger_at == session.disconnected_at + 60_000
@@ -147,21 +147,21 @@ async def test_new_node_is_not_taken_for_dead(
     """Sessions of a node that came after the last look at the leases are left alone."""
     quick_leases(monkeypatch)
     async with running_node(valkey.url, prefix, "a") as old:
-        await eventually(lambda: old.lease.may_judge)
+        await eventually(lambda: old.lease.may_declare_dead)
         ended = []
-        holder = old._attached  # noqa: SLF001
-        end = holder.end_of
+        holder = old._local_connections  # noqa: SLF001
+        end = holder.end_connections_of
 
         async def watched(nodes: set[str]) -> None:
             ended.append(nodes)
             await end(nodes)
 
-        monkeypatch.setattr(holder, "end_of", watched)
+        monkeypatch.setattr(holder, "end_connections_of", watched)
         monkeypatch.setattr(lease_module, "RENEW_S", 10 * MS)
         for number in range(8):
             async with running_node(valkey.url, prefix, f"b{number}") as new:
                 await connected(new, f"s{number}")
-                await old.reached(new.mirror.position())
+                await old.wait_for_position(new.replica.position())
                 await eventually(partial(knows, old, new))
                 await new.leave()
 
@@ -179,13 +179,13 @@ async def test_leaving_node_says_goodbye(valkey: EmbeddedValkey, prefix: str, no
             await leaver.report("s0", c.Progress(position_ms=position_ms))
         with leaver.holding("s1", "c-s1"):
             await leaver.leave()
-        await node.reached(leaver.mirror.position())
+        await node.wait_for_position(leaver.replica.position())
         await node.lease.renew()
 
         assert leaver.id not in node.lease.nodes
-        assert not node.mirror.nodes
+        assert not node.replica.nodes
         for session_id in ("s0", "posted"):
-            watch = node.mirror.sessions[session_id].watch
+            watch = node.replica.sessions[session_id].watch
             assert watch is not None
             assert watch.position_ms == 2
 
@@ -207,7 +207,7 @@ async def test_leaving_without_a_store_is_quick(
 
 async def test_much_activity_is_told_in_parts(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """No entry of the log grows with the node; what could not be told is told the next time."""
-    monkeypatch.setattr(attached, "ACTIVE_MAX", 3)
+    monkeypatch.setattr(local_connections, "ACTIVE_MAX", 3)
     ids = [f"s{number}" for number in range(8)]
     for session_id in ids:
         await node.open(blank(session_id))
@@ -223,8 +223,8 @@ async def test_much_activity_is_told_in_parts(node: Node, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(node.store, "commit", breaking)
     with pytest.raises(Overloaded):
-        await node._attached.report_active()  # noqa: SLF001
-    await node._attached.report_active()  # noqa: SLF001
+        await node._local_connections.report_active()  # noqa: SLF001
+    await node._local_connections.report_active()  # noqa: SLF001
 
     assert told == [ids[:3], ids[3:6], ids[3:6], ids[6:]]
 
@@ -238,11 +238,11 @@ async def test_tombstones_go_when_the_store_is_back(
             await node.open(blank(session_id))
             await node.apply(session_id, c.Close())
         with monkeypatch.context() as late:
-            late.setattr("gateway.live.mirror.GONE_AGE_MS", -1_000)
+            late.setattr("gateway.live.replica.GONE_AGE_MS", -1_000)
             async with proxy.cut():
                 with pytest.raises(Unavailable):
                     await node._trim()  # noqa: SLF001
-        assert node.mirror.gone == {}
+        assert node.replica.gone == {}
         await node.store.forget_gone(0, ["t"])
         await node.open(blank("t"))
         await node.apply("t", c.Close())

@@ -23,11 +23,11 @@ async def test_no_number_is_given_twice_after_history_was_lost(tmp_path: Path, p
         running_node(server.url, prefix, "b") as other,
     ):
         before = await opened(node, "s")
-        lost = node.mirror.epochs[0]
+        lost = node.replica.epochs[0]
         async with Redis.from_url(server.url) as client:
             await client.flushall()
         await eventually(
-            lambda: lost != node.mirror.epochs[0] == other.mirror.epochs[0], within=10 * S
+            lambda: lost != node.replica.epochs[0] == other.replica.epochs[0], within=10 * S
         )
         after = await opened(node, "a1", "a2", "a3") + await opened(other, "b1", "b2", "b3")
 

@@ -14,17 +14,17 @@ from msgspec.json import decode
 
 from gateway.api.socket import Socket
 from gateway.api.watcher import Watcher
-from gateway.client.fold import Changes, Fold, Resync, Snapshot
-from gateway.client.wire import EventsFrame, Hello, SnapshotPage, parse
+from gateway.client.protocol import EventsFrame, HelloFrame, SnapshotFrame, parse
+from gateway.client.state import Changes, Fold, Resync, Snapshot
+from gateway.connections.lifecycle import ConnectionEnded
+from gateway.connections.registry import ConnectionRegistry
 from gateway.core import protocol
 from gateway.core.command import Close, Update
 from gateway.core.errors import SessionClosed
 from gateway.core.frames import TEXT, frame
 from gateway.core.query import Filter, View, Visibility
-from gateway.lines import Ended
 from gateway.live import channel
 from gateway.node import Node
-from gateway.sockets import Sockets
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import blank, running_node
 from tests.support import eventually
@@ -53,14 +53,14 @@ class Reader:
     def leave(self) -> None:
         """Say goodbye; what is still sent is lost."""
         self.connection.is_over = True
-        self.connection.socket.over(1000, "")
+        self.connection.socket.on_close(1000, "")
 
     def hear(self, text: bytes) -> None:
         """Take one message."""
         match parse(text):
-            case Hello() as hello:
+            case HelloFrame() as hello:
                 self._is_first, self.position = True, hello.position
-            case SnapshotPage() as page:
+            case SnapshotFrame() as page:
                 sessions, first, more = page.sessions, self._is_first, page.more
                 self.wrong += self.fold.apply(Snapshot(sessions=sessions, first=first, more=more))
                 self._is_first, self.position = not more, page.position
@@ -68,7 +68,7 @@ class Reader:
                 changes = Changes(events=told.events, position=told.position)
                 self.wrong += self.fold.apply(changes)
                 self.position = told.position
-            case protocol.Resync() as resync:
+            case protocol.ResyncMessage() as resync:
                 self.wrong += self.fold.apply(Resync(reason=resync.reason))
                 self._is_first = True
             case protocol.ServerHeartbeat() as beat:
@@ -82,7 +82,7 @@ class Connection:
 
     def __init__(self, reader: Reader, node: Node, chance: Random) -> None:
         self.is_full = self.is_over = False
-        self.sockets = Sockets(1, chance.random)
+        self.sockets = ConnectionRegistry(1, chance.random)
         self.socket = Socket(self, self.sockets, number=0, heartbeat_s=3600, messages_per_s=1)
         self.sockets.add(self.socket)
         self.watcher = Watcher(node, self.socket)
@@ -105,7 +105,7 @@ class Connection:
         """Have room again."""
         if self.is_full:
             self.is_full = False
-            self.socket.room()
+            self.socket.on_writable()
 
     def beat(self) -> None:
         """Hear a heartbeat."""
@@ -129,15 +129,15 @@ class Connection:
         """Return what is said in silence."""
         return self.watcher.heartbeat()
 
-    def room(self) -> None:
+    def on_writable(self) -> None:
         """Tell on."""
-        self.watcher.room()
+        self.watcher.on_writable()
 
-    def told_at_s(self) -> float:
+    def last_sent_at_s(self) -> float:
         """Return when something was told."""
-        return self.watcher.told_at_s()
+        return self.watcher.last_sent_at_s()
 
-    def left(self, _ended: Ended) -> None:
+    def left(self, _ended: ConnectionEnded) -> None:
         """Tell nothing more."""
         self.watcher.stop()
         self.socket.release()
@@ -177,7 +177,7 @@ async def test_readers_miss_nothing_and_hear_nothing_twice(
         for reader in readers:
             await reader.come(chance.choice((a, b)))
         for number in range(ROUNDS):
-            known = list(a.mirror.sessions)
+            known = list(a.replica.sessions)
             if len(known) < 8 or chance.random() < 0.1:
                 await chance.choice((a, b)).open(blank(f"s{number}", linger_ms=3_600_000))
             picked = chance.sample(known, min(len(known), chance.randint(1, 4)))
@@ -198,8 +198,8 @@ async def test_readers_miss_nothing_and_hear_nothing_twice(
             for reader in readers:
                 reader.connection.read_on()
             shown = {
-                session.id: decode(a.mirror.rendered(session, full=True))
-                for session in a.mirror.sessions.values()
+                session.id: decode(a.replica.rendered(session, full=True))
+                for session in a.replica.sessions.values()
             }
             return all(reader.fold.sessions == shown or reader.wrong for reader in readers)
 

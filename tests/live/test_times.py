@@ -40,7 +40,7 @@ async def test_node_whose_clock_is_behind_ends_nothing_before_it_began(
         await node.open(blank("s", connection=connection(node)))
         await node.apply("s", c.Watch(watch=Watch(key="film")))
         await node.apply("s", c.RequestClose(at=node.clock.now_ms() + 60_000))
-        await eventually(lambda: late.mirror.sessions["s"].closing)
+        await eventually(lambda: late.replica.sessions["s"].closing)
         ended = await late.apply("s", c.Disconnect(connection="c1", cause="server"))
         closed = await late.apply("s", c.Close())
         rows = [decode(data) for _, _, data in await late.store.history(0, "", 10)]

@@ -20,10 +20,10 @@ from gateway.core.errors import (
     Unavailable,
 )
 from gateway.core.model import OPS_KEPT, Session
-from gateway.live import waiting as waiting_module
+from gateway.live import read_barrier as read_barrier_module
 from gateway.live import writer as writer_module
 from gateway.node import Node
-from gateway.store import group as group_module
+from gateway.store import group_commit as group_commit_module
 from gateway.store.commit import Commit, Result
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import blank, running_node
@@ -66,7 +66,7 @@ async def test_repeated_operation_on_another_node_changes_nothing(
             other.apply("s", c.Update(name="Ann"), op="o"),
         )
 
-        assert one == two == node.mirror.sessions["s"] == other.mirror.sessions["s"]
+        assert one == two == node.replica.sessions["s"] == other.replica.sessions["s"]
         assert len(await history(node, "s")) == 2
 
 
@@ -74,9 +74,9 @@ async def test_own_write_is_visible_at_once(node: Node) -> None:
     """When a write is answered, a read on the same node shows it."""
     for number in range(50):
         await node.open(blank(f"s{number}"))
-        assert f"s{number}" in node.mirror.sessions
+        assert f"s{number}" in node.replica.sessions
         await node.apply(f"s{number}", c.Close())
-        assert f"s{number}" in node.mirror.gone
+        assert f"s{number}" in node.replica.gone
 
 
 @pytest.mark.parametrize("way", ["open", "update", "close"])
@@ -99,7 +99,7 @@ async def test_write_without_an_answer_is_looked_up(
 
         assert session.id == "s"
         assert len(await history(node, "s")) == before + 1
-        known = node.mirror.gone if way == "close" else node.mirror.sessions
+        known = node.replica.gone if way == "close" else node.replica.sessions
         assert known["s"].revision == session.revision
 
 
@@ -124,7 +124,7 @@ async def test_unknown_outcome_is_told_in_time(
     valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the store stays silent the caller hears so, and the same op finds out later."""
-    monkeypatch.setattr(group_module, "ANSWER_S", 200 * MS)
+    monkeypatch.setattr(group_commit_module, "ANSWER_S", 200 * MS)
     monkeypatch.setattr(writer_module, "OUTCOME_S", 300 * MS)
     async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
         await node.open(blank("s"))
@@ -149,7 +149,7 @@ async def test_write_that_the_record_has_forgotten_is_not_done_again(
         await cut_off.open(blank("s"))
         async with proxy.stalled(requests=False):
             work = asyncio.ensure_future(cut_off.apply("s", c.Update(name="first")))
-            await eventually(lambda: node.mirror.sessions["s"].name == "first")
+            await eventually(lambda: node.replica.sessions["s"].name == "first")
             for number in range(newer):
                 await node.apply("s", c.Update(name=f"n{number}"))
             async with proxy.cut():
@@ -178,7 +178,7 @@ async def test_nothing_is_unknown_when_no_change_was_sent(
         }
         async with proxy.stalled(requests=False):
             work = asyncio.ensure_future(calls[way]())
-            await eventually(node.store._reader._lock.locked)  # noqa: SLF001
+            await eventually(node.store._read_connection._lock.locked)  # noqa: SLF001
             if end == "cut" or way == "find":  # nobody else bounds a read
                 async with proxy.cut():
                     pass
@@ -190,16 +190,16 @@ async def test_done_write_is_never_an_error(
     valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A commit that is done and not seen in time is a success all the same."""
-    monkeypatch.setattr(waiting_module, "SEEN_S", 100 * MS)
+    monkeypatch.setattr(read_barrier_module, "APPLIED_WITHIN_S", 100 * MS)
     async with running_node(valkey.url, prefix) as node:
         await node.open(blank("s"))
-        apply = node.mirror.apply
-        monkeypatch.setattr(node.feed, "_apply", lambda *_: None)  # news do not arrive
+        apply = node.replica.apply
+        monkeypatch.setattr(node.replicator, "_apply", lambda *_: None)  # news do not arrive
         session = await node.apply("s", c.Update(name="Ann"))
 
         assert session.name == "Ann"
-        assert node.mirror.sessions["s"].name is None
-        assert apply == node.mirror.apply
+        assert node.replica.sessions["s"].name is None
+        assert apply == node.replica.apply
 
 
 async def test_stale_decision_is_made_again(
@@ -208,16 +208,16 @@ async def test_stale_decision_is_made_again(
     """Two nodes that change one session at once both get their change in."""
     async with running_node(valkey.url, prefix, "b") as other:
         await node.open(blank("s"))
-        await other.reached(node.mirror.position())
+        await other.wait_for_position(node.replica.position())
         await asyncio.gather(
             *(
                 (node, other)[number % 2].apply("s", c.Join(members=(f"m{number}",)))
                 for number in range(20)
             )
         )
-        await node.reached(other.mirror.position())
+        await node.wait_for_position(other.replica.position())
 
-        assert set(node.mirror.sessions["s"].members) == {f"m{number}" for number in range(20)}
+        assert set(node.replica.sessions["s"].members) == {f"m{number}" for number in range(20)}
         assert len(await history(node, "s")) == 21
 
 
@@ -269,7 +269,7 @@ async def test_record_has_a_size(node: Node) -> None:
     with pytest.raises(LimitExceeded):
         await node.apply("s", c.Update(members=tuple(f"{number:0200d}" for number in range(100))))
 
-    assert node.mirror.sessions["s"].members == ()
+    assert node.replica.sessions["s"].members == ()
     assert (await node.apply("s", c.Close())).closed
 
 
@@ -327,7 +327,7 @@ async def test_document_is_written_read_and_deleted(
         await node.documents.write("kind", "key", lambda body: {**body, "y": 2})
 
         assert node.documents.get("kind", "key") == {"y": 2}
-        assert node.mirror.sessions == {}
+        assert node.replica.sessions == {}
 
 
 async def test_documents_lose_no_change(valkey: EmbeddedValkey, prefix: str, node: Node) -> None:
@@ -341,7 +341,7 @@ async def test_documents_lose_no_change(valkey: EmbeddedValkey, prefix: str, nod
             await asyncio.gather(
                 *(known.documents.write("counter", "c", count) for known in (node, other))
             )
-        await node.reached(other.mirror.position())
+        await node.wait_for_position(other.replica.position())
 
         assert node.documents.get("counter", "c") == {"n": 20}
 
@@ -359,15 +359,15 @@ async def test_message_is_said_once_on_every_node(
     """A message reaches the socket of its session, on whichever node it is, and no watcher."""
     async with running_node(valkey.url, prefix, "b") as other:
         session = await node.open(blank("s", workspace="w"))
-        await other.reached(node.mirror.position())
+        await other.wait_for_position(node.replica.position())
         said = Message(to=Recipients(session="s"), topic="news", body={"n": 1})
         with other.hub.mailbox(session) as box:
-            await node.say(said)
+            await node.publish(said)
             notice = await box.get()
 
             assert notice.message == said
-            await node.say(Message(to=Recipients(workspace="other"), topic="news"))
-            await node.say(Message(to=Recipients(), topic="all"))
+            await node.publish(Message(to=Recipients(workspace="other"), topic="news"))
+            await node.publish(Message(to=Recipients(), topic="all"))
             notice = await box.get()
             assert notice.message is not None
             assert notice.message.topic == "all"

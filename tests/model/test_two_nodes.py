@@ -18,7 +18,7 @@ from msgspec import to_builtins
 from msgspec.json import decode
 from msgspec.structs import replace
 
-from gateway.client.fold import Changes, Fold, Item, Snapshot
+from gateway.client.state import Changes, Fold, Item, Snapshot
 from gateway.core import command as c
 from gateway.core.errors import GatewayError
 from gateway.core.event import AnyEvent
@@ -26,7 +26,7 @@ from gateway.core.model import Connection, Session, Stream, Watch
 from gateway.core.query import Filter, View, Visibility
 from gateway.core.session import advance, deadlines, decide
 from gateway.live.channel import Subscription
-from gateway.live.delivery import Delivery, SnapshotPage, Tick
+from gateway.live.outbound import OutboundMessage, SnapshotPage, Tick
 from gateway.node import Node
 from gateway.store.clock import RedisClock
 from gateway.store.embedded import EmbeddedValkey
@@ -75,7 +75,7 @@ commands = st.one_of(
     st.builds(
         lambda key: c.StartStream(stream=Stream(key=key, kind="k")), st.sampled_from(["t1", "t2"])
     ),
-    st.builds(lambda key: c.StopStream(key=key), st.sampled_from(["t1", "t2"])),
+    st.builds(lambda key: c.EndStream(key=key), st.sampled_from(["t1", "t2"])),
     st.builds(lambda name: c.Join(members=(name,)), st.sampled_from(["ann", "bob"])),
     st.builds(lambda name: c.Leave(members=(name,)), st.sampled_from(["ann", "bob"])),
     st.builds(
@@ -96,7 +96,7 @@ def plain(session: Session | None) -> dict[str, Any] | None:
     return to_builtins(replace(session, number=0, ops=())) if session else None
 
 
-def item(delivery: Delivery) -> Item:
+def item(delivery: OutboundMessage) -> Item:
     """Return what a subscriber was told, as the client's fold takes it."""
     message = decode(delivery.message)
     if isinstance(delivery, SnapshotPage):
@@ -136,7 +136,7 @@ class TwoNodes(RuleBasedStateMachine):
             clock = HandClock(lambda: self.loop.time() * 1000)
             store = Store(self.url, clock, prefix=self.prefix)
             await store.open(token)
-            link = store.link("test")
+            link = store.new_connection("test")
             meta = keys(self.prefix, 0).meta
             await link.call("HSET", meta, "up_since", 1, "beat", 2**52)
             await link.close()
@@ -144,7 +144,7 @@ class TwoNodes(RuleBasedStateMachine):
             await node.start()
             self.nodes.append(node)
             self.tasks.append(self.loop.create_task(node.run()))
-            await node.feed.caught_up()
+            await node.replicator.caught_up()
         for node in self.nodes:
             for view in VIEWS:
                 guard = node.subscribe(view)
@@ -264,7 +264,7 @@ class TwoNodes(RuleBasedStateMachine):
                     session = self.expired(session)
             possible.append((told, plain(session), session))
         self.run(self.level())
-        seen = plain(self.nodes[0].mirror.sessions.get(session_id))
+        seen = plain(self.nodes[0].replica.sessions.get(session_id))
         matching = [
             session
             for told, shown, session in possible
@@ -302,14 +302,14 @@ class TwoNodes(RuleBasedStateMachine):
         await self.level()
         for node in self.nodes:
             async with asyncio.TaskGroup() as group:
-                node.closer.fire(group, self.clock_ms + 50)
+                node.deadlines.fire(group, self.clock_ms + 50)
         await self.level()
 
     async def level(self) -> None:
         """Let both nodes reach what the store has."""
         last = (await self.nodes[0].store.meta(0)).offset
         for node in self.nodes:
-            await node.mirror.waiting.offset(0, last)
+            await node.replica.barrier.wait_for_offset(0, last)
 
     # --- invariants
 
@@ -322,16 +322,18 @@ class TwoNodes(RuleBasedStateMachine):
         live = {known: plain(s) for known, s in self.model.items() if not s.closed}
         closed = {known: s.revision for known, s in self.model.items() if s.closed}
         for node in self.nodes:
-            assert live == {known: plain(s) for known, s in node.mirror.sessions.items()}
-            assert closed == {known: t.revision for known, t in node.mirror.gone.items()}
+            assert live == {known: plain(s) for known, s in node.replica.sessions.items()}
+            assert closed == {known: t.revision for known, t in node.replica.gone.items()}
 
     @invariant()
     def what_watchers_fold_is_what_the_mirror_shows(self) -> None:
         """The fold of each subscription is what a list shows."""
         for view, _, subscription, fold in self.subscriptions:
             self.run(self.read(subscription, fold))
-            mirror = self.nodes[0].mirror
-            shown = {s.id: decode(mirror.rendered(s, full=view.full)) for s in mirror.all_in(view)}
+            replica = self.nodes[0].replica
+            shown = {
+                s.id: decode(replica.rendered(s, full=view.full)) for s in replica.all_in(view)
+            }
             assert shown == fold.sessions
 
     async def read(self, subscription: Subscription, fold: Fold) -> None:

@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from gateway.client import closed as client_closed
+from gateway.client import disconnect as client_disconnect
 
 __all__ = ["Peer", "Script", "Scripted", "accept_all", "ending", "greet", "jwt", "scripted"]
 
@@ -64,7 +64,7 @@ class Peer:
         await self.socket.close(code)
 
     def drop(self) -> None:
-        """End the connection as a dead link does."""
+        """End the connection as a dead connection does."""
         self.socket.transport.abort()
 
     async def stay(self) -> None:
@@ -102,7 +102,9 @@ async def scripted(*scripts: Script) -> AsyncIterator[Scripted]:
             await peer.bye(4503)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client_closed, "BACKOFF_BASE_S", 0.01)  # come back at once if not told when
+        patch.setattr(
+            client_disconnect, "BACKOFF_BASE_S", 0.01
+        )  # come back at once if not told when
         async with serve(play, "127.0.0.1", 0, compression=None) as server:
             port = next(iter(server.sockets)).getsockname()[1]
             gateway.url = f"http://127.0.0.1:{port}/"

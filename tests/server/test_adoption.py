@@ -35,7 +35,7 @@ class Listener:
             self.writer.adopt(self)
         self.returned = True
 
-    def heard(self, message: str | bytes) -> None:
+    def on_message(self, message: str | bytes) -> None:
         """Say it back."""
         self.messages.append(message)
         if message == "close":
@@ -43,11 +43,11 @@ class Listener:
         else:
             self.writer.write(server_frame(TEXT, str(message).encode()))
 
-    def room(self) -> None:
+    def on_writable(self) -> None:
         """Count it."""
         self.rooms += 1
 
-    def over(self, code: int, reason: str | None) -> None:
+    def on_close(self, code: int, reason: str | None) -> None:
         """Write it down."""
         self.ends.append((code, reason))
 

@@ -166,7 +166,7 @@ async def test_position_of_another_number_of_partitions_is_refused(
     http: httpx2.AsyncClient, gateway: Gateway
 ) -> None:
     """A position with more offsets than there are partitions is not waited for."""
-    at = f"{gateway.node.mirror.position()}-1"
+    at = f"{gateway.node.replica.position()}-1"
 
     check_problem(await http.get("/v1/sessions", params={"at": at}), 400, "bad_position")
 

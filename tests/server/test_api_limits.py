@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from gateway.auth.limiter import BURST_S, CALLERS_MAX, Limiter
+from gateway.auth.rate_limit import BURST_S, CALLERS_MAX, RateLimiter
 from gateway.core.errors import RateLimited
 from gateway.http import request
 from gateway.settings import Settings
@@ -40,27 +40,27 @@ async def test_caller_over_the_rate_is_told_when_to_come_back(settings: Settings
 
 def test_bucket_fills_with_time() -> None:
     """A caller may send its rate for ever, and two seconds' worth at once after a silence."""
-    limiter = Limiter()
+    limiter = RateLimiter()
     for _ in range(int(10 * BURST_S)):
-        limiter.take("ann", 10, 0)
+        limiter.consume("ann", 10, 0)
     with pytest.raises(RateLimited):
-        limiter.take("ann", 10, 99)
-    limiter.take("ann", 10, 100)
-    limiter.take("bob", 10, 100)
+        limiter.consume("ann", 10, 99)
+    limiter.consume("ann", 10, 100)
+    limiter.consume("bob", 10, 100)
     with pytest.raises(RateLimited) as refused:
-        limiter.take("ann", 10, 100)
+        limiter.consume("ann", 10, 100)
 
     assert refused.value.retry_after_s == 1
 
 
 def test_number_of_buckets_is_bounded() -> None:
     """Whoever sends from many addresses does not fill our memory."""
-    limiter = Limiter()
+    limiter = RateLimiter()
     for caller in range(CALLERS_MAX + 5):
-        limiter.take(caller, 0.5, 0)
-    limiter.take(0, 0.5, 0)
+        limiter.consume(caller, 0.5, 0)
+    limiter.consume(0, 0.5, 0)
     with pytest.raises(RateLimited):
-        limiter.take(CALLERS_MAX, 0.5, 0)
+        limiter.consume(CALLERS_MAX, 0.5, 0)
 
 
 async def test_slow_body_is_refused(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

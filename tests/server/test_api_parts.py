@@ -130,7 +130,7 @@ async def test_message_reaches_those_it_is_for(gateway: Gateway, to: dict[str, s
     """A message is heard once by the live connections of its recipients."""
     async with gateway.http() as http:
         await opened(http, id="s-1", workspace="ws-1")
-        with gateway.node.hub.mailbox(gateway.node.mirror.sessions["s-1"]) as mailbox:
+        with gateway.node.hub.mailbox(gateway.node.replica.sessions["s-1"]) as mailbox:
             reply = await http.post(
                 "/v1/messages", json={"to": to, "topic": "hello", "body": {"a": None}}
             )

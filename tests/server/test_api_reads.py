@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from gateway.api import endpoints_history, endpoints_lists
-from gateway.live import mirror
+from gateway.live import replica
 from tests.server.conftest import Gateway
 from tests.server.test_api_sessions import opened
 
@@ -121,15 +121,15 @@ async def test_history_is_filtered(http: httpx2.AsyncClient) -> None:
 async def test_pages_of_the_history_hold_every_row_once(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, remembered: int
 ) -> None:
-    """Rows that the mirror no longer has come from Redis; no page shows one twice or skips one."""
+    """Rows that the replica no longer has come from Redis; no page shows one twice or skips one."""
     ids = [f"s-{number}" for number in range(12)]
     async with gateway.http() as http:
         for session_id in ids:
             await opened(http, id=session_id, watch={"key": "m"})
             await http.delete(f"/v1/sessions/{session_id}")
-        if remembered < mirror.HISTORY_MAX:
+        if remembered < replica.HISTORY_MAX:
             monkeypatch.setattr(endpoints_history, "HISTORY_MAX", remembered)
-            rows = gateway.node.mirror.history
+            rows = gateway.node.replica.history
             for _ in range(len(rows) - remembered):
                 rows.popleft()
         monkeypatch.setattr(endpoints_history, "ROWS_AT_ONCE", 2)

@@ -105,7 +105,7 @@ async def test_repeated_open_with_a_key_gives_the_same_session_and_token(
 
     assert first.status_code == second.status_code == 201
     assert first.json() == second.json()
-    assert len(gateway.node.mirror.sessions) == 1
+    assert len(gateway.node.replica.sessions) == 1
 
 
 async def test_repeated_key_with_another_body_is_refused(http: httpx2.AsyncClient) -> None:

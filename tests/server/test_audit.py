@@ -12,14 +12,14 @@ import msgspec
 import pytest
 from redis import Redis
 
-from gateway.cli.judge import GHOST_MS, Feed, Judge
-from gateway.cli.witnesses import sse_items
+from gateway.audit.checker import GHOST_MS, FeedCheck, PromiseChecker
+from gateway.audit.probes import sse_items
 from gateway.client import Changes, Gateway, Heartbeat, Item, Resync, Snapshot, connect
 from gateway.core.public import rfc3339
 from tests.server.command import KEY, Served, run, serve
 from tests.support import MS
 
-# --- the judge alone
+# --- the checker alone
 
 
 def at(offset: int) -> str:
@@ -58,23 +58,23 @@ def closed(session_id: str, revision: int, at_ms: int, outcome: str) -> dict[str
     return event("closed", session_id, revision, closed={"at": rfc3339(at_ms), "outcome": outcome})
 
 
-def heard(*items: Item, judge: Judge | None = None) -> tuple[Judge, Feed]:
-    """A judge that heard a feed."""
-    judge = judge or Judge()
-    feed = judge.feed(f"feed {len(judge.feeds)}")
+def heard(*items: Item, checker: PromiseChecker | None = None) -> tuple[PromiseChecker, FeedCheck]:
+    """A checker that heard a feed."""
+    checker = checker or PromiseChecker()
+    feed = checker.feed(f"feed {len(checker.feeds)}")
     for item in items:
         feed.hear(item)
-    return judge, feed
+    return checker, feed
 
 
-def broken(judge: Judge) -> dict[int, int]:
+def broken(checker: PromiseChecker) -> dict[int, int]:
     """How often each promise was broken."""
-    return {n: finding.violations for n, finding in judge.findings.items() if finding.violations}
+    return {n: finding.violations for n, finding in checker.findings.items() if finding.violations}
 
 
 def test_feed_that_keeps_its_promises_satisfies() -> None:
     """A snapshot and its changes, a resync and a heartbeat are nothing to complain about."""
-    judge, feed = heard(
+    checker, feed = heard(
         snapshot(1, session()),
         changes(
             3, event("updated", "s1", 2, name="Ann"), event("opened", "s2", 1, **session("s2"))
@@ -84,9 +84,9 @@ def test_feed_that_keeps_its_promises_satisfies() -> None:
         snapshot(4, session("s2")),
     )
 
-    assert judge.is_satisfied
+    assert checker.is_satisfied
     assert feed.restarts == {"slow": 1}
-    assert judge.findings[2].checked == {"events": 2}
+    assert checker.findings[2].checked == {"events": 2}
 
 
 def test_gap_and_repetition_break_the_second_promise() -> None:
@@ -103,67 +103,67 @@ def test_gap_and_repetition_break_the_second_promise() -> None:
 
 def test_two_who_show_another_session_break_the_first_promise() -> None:
     """One revision of a session is one content, whoever shows it and whenever."""
-    judge, _ = heard(snapshot(1, session(name="Ann")), changes(2, event("updated", "s1", 2)))
-    judge.shows("REST", session(revision=1, name="Ann"))
-    judge.shows("REST", session(revision=2, name="Ann"))
-    assert judge.is_satisfied
+    checker, _ = heard(snapshot(1, session(name="Ann")), changes(2, event("updated", "s1", 2)))
+    checker.shows("REST", session(revision=1, name="Ann"))
+    checker.shows("REST", session(revision=2, name="Ann"))
+    assert checker.is_satisfied
 
-    judge.shows("REST", session(revision=2, name="Bob"))
-    judge.shows("Redis", session(revision=2), session(revision=2, name="Ann", profile={}))
+    checker.shows("REST", session(revision=2, name="Bob"))
+    checker.shows("Redis", session(revision=2), session(revision=2, name="Ann", profile={}))
 
-    assert broken(judge) == {1: 2}
-    assert judge.findings[1].told[0].endswith("REST and feed 0 differ in name")
+    assert broken(checker) == {1: 2}
+    assert checker.findings[1].told[0].endswith("REST and feed 0 differ in name")
 
 
 def test_redis_is_compared_at_either_level() -> None:
     """A record may be shown plain or in full: what the token sees decides, not the audit."""
-    judge, _ = heard(snapshot(1, session(name="Ann")))
+    checker, _ = heard(snapshot(1, session(name="Ann")))
 
-    judge.shows("Redis", session(name="Ann"), session(name="Ann", profile={}))
+    checker.shows("Redis", session(name="Ann"), session(name="Ann", profile={}))
 
-    assert judge.is_satisfied
+    assert checker.is_satisfied
 
 
 def test_disagreement_of_two_looks_breaks_the_first_promise() -> None:
     """A list that lacks a session, or has one too many, in two looks in a row, is wrong."""
-    judge, feed = heard(snapshot(1, session("s1"), session("s2")))
+    checker, feed = heard(snapshot(1, session("s1"), session("s2")))
 
-    judge.look({"REST": {"s1": 1, "s3": 1}}, sees_all=True)
-    assert judge.is_satisfied, "who was asked first may know less"
-    judge.look({"REST": {"s1": 1, "s3": 1}}, sees_all=True)
-    assert broken(judge) == {1: 2}
+    checker.look({"REST": {"s1": 1, "s3": 1}}, sees_all=True)
+    assert checker.is_satisfied, "who was asked first may know less"
+    checker.look({"REST": {"s1": 1, "s3": 1}}, sees_all=True)
+    assert broken(checker) == {1: 2}
 
-    judge, feed = heard(snapshot(1, session("s1")))
-    judge.look({"REST": {}}, sees_all=True)
+    checker, feed = heard(snapshot(1, session("s1")))
+    checker.look({"REST": {}}, sees_all=True)
     feed.hear(changes(2, event("updated", "s1", 2)))
-    judge.look({"REST": {"s1": 1}}, sees_all=True)
-    assert judge.is_satisfied, "both moved meanwhile"
+    checker.look({"REST": {"s1": 1}}, sees_all=True)
+    assert checker.is_satisfied, "both moved meanwhile"
 
 
 def test_feed_with_a_filter_must_show_what_matches() -> None:
     """A filtered feed is held against what the reference has, as far as it matches."""
-    judge, _ = heard(snapshot(1, session("s1", is_connected=True), session("s2")))
-    filtered = judge.feed("connected", lambda one: bool(one["is_connected"]))
+    checker, _ = heard(snapshot(1, session("s1", is_connected=True), session("s2")))
+    filtered = checker.feed("connected", lambda one: bool(one["is_connected"]))
     filtered.hear(snapshot(1, session("s1", is_connected=True)))
     for _ in range(2):
-        judge.look({}, sees_all=True)
-    assert judge.is_satisfied
+        checker.look({}, sees_all=True)
+    assert checker.is_satisfied
 
     filtered.hear(changes(2, {"type": "session.exit", "session_id": "s1"}))
     for _ in range(2):
-        judge.look({}, sees_all=True)
-    assert broken(judge) == {1: 1}
+        checker.look({}, sees_all=True)
+    assert broken(checker) == {1: 1}
 
 
 def test_session_out_of_view_is_no_disagreement_with_redis() -> None:
     """Redis has sessions that a token of little right does not see."""
-    judge, _ = heard(snapshot(1))
+    checker, _ = heard(snapshot(1))
     for _ in range(2):
-        judge.look({"Redis": {"s1": 1}}, sees_all=False)
-    assert judge.is_satisfied
+        checker.look({"Redis": {"s1": 1}}, sees_all=False)
+    assert checker.is_satisfied
     for _ in range(2):
-        judge.look({"Redis": {"s1": 1}}, sees_all=True)
-    assert broken(judge) == {1: 1}
+        checker.look({"Redis": {"s1": 1}}, sees_all=True)
+    assert broken(checker) == {1: 1}
 
 
 def test_close_before_its_deadline_breaks_the_third_promise() -> None:
@@ -182,7 +182,7 @@ def test_close_before_its_deadline_breaks_the_third_promise() -> None:
 
 def test_late_close_breaks_the_third_promise() -> None:
     """One close in a hundred may be 100 ms late or more, not two; a moved deadline is the one."""
-    judge, feed = heard(
+    checker, feed = heard(
         snapshot(1, *(session(f"s{n}", closing={"at": rfc3339(1000)}) for n in range(200)))
     )
     feed.hear(changes(2, *(closed(f"s{n}", 2, 1003, "unsaved") for n in range(197))))
@@ -194,14 +194,14 @@ def test_late_close_breaks_the_third_promise() -> None:
         )
     )
     feed.hear(changes(4, *(closed(f"s{n}", 2, 1100, "lost") for n in (198, 199))))
-    judge.conclude()
-    assert judge.is_satisfied
-    assert judge.findings[3].checked["ms late (p99)"] == 3
+    checker.conclude()
+    assert checker.is_satisfied
+    assert checker.findings[3].checked["ms late (p99)"] == 3
 
-    judge, feed = heard(snapshot(1, session(closing={"at": rfc3339(1000)})))
+    checker, feed = heard(snapshot(1, session(closing={"at": rfc3339(1000)})))
     feed.hear(changes(2, closed("s1", 2, 1100, "unsaved")))
-    judge.conclude()
-    assert broken(judge) == {3: 1}
+    checker.conclude()
+    assert broken(checker) == {3: 1}
 
 
 def test_second_close_and_return_are_seen() -> None:
@@ -223,15 +223,15 @@ def test_second_close_and_return_are_seen() -> None:
 
 def test_session_of_a_silent_node_breaks_the_fifth_promise() -> None:
     """A connected session needs a node that renewed its lease, or an outage that excuses it."""
-    judge, now_ms = Judge(), 1_000_000
-    judge.leases({"s1": "a:1"}, {"a:1": now_ms - GHOST_MS}, 0, now_ms)
-    judge.leases({"s1": "a:1"}, {"a:1": 5}, now_ms - GHOST_MS, now_ms)
-    judge.leases({"s2": "b:1"}, {"a:1": now_ms}, 0, now_ms)
-    assert judge.is_satisfied
+    checker, now_ms = PromiseChecker(), 1_000_000
+    checker.leases({"s1": "a:1"}, {"a:1": now_ms - GHOST_MS}, 0, now_ms)
+    checker.leases({"s1": "a:1"}, {"a:1": 5}, now_ms - GHOST_MS, now_ms)
+    checker.leases({"s2": "b:1"}, {"a:1": now_ms}, 0, now_ms)
+    assert checker.is_satisfied
 
-    judge.leases({"s1": "a:1"}, {"a:1": now_ms - GHOST_MS - 1}, 0, now_ms)
-    judge.leases({"s2": "b:1"}, {"a:1": now_ms}, 0, now_ms + GHOST_MS + 1)
-    assert broken(judge) == {5: 2}
+    checker.leases({"s1": "a:1"}, {"a:1": now_ms - GHOST_MS - 1}, 0, now_ms)
+    checker.leases({"s2": "b:1"}, {"a:1": now_ms}, 0, now_ms + GHOST_MS + 1)
+    assert broken(checker) == {5: 2}
 
 
 async def test_event_stream_is_read_in_any_pieces() -> None:
@@ -305,7 +305,7 @@ def traffic(url: str) -> Iterator[None]:
 def test_audit_finds_nothing_wrong_with_a_gateway_in_use(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On a gateway with clients every witness agrees, and the report says how much was checked."""
+    """On a gateway with clients every probe agrees, and the report says how much was checked."""
     with traffic(served.url):
         ran = run(
             capsys, *("audit", "--for", "2s", "--url", served.url, "--token", KEY, "--json"),
@@ -354,7 +354,7 @@ def test_audit_sees_that_redis_has_something_else(
     assert [row[2].rpartition(" ")[2] for row in ran.rows] == [
         *("violations", "checked", "checked", "violations", "kept"),
     ]
-    # Which witness is compared first is a matter of time.
+    # Which probe is compared first is a matter of time.
     assert re.search(r"changed revision 1: Redis and \w+ differ in name", ran.err)
     assert re.search(r"lost: \w+ has revision 1, Redis has nothing", ran.err)
     assert "risen is open and closed at once" in ran.err

@@ -207,7 +207,7 @@ async def test_refusal_of_the_first_connection_is_raised(
 
 
 async def test_word_without_answer_is_said_again() -> None:
-    """What the link broke off is said again on the next one, with its ref and in order."""
+    """What the connection broke off is said again on the next one, with its ref and in order."""
     refs: list[str] = []
 
     async def break_off(peer: Peer) -> None:

@@ -19,7 +19,7 @@ from gateway.client import (
     connect,
     errors,
 )
-from gateway.client import talk as client_talk
+from gateway.client import session_runner as client_runner
 from tests.server.scripted import Peer, accept_all, ending, greet, jwt, scripted
 from tests.support import MS, eventually
 
@@ -110,7 +110,7 @@ async def test_failing_handler_harms_nothing_else(caplog: pytest.LogCaptureFixtu
 
 async def test_overflowing_notices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Notices that no handler takes are kept up to a bound; what is dropped is counted."""
-    monkeypatch.setattr(client_talk, "NOTICES_MAX", 2)
+    monkeypatch.setattr(client_runner, "NOTICES_MAX", 2)
     go_on, heard = asyncio.Event(), list[str]()
 
     async def flood(peer: Peer) -> None:
@@ -157,7 +157,7 @@ async def test_leaving_is_final(answered: bool) -> None:
 
 
 async def test_leave_that_was_cut_off_is_said_again() -> None:
-    """A leave() that the link broke off is said again; that the session is closed answers it."""
+    """A leave() that a lost connection cut off is sent again; the closed session answers it."""
 
     async def break_off(peer: Peer) -> None:
         await peer.hello()
@@ -361,7 +361,7 @@ async def test_refusal_before_the_handshake_is_understood() -> None:
 
 async def test_bounds_are_kept_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Words that are too long or too many are refused at once, and the session goes on."""
-    monkeypatch.setattr(client_talk, "CALLS_MAX", 1)
+    monkeypatch.setattr(client_runner, "CALLS_MAX", 1)
 
     async def slow(peer: Peer) -> None:
         await peer.hello()

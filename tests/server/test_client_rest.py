@@ -11,9 +11,9 @@ import pytest
 
 from gateway.client import Closed, Filter, Gateway, GatewayError, Sort, errors
 from gateway.client import rest as client_rest
-from gateway.client.closed import BACKOFF_CAP_S, RETRY_AFTER_MAX_S, delay_s
-from gateway.client.link import expires_at_s, refresh_in_s
-from gateway.client.wire import address, parse, refusal
+from gateway.client.connection import expires_at_s, refresh_in_s
+from gateway.client.disconnect import BACKOFF_CAP_S, RETRY_AFTER_MAX_S, delay_s
+from gateway.client.protocol import address, parse, refusal
 from tests.server.scripted import jwt
 
 Reply = tuple[int, dict[str, str], bytes] | None

@@ -104,7 +104,7 @@ async def test_cancelled_close_goes_on(gateway: Gateway) -> None:
         assert await ann.hear() == {"type": "close_cancelled"}
         for _ in range(6):
             await ann.nothing()
-        assert gateway.node.mirror.sessions["one"].state == "connected"
+        assert gateway.node.replica.sessions["one"].state == "connected"
 
 
 async def test_moved_close_is_told_again(gateway: Gateway) -> None:
@@ -168,7 +168,7 @@ async def test_leaving_early_ends_a_closing_session(
             await ann.socket.close()
         else:
             ann.drop()
-        await eventually(lambda: "one" in gateway.node.mirror.gone)
+        await eventually(lambda: "one" in gateway.node.replica.gone)
         closed = (await http.get("/v1/sessions/one")).json()["session"]["closed"]
         assert closed["outcome"] == outcome
 
@@ -179,7 +179,7 @@ async def test_client_that_was_away_is_let_in_once(gateway: Gateway, other: Gate
         hello = await ann.hear("hello")
     token = hello["session_token"]
     async with gateway.http() as http:
-        await eventually(lambda: other.node.mirror.sessions["one"].state == "away")
+        await eventually(lambda: other.node.replica.sessions["one"].state == "away")
         await http.delete("/v1/sessions/one?close_after=60")
         async with await dial(other, session="one") as stranger:
             assert (await stranger.bye())["code"] == 4511
@@ -197,9 +197,9 @@ async def test_drained_client_comes_back_to_its_closing(gateway: Gateway, other:
         hello = await ann.hear("hello")
         await http.delete("/v1/sessions/one?close_after=60")
         notice = await ann.hear("closing")
-        await gateway.context.sockets.drain(0.05)
+        await gateway.context.connections.drain(0.05)
         assert (await ann.bye())["code"] == 4001
-        await eventually(lambda: not other.node.mirror.sessions["one"].is_connected)
+        await eventually(lambda: not other.node.replica.sessions["one"].is_connected)
         async with await dial(other, token=None, session_token=hello["session_token"]) as back:
             await back.hear("hello")
             assert (await back.hear("closing"))["closes_at"] == notice["closes_at"]
@@ -210,9 +210,9 @@ async def test_close_happens_on_time_without_its_client(gateway: Gateway) -> Non
     async with await dial(gateway, session="one") as ann:
         await ann.hear("hello")
     async with gateway.http() as http:
-        await eventually(lambda: gateway.node.mirror.sessions["one"].state == "away")
+        await eventually(lambda: gateway.node.replica.sessions["one"].state == "away")
         await http.delete("/v1/sessions/one?close_after=0.1")
-        await eventually(lambda: "one" in gateway.node.mirror.gone, within=1 * S)
+        await eventually(lambda: "one" in gateway.node.replica.gone, within=1 * S)
         closed = (await http.get("/v1/sessions/one")).json()["session"]["closed"]
         assert closed["outcome"] == "lost"
 

@@ -23,7 +23,7 @@ async def other(settings: Settings) -> AsyncIterator[Gateway]:
 
 def record(gateway: Gateway, session_id: str) -> Session:
     """Return what a node knows of a session."""
-    return gateway.node.mirror.sessions[session_id]
+    return gateway.node.replica.sessions[session_id]
 
 
 # --- opening
@@ -49,7 +49,7 @@ async def test_session_is_on_the_other_node_at_once(gateway: Gateway, other: Gat
     async with await dial(gateway) as ann:
         session_id = (await ann.hear("hello"))["session"]["id"]
 
-        await eventually(lambda: session_id in other.node.mirror.sessions, within=1 * S)
+        await eventually(lambda: session_id in other.node.replica.sessions, within=1 * S)
 
 
 async def test_writer_chooses_the_id_and_where_it_belongs(gateway: Gateway) -> None:
@@ -88,7 +88,7 @@ async def test_client_may_not_set_more(gateway: Gateway, query: dict[str, object
     """With connect alone nothing else can be chosen: 4507, and nothing is opened."""
     async with await dial(gateway, token="ann", params=query) as ann:
         assert (await ann.bye())["code"] == 4507
-        assert not gateway.node.mirror.sessions
+        assert not gateway.node.replica.sessions
 
 
 @pytest.mark.parametrize("token", ["reader", "nothing"])
@@ -332,7 +332,7 @@ async def test_messages_reach_their_recipients(gateway: Gateway, other: Gateway)
         await ann.hear("hello")
         await bob.hear("hello")
         for to in (Recipients(), Recipients(workspace="ws-1"), Recipients(session="one")):
-            await other.node.say(Message(to=to, topic="news", body={"n": 1}, sender="me"))
+            await other.node.publish(Message(to=to, topic="news", body={"n": 1}, sender="me"))
         for _ in range(3):
             heard = await ann.hear("message")
             assert (heard["topic"], heard["body"], heard["sender"]) == ("news", {"n": 1}, "me")

@@ -27,7 +27,7 @@ async def other(settings: Settings) -> AsyncIterator[Gateway]:
 
 def record(gateway: Gateway, session_id: str) -> Session:
     """Return what a node knows of a session."""
-    return gateway.node.mirror.sessions[session_id]
+    return gateway.node.replica.sessions[session_id]
 
 
 async def ended(gateway: Gateway, session_id: str, cause: str) -> Session:
@@ -98,7 +98,7 @@ async def test_drain_sends_clients_elsewhere(gateway: Gateway, other: Gateway) -
     async with await dial(gateway, session="one") as ann:
         hello = await ann.hear("hello")
         gateway.node.is_draining = True
-        await gateway.context.sockets.drain(0.05)
+        await gateway.context.connections.drain(0.05)
         bye = await ann.bye()
 
         assert bye["code"] == 4001
@@ -115,7 +115,7 @@ async def test_shed_sends_clients_elsewhere(gateway: Gateway) -> None:
     """A node that lost its store for good says 4008."""
     async with await dial(gateway, session="one") as ann:
         await ann.hear("hello")
-        await gateway.context.sockets.shed()
+        await gateway.context.connections.shed()
 
         assert (await ann.bye())["code"] == 4008
 
@@ -136,9 +136,9 @@ async def test_goodbye_waits_for_the_store(gateway: Gateway) -> None:
     for talk in talks:
         await talk.hear("hello")
         talk.drop()
-    await eventually(lambda: gateway.context.sockets.count == 0)
+    await eventually(lambda: gateway.context.connections.count == 0)
     await eventually(
-        lambda: all(not one.is_connected for one in gateway.node.mirror.sessions.values())
+        lambda: all(not one.is_connected for one in gateway.node.replica.sessions.values())
     )
     for talk in talks:
         await talk.socket.close()
@@ -163,7 +163,7 @@ async def test_what_was_said_before_the_close_is_done(
         ann.socket.transport.write(b"".join(protocol.data_to_send()))
         await ann.socket.wait_closed()
 
-        await eventually(lambda: "one" not in gateway.node.mirror.sessions)
+        await eventually(lambda: "one" not in gateway.node.replica.sessions)
         closed = (await http.get("/v1/sessions/one")).json()["session"]["closed"]
         assert closed["outcome"] == outcome
 
@@ -176,9 +176,9 @@ async def test_what_was_said_before_the_hello_is_done(gateway: Gateway) -> None:
     with closing(writer):
         path = "/v1/connect?session=one"
         writer.write(upgrade(path, authorization=f"Bearer {gateway.token}") + said)
-        await eventually(lambda: "one" in gateway.node.mirror.gone)
+        await eventually(lambda: "one" in gateway.node.replica.gone)
 
     async with gateway.http() as http:
         closed = (await http.get("/v1/sessions/one")).json()["session"]["closed"]
     assert closed["outcome"] == "left"
-    await eventually(lambda: gateway.context.sockets.count == 0)
+    await eventually(lambda: gateway.context.connections.count == 0)

@@ -16,9 +16,9 @@ from gateway.auth.credentials import (
     check_same_site,
     client_address,
     cors_origin,
-    credential,
     networks,
     origins,
+    read_credential,
 )
 from gateway.core.errors import BadRequest, Forbidden
 
@@ -56,8 +56,8 @@ def socket(*headers: tuple[str, str], **rest: Any) -> dict[str, Any]:  # noqa: A
 
 def test_nothing_shown_is_nothing() -> None:
     """A request without a token has none."""
-    assert credential(scope()) == Credential()
-    assert credential(socket()) == Credential()
+    assert read_credential(scope()) == Credential()
+    assert read_credential(socket()) == Credential()
 
 
 @pytest.mark.parametrize(
@@ -66,29 +66,29 @@ def test_nothing_shown_is_nothing() -> None:
 )
 def test_bearer_header_holds_the_token(header: str, token: str) -> None:
     """The scheme's case does not matter; another scheme is a token that opens nothing."""
-    shown = credential(scope(("Authorization", header), ("Cookie", f"{COOKIE}=c")))
+    shown = read_credential(scope(("Authorization", header), ("Cookie", f"{COOKIE}=c")))
 
     assert (shown.token, shown.source) == (token, "header")
 
 
 def test_browsers_socket_shows_its_token_as_a_subprotocol() -> None:
     """Only our own subprotocol is answered, never one that holds a token."""
-    shown = credential(socket(offered=["bearer.a.b.c", "gateway.v1", "session.s%3A1.x"]))
+    shown = read_credential(socket(offered=["bearer.a.b.c", "gateway.v1", "session.s%3A1.x"]))
 
     assert shown == Credential(
         token="a.b.c", source="subprotocol", session_token="s:1.x", subprotocol="gateway.v1"
     )
-    assert credential(socket(offered=["bearer.a"])).subprotocol is None
-    assert credential(scope(offered=["bearer.a"])).token is None
+    assert read_credential(socket(offered=["bearer.a"])).subprotocol is None
+    assert read_credential(scope(offered=["bearer.a"])).token is None
 
 
 def test_query_holds_a_token_where_headers_cannot_be_set() -> None:
     """Sockets and SSE take ``?token=``; other requests are told not to."""
-    assert credential(socket(query="a=1&token=a%2Eb")).token == "a.b"
-    assert credential(scope(query="token=x"), in_query=True).source == "query"
+    assert read_credential(socket(query="a=1&token=a%2Eb")).token == "a.b"
+    assert read_credential(scope(query="token=x"), in_query=True).source == "query"
     for query in ("token=x", "token=", "token", "a=1&token=x"):
         with pytest.raises(BadRequest, match="must not stand in the address"):
-            credential(scope(query=query))
+            read_credential(scope(query=query))
 
 
 @pytest.mark.parametrize(
@@ -108,17 +108,17 @@ def test_query_holds_a_token_where_headers_cannot_be_set() -> None:
 def test_more_than_one_token_is_refused(request_scope: dict[str, Any]) -> None:
     """Two tokens, or more than we care to look at, are an error and not a choice of ours."""
     with pytest.raises(BadRequest):
-        credential(request_scope)
+        read_credential(request_scope)
 
 
 def test_cookie_counts_when_nothing_else_is_shown() -> None:
     """A browser adds the cookie by itself, so a token that was chosen wins."""
     cookie = ("Cookie", f"a=b; {COOKIE}=abc.d-e; x=y")
 
-    assert credential(scope(cookie)) == Credential(token="abc.d-e", source="cookie")
-    assert credential(socket(cookie, query="token=x")).source == "query"
+    assert read_credential(scope(cookie)) == Credential(token="abc.d-e", source="cookie")
+    assert read_credential(socket(cookie, query="token=x")).source == "query"
     for value in ("", '"quoted"', "a b", "a\x01"):
-        assert credential(scope(("Cookie", f"{COOKIE}={value}"))).source == "none"
+        assert read_credential(scope(("Cookie", f"{COOKIE}={value}"))).source == "none"
 
 
 @pytest.mark.parametrize(

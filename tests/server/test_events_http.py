@@ -119,7 +119,7 @@ async def test_drained_event_stream_says_goodbye(gateway: Gateway) -> None:
     """A stream of a draining node ends with bye, and says when to come back."""
     async with streaming(gateway) as stream:
         await stream.until("snapshot")
-        await gateway.context.sockets.drain(0.05)
+        await gateway.context.connections.drain(0.05)
         bye = await stream.next()
 
         assert bye["event"] == "bye"
@@ -131,8 +131,8 @@ async def test_left_event_stream_is_forgotten(gateway: Gateway) -> None:
     """A reader that goes frees its place."""
     async with streaming(gateway) as stream:
         await stream.next()
-        assert gateway.context.sockets.count == 1
-    await eventually(lambda: gateway.context.sockets.count == 0)
+        assert gateway.context.connections.count == 1
+    await eventually(lambda: gateway.context.connections.count == 0)
 
 
 async def test_event_stream_ends_with_its_token(gateway: Gateway) -> None:
@@ -239,7 +239,7 @@ async def test_drain_ends_a_long_poll(gateway: Gateway) -> None:
         query: Json = {"since": position, "wait": 25}
         waiting = asyncio.create_task(http.get(PATH, params=query))
         await eventually(lambda: gateway.node.hub._channels)  # noqa: SLF001 - it waits by now
-        await gateway.context.sockets.drain(0.05)
+        await gateway.context.connections.drain(0.05)
 
         for reply in (await waiting, await http.get(PATH, params=query)):
             assert reply.status_code == 200

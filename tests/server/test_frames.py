@@ -59,7 +59,7 @@ async def test_broken_frames_end_the_connection(
         await ann.hear("hello")
         ann.socket.transport.write(data)
         assert (await ann.ends())[0] == code, name
-        await eventually(lambda: gateway.node.mirror.sessions["one"].state == "away")
+        await eventually(lambda: gateway.node.replica.sessions["one"].state == "away")
 
 
 async def test_binary_is_not_spoken_here(gateway: Gateway) -> None:
@@ -108,7 +108,7 @@ async def test_nonsense_is_an_error_and_the_socket_stays(
         await ann.socket.send(text)
         assert (await ann.hear("error"))["code"] == code
         assert (await ann.ask("heartbeat"))["type"] == "ack"
-        assert gateway.node.mirror.sessions["one"].revision == 1
+        assert gateway.node.replica.sessions["one"].revision == 1
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -115,7 +115,7 @@ async def test_page_of_another_origin_is_refused(gateway: Gateway, path: str, or
         await dial(gateway, path, headers={"Origin": origin})
 
     assert refused.value.response.status_code == 403
-    assert not gateway.node.mirror.sessions
+    assert not gateway.node.replica.sessions
 
 
 async def test_cookie_needs_an_origin(gateway: Gateway) -> None:
@@ -177,7 +177,7 @@ async def test_refusal_is_told_after_the_handshake(
         bye = await guest.bye()
 
         assert bye["code"] == code
-        assert not gateway.node.mirror.sessions
+        assert not gateway.node.replica.sessions
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ async def test_unreadable_query_is_refused(gateway: Gateway, query: str) -> None
     host = urlsplit(gateway.url).netloc
     async with connect(f"ws://{host}/v1/connect?token={ADMIN}&{query}", proxy=None) as socket:
         assert (await Talk(socket, "session").bye())["code"] == 4503
-        assert not gateway.node.mirror.sessions
+        assert not gateway.node.replica.sessions
 
 
 async def test_too_many_offers_are_refused(gateway: Gateway) -> None:
@@ -246,7 +246,7 @@ class TestFull:
             async with gateway.http() as http:
                 reply = await http.get("/v1/events", headers={"Accept": "text/event-stream"})
                 assert reply.status_code == 503
-        await eventually(lambda: gateway.context.sockets.count == 0)
+        await eventually(lambda: gateway.context.connections.count == 0)
         async with await dial(gateway) as ann:
             await ann.hear("hello")
 
@@ -336,7 +336,7 @@ async def test_refused_socket_is_forgotten(gateway: Gateway) -> None:
     for _ in range(5):
         async with await dial(gateway, token=token(lives_s=3600), session="bobs") as ann:
             assert (await ann.bye())["code"] == 4507
-    await eventually(lambda: gateway.context.sockets.count == 0)
+    await eventually(lambda: gateway.context.connections.count == 0)
 
     assert pending_timers() <= before
 

@@ -111,7 +111,7 @@ async def test_every_operation_says_what_can_go_wrong(http: httpx2.AsyncClient) 
 @pytest.mark.timeout(90 * S)
 async def test_schemathesis_finds_nothing(gateway: Gateway, tmp_path: Path) -> None:
     """Thousands of made-up requests, good and bad, get replies that the document describes."""
-    config = CONFIG.format(position=gateway.node.mirror.position())
+    config = CONFIG.format(position=gateway.node.replica.position())
     config += "".join(
         CONFIG_OF_LISTS.format(name=row.operation_id)
         for row in ENDPOINTS

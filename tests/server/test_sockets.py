@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from gateway.api.socket import Socket
+from gateway.connections.lifecycle import ConnectionEnded, ServerClose
+from gateway.connections.registry import ConnectionRegistry
 from gateway.core.errors import CloseCode
 from gateway.core.protocol import ClientMessage
-from gateway.lines import Ended, Goodbye
-from gateway.sockets import Sockets
 from tests.support import MS, eventually
 
 
@@ -55,14 +55,14 @@ class Guest:
         """Say nothing."""
         return b""
 
-    def room(self) -> None:
+    def on_writable(self) -> None:
         """Need none."""
 
-    def told_at_s(self) -> float:
+    def last_sent_at_s(self) -> float:
         """Was told nothing."""
         return 0.0
 
-    def left(self, _ended: Ended) -> None:
+    def left(self, _ended: ConnectionEnded) -> None:
         """Let go."""
         self._socket.release()
 
@@ -70,18 +70,18 @@ class Guest:
 @pytest.mark.parametrize("comes", [True, False], ids=["room comes", "no room comes"])
 async def test_socket_that_waits_for_room_ends_at_once(*, comes: bool) -> None:
     """Where nothing is being done a goodbye waits for nothing, and nothing more is done."""
-    writer, sockets = Stuck(), Sockets(1, lambda: 0.5)
+    writer, sockets = Stuck(), ConnectionRegistry(1, lambda: 0.5)
     socket = Socket(writer, sockets, number=1, heartbeat_s=15, messages_per_s=20)
     sockets.add(socket)
     guest = Guest(socket)
     socket.begin(guest)
-    socket.heard('{"type":"watch","key":"late"}')
+    socket.on_message('{"type":"watch","key":"late"}')
     await eventually(lambda: socket._waiting)  # noqa: SLF001 - it waits by now
 
-    socket.end_after_answer(Goodbye(CloseCode.SESSION_CLOSED, "closed"))
+    socket.end_after_answer(ServerClose(CloseCode.SESSION_CLOSED, "closed"))
     if comes:
         writer.is_full = False
-        socket.room()
+        socket.on_writable()
     await eventually(lambda: writer.codes, within=500 * MS)  # half of what an answer may take
 
     assert (writer.codes, guest.asked, sockets.count) == ([4500], [], 0)
@@ -89,11 +89,11 @@ async def test_socket_that_waits_for_room_ends_at_once(*, comes: bool) -> None:
 
 async def test_drain_beside_a_poll_whose_time_is_just_over() -> None:
     """A request that is ending by itself keeps nobody from being sent elsewhere."""
-    sockets = Sockets(1, lambda: 0.5)
+    sockets = ConnectionRegistry(1, lambda: 0.5)
     is_over, drained = asyncio.Event(), asyncio.Event()
 
     async def poll() -> None:
-        async with sockets.patience(0):
+        async with sockets.bounded_wait(0):
             try:
                 await asyncio.Event().wait()
             finally:

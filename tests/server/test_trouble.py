@@ -40,12 +40,12 @@ async def stuck(gateway: Gateway, path: str) -> AsyncIterator[sockets.socket]:
 
 async def fill(gateway: Gateway, session_id: str) -> None:
     """Say so much to a client that takes nothing that there is no room for more."""
-    node, known = gateway.node, gateway.context.sockets._lines  # noqa: SLF001 - nobody else tells
-    await eventually(lambda: session_id in node.mirror.sessions)
+    node, known = gateway.node, gateway.context.connections._connections  # noqa: SLF001 - nobody else tells
+    await eventually(lambda: session_id in node.replica.sessions)
     [line] = known.values()
     assert isinstance(line, Socket)
     while not line.is_full:
-        await node.say(Message(to=Recipients(session=session_id), topic="t", body="x" * 4000))
+        await node.publish(Message(to=Recipients(session=session_id), topic="t", body="x" * 4000))
 
 
 async def test_client_that_leaves_while_it_has_no_room_has_left(gateway: Gateway) -> None:
@@ -54,8 +54,8 @@ async def test_client_that_leaves_while_it_has_no_room_has_left(gateway: Gateway
         await fill(gateway, "one")
         said = frame(1, b'{"type":"leave"}') + frame(8, b"\x03\xe8")
         await asyncio.get_running_loop().sock_sendall(client, said)
-        await eventually(lambda: "one" in gateway.node.mirror.gone)
-    await eventually(lambda: gateway.context.sockets.count == 0)
+        await eventually(lambda: "one" in gateway.node.replica.gone)
+    await eventually(lambda: gateway.context.connections.count == 0)
 
 
 async def test_what_a_client_may_say_unheard_is_bounded(gateway: Gateway) -> None:
@@ -65,8 +65,8 @@ async def test_what_a_client_may_say_unheard_is_bounded(gateway: Gateway) -> Non
         loop = asyncio.get_running_loop()
         for _ in range(5):
             await loop.sock_sendall(client, frame(1, b" " * 64_000))
-        await eventually(lambda: gateway.context.sockets.count == 0)
-    await eventually(lambda: gateway.node.mirror.sessions["one"].state == "away")
+        await eventually(lambda: gateway.context.connections.count == 0)
+    await eventually(lambda: gateway.node.replica.sessions["one"].state == "away")
 
 
 async def test_what_is_heard_before_the_hello_is_bounded(
@@ -79,7 +79,7 @@ async def test_what_is_heard_before_the_hello_is_bounded(
 
     async def late(session_id: str, wanted: AnyCommand) -> Session:
         message = Message(to=Recipients(session="one"), topic="t")
-        await asyncio.gather(*(node.say(message) for _ in range(MAILBOX_MAX + 1)))
+        await asyncio.gather(*(node.publish(message) for _ in range(MAILBOX_MAX + 1)))
         return await attach(session_id, wanted)
 
     with monkeypatch.context() as patch:
@@ -87,8 +87,8 @@ async def test_what_is_heard_before_the_hello_is_bounded(
         async with await dial(gateway, session="one") as ann:
             code, heard = await ann.ends()
     assert (code, heard[-1]["reason"]) == (4002, "too_slow")
-    await eventually(lambda: gateway.context.sockets.count == 0)
-    assert node.mirror.sessions["one"].state == "away"
+    await eventually(lambda: gateway.context.connections.count == 0)
+    assert node.replica.sessions["one"].state == "away"
     assert not node.hub._mailboxes  # noqa: SLF001 - there is no other way to see a leak
 
 
@@ -100,9 +100,9 @@ async def test_client_that_errs_and_closes_in_one_breath_leaves_nothing(
     async with await dial(gateway, session="one") as ann:
         await ann.hear("hello")
         ann.socket.transport.write(frame(2, b"binary") + frame(8, last))
-        await eventually(lambda: gateway.node.mirror.sessions["one"].state == "away")
-    await eventually(lambda: gateway.context.sockets.count == 0)
-    assert not gateway.node._attached._held  # noqa: SLF001 - there is no other way to see a leak
+        await eventually(lambda: gateway.node.replica.sessions["one"].state == "away")
+    await eventually(lambda: gateway.context.connections.count == 0)
+    assert not gateway.node._local_connections._held  # noqa: SLF001 - there is no other way to see a leak
     assert not gateway.node.hub._mailboxes  # noqa: SLF001
 
 
@@ -110,15 +110,15 @@ async def test_client_that_is_told_more_than_it_takes_is_given_up(gateway: Gatew
     """What is said to a session waits for it within bounds; then it is sent away as too slow."""
     node = gateway.node
     async with stuck(gateway, "/v1/connect?session=one"):
-        await eventually(lambda: "one" in node.mirror.sessions)
-        await eventually(lambda: gateway.context.sockets.count == 1)
+        await eventually(lambda: "one" in node.replica.sessions)
+        await eventually(lambda: gateway.context.connections.count == 1)
         said = 0
-        while gateway.context.sockets.count == 1:
+        while gateway.context.connections.count == 1:
             said += 1
-            await node.say(Message(to=Recipients(session="one"), topic="t", body="x" * 4000))
+            await node.publish(Message(to=Recipients(session="one"), topic="t", body="x" * 4000))
         assert said > 250  # 1 MiB of ours, and the kernel's buffers
-        await eventually(lambda: node.mirror.sessions["one"].state == "away")
-        session = node.mirror.sessions["one"]
+        await eventually(lambda: node.replica.sessions["one"].state == "away")
+        session = node.replica.sessions["one"]
         assert session.linger_at is not None
         assert session.disconnected_at is not None
         assert session.linger_at - session.disconnected_at == 60_000  # it was our doing
@@ -145,9 +145,9 @@ class TestStalled:
             await dial(gateway, "/v1/events") as watcher,
         ):
             await watcher.find("snapshot")
-            await eventually(lambda: gateway.context.sockets.count == 2)
+            await eventually(lambda: gateway.context.connections.count == 2)
             revision = 1
-            while gateway.context.sockets.count == 2:
+            while gateway.context.connections.count == 2:
                 revision += 1
                 text = {"text": f"{revision} {'x' * 4000}"}
                 await gateway.node.apply("a", Update(attributes=text))
@@ -168,7 +168,7 @@ class TestDeadClient:
         async with await dial(gateway, session="one") as ann:
             await ann.hear("hello")
             ann.socket.transport.pause_reading()
-            await eventually(lambda: gateway.node.mirror.sessions["one"].state == "away")
+            await eventually(lambda: gateway.node.replica.sessions["one"].state == "away")
             ann.drop()
 
 
@@ -206,7 +206,7 @@ class TestStore:
                 return bool((await ann.ask("watch", key="n"))["type"] == "ack")
 
             await eventually(is_back, within=5 * S)
-            watch = gateway.node.mirror.sessions["one"].watch
+            watch = gateway.node.replica.sessions["one"].watch
             assert watch is not None
             assert watch.key == "n"
 
@@ -221,7 +221,7 @@ class TestStore:
                 await ann.socket.close()
                 await asyncio.sleep(0)
             await eventually(
-                lambda: gateway.node.mirror.sessions["one"].state == "away", within=8 * S
+                lambda: gateway.node.replica.sessions["one"].state == "away", within=8 * S
             )
 
 
@@ -238,9 +238,9 @@ async def test_clients_that_come_and_go_leave_nothing(gateway: Gateway) -> None:
 
     await asyncio.gather(*(vanish(after) for after in (0, 1, 20, 129, 200, 300) for _ in range(5)))
     node = gateway.node
-    await eventually(lambda: gateway.context.sockets.count == 0)
+    await eventually(lambda: gateway.context.connections.count == 0)
     await eventually(
-        lambda: not any(one.is_connected for one in node.mirror.sessions.values()), within=5 * S
+        lambda: not any(one.is_connected for one in node.replica.sessions.values()), within=5 * S
     )
-    assert not node._attached._held  # noqa: SLF001 - there is no other way to see a leak
+    assert not node._local_connections._held  # noqa: SLF001 - there is no other way to see a leak
     assert not node.hub._mailboxes  # noqa: SLF001

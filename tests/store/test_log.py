@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from gateway.core.errors import OutcomeUnknown
-from gateway.store import group as group_module
+from gateway.store import group_commit as group_commit_module
 from gateway.store import log as log_module
 from gateway.store.commit import Commit
+from gateway.store.connection import Command, Reply
 from gateway.store.embedded import EmbeddedValkey
-from gateway.store.link import Command, Reply
-from gateway.store.log import Entry, Follower, HistoryLost, LogTrimmed
+from gateway.store.log import Follower, HistoryLost, LogTrimmed, StoredEntry
 from gateway.store.store import Store
 from tests.nodes import open_store, token
 from tests.support import MS, Proxy, S, eventually
@@ -31,10 +31,10 @@ def url(request: pytest.FixtureRequest) -> str:
 @asynccontextmanager
 async def following(
     store: Store, after: int = 0
-) -> AsyncIterator[tuple[list[Entry], asyncio.Task[None]]]:
+) -> AsyncIterator[tuple[list[StoredEntry], asyncio.Task[None]]]:
     """Follow partition 0; gives what was read so far and the task that reads."""
     follower = Follower(store, 0, after, (await store.meta(0)).epoch)
-    heard: list[Entry] = []
+    heard: list[StoredEntry] = []
 
     async def read() -> None:
         async for batch in follower.batches():
@@ -55,12 +55,12 @@ async def say(store: Store, *words: int) -> None:
         await store.commit(0, Commit(entry=b"%d" % word))
 
 
-def lasts(heard: list[Entry], word: int) -> bool:
+def lasts(heard: list[StoredEntry], word: int) -> bool:
     """Return whether the last thing heard is *word*."""
     return bool(heard) and heard[-1].data == b"%d" % word
 
 
-def words(heard: list[Entry]) -> list[int]:
+def words(heard: list[StoredEntry]) -> list[int]:
     """Return what was heard, after a look at the offsets."""
     assert [entry.offset for entry in heard] == list(range(1, len(heard) + 1))
     return [int(entry.data) for entry in heard]
@@ -122,7 +122,7 @@ async def test_rows_come_with_their_entry(url: str, prefix: str) -> None:
 async def test_broken_link_loses_and_doubles_nothing(
     valkey: EmbeddedValkey, prefix: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A link that is killed, cut or hangs is made again, and the tale goes on where it was."""
+    """A connection that is killed, cut or hangs is made again, and no entry is missed."""
     monkeypatch.setattr(log_module, "BLOCK_MS", 100)
     monkeypatch.setattr(log_module, "BLOCK_ANSWER_S", 300 * MS)
     async with (
@@ -136,12 +136,12 @@ async def test_broken_link_loses_and_doubles_nothing(
         for number in range(3):
             start = 20 + 40 * number
             if fault == "killed":
-                link = store.link("test")
-                clients = (await link.call("CLIENT", "LIST")).decode().splitlines()
+                connection = store.new_connection("test")
+                clients = (await connection.call("CLIENT", "LIST")).decode().splitlines()
                 for client in clients:
                     if f"name={prefix}-log-0" in client:
-                        await link.call("CLIENT", "KILL", "ID", client.split()[0][3:])
-                await link.close()
+                        await connection.call("CLIENT", "KILL", "ID", client.split()[0][3:])
+                await connection.close()
             elif fault == "cut":
                 async with proxy.cut():
                     await say(store, *range(start, start + 20))
@@ -165,7 +165,7 @@ async def test_hung_server_is_dropped_in_time(valkey: EmbeddedValkey, prefix: st
         await eventually(lambda: follower._verified)  # noqa: SLF001
         async with proxy.stalled():
             started_s = time.monotonic()
-            await eventually(lambda: not follower._link.is_connected, within=2.2 * S)  # noqa: SLF001
+            await eventually(lambda: not follower._connection.is_connected, within=2.2 * S)  # noqa: SLF001
 
             assert time.monotonic() - started_s > 0.7
         await say(store, 1)
@@ -175,8 +175,8 @@ async def test_hung_server_is_dropped_in_time(valkey: EmbeddedValkey, prefix: st
 
 async def test_trimmed_log_is_told(url: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A follower whose next entry is gone from the log hears so instead of a gap."""
-    monkeypatch.setattr(group_module, "LOG_BYTES_MAX", 1)
-    monkeypatch.setattr(group_module, "LOG_ENTRIES_MIN", 10)
+    monkeypatch.setattr(group_commit_module, "LOG_BYTES_MAX", 1)
+    monkeypatch.setattr(group_commit_module, "LOG_ENTRIES_MIN", 10)
     async with open_store(url, prefix) as store:
         await asyncio.gather(*(store.commit(0, Commit(entry=b"x" * 99)) for _ in range(512)))
         assert (await store.meta(0)).first > 100
@@ -191,8 +191,8 @@ async def test_log_trimmed_while_away_is_told(
     valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A follower that comes back to a log that went on without it hears that it was trimmed."""
-    monkeypatch.setattr(group_module, "LOG_BYTES_MAX", 1)
-    monkeypatch.setattr(group_module, "LOG_ENTRIES_MIN", 10)
+    monkeypatch.setattr(group_commit_module, "LOG_BYTES_MAX", 1)
+    monkeypatch.setattr(group_commit_module, "LOG_ENTRIES_MIN", 10)
     async with (
         open_store(valkey.url, prefix) as store,
         Proxy(valkey.url) as proxy,
@@ -214,9 +214,9 @@ async def test_emptied_server_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         await say(store, 1, 2)
         async with following(store) as (heard, task):
             await eventually(lambda: len(heard) == 2)
-            link = store.link("test")
-            await link.call("FLUSHALL")
-            await link.close()
+            connection = store.new_connection("test")
+            await connection.call("FLUSHALL")
+            await connection.close()
             await store.open(token)
             await say(store, *range(10))
             with pytest.raises(HistoryLost):
@@ -236,10 +236,10 @@ async def test_other_history_is_told_after_a_reconnect(valkey: EmbeddedValkey, p
         await say(store, 1, 2, 3)
         await eventually(lambda: len(heard) == 3)
         async with proxy.cut():
-            link = store.link("test")
-            await link.call("DEL", store.keys[0].log)
-            await link.call("HSET", store.keys[0].meta, "offset", 1)
-            await link.close()
+            connection = store.new_connection("test")
+            await connection.call("DEL", store.keys[0].log)
+            await connection.call("HSET", store.keys[0].meta, "offset", 1)
+            await connection.close()
             await say(store, 8, 9)
         with pytest.raises(HistoryLost):
             await task
@@ -251,9 +251,9 @@ async def test_log_that_was_lost_alone_does_not_stop_a_new_follower(
     """Who has just loaded and finds an empty log goes on with what comes."""
     async with open_store(valkey.url, prefix) as store:
         await say(store, 1, 2, 3)
-        link = store.link("test")
-        await link.call("DEL", store.keys[0].log)
-        await link.close()
+        connection = store.new_connection("test")
+        await connection.call("DEL", store.keys[0].log)
+        await connection.close()
         async with following(store, after=3) as (heard, _):
             await say(store, 4)
             await eventually(lambda: heard)
@@ -267,10 +267,10 @@ async def test_end_that_was_lost_before_the_first_look_is_told(
     """Who has loaded more than the server still has hears so, instead of skipping what comes."""
     async with open_store(valkey.url, prefix) as store:
         await say(store, 1, 2, 3)
-        link = store.link("test")
-        await link.call("XDEL", store.keys[0].log, "2-0", "3-0")
-        await link.call("HSET", store.keys[0].meta, "offset", 1)
-        await link.close()
+        connection = store.new_connection("test")
+        await connection.call("XDEL", store.keys[0].log, "2-0", "3-0")
+        await connection.call("HSET", store.keys[0].meta, "offset", 1)
+        await connection.close()
         async with following(store, after=3) as (heard, task):
             with pytest.raises(HistoryLost):
                 await task
@@ -281,13 +281,13 @@ async def test_end_that_was_lost_before_the_first_look_is_told(
 async def test_link_that_is_too_slow_for_a_full_read_gets_less(
     valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who is far behind on a slow link catches up in smaller steps, then reads as ever."""
+    """Who is far behind on a slow connection catches up in smaller steps, then reads as ever."""
     monkeypatch.setattr(log_module, "COUNT_MAX", 80)
     async with open_store(valkey.url, prefix) as store:
         await asyncio.gather(*(store.commit(0, Commit(entry=b"1")) for _ in range(50)))
         follower = Follower(store, 0, 0, (await store.meta(0)).epoch)
-        link = follower._link  # noqa: SLF001
-        pipeline, asked = link.pipeline, []
+        connection = follower._connection  # noqa: SLF001
+        pipeline, asked = connection.pipeline, []
 
         async def slow(commands: Sequence[Command], *, answer_s: float) -> list[Reply]:
             if commands[0][0] == "XREAD":
@@ -296,7 +296,7 @@ async def test_link_that_is_too_slow_for_a_full_read_gets_less(
                     raise OutcomeUnknown
             return await pipeline(commands, answer_s=answer_s)
 
-        monkeypatch.setattr(link, "pipeline", slow)
+        monkeypatch.setattr(connection, "pipeline", slow)
         batches = follower.batches()
         sizes = [len(await anext(batches)) for _ in range(3)]
         await batches.aclose()  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.core.errors import Overloaded, Repairing, StoreUnavailable, Unavailable
-from gateway.store import group as group_module
+from gateway.store import group_commit as group_commit_module
 from gateway.store import store as store_module
 from gateway.store.commit import Commit, Result
 from gateway.store.embedded import EmbeddedValkey
@@ -118,7 +118,7 @@ async def test_early_is_refused_by_redis_time(store: Store) -> None:
 
 async def test_deadline_waits_out_an_outage(store: Store) -> None:
     """After an outage a deadline has its whole duration again; one without duration is absolute."""
-    beat = await store.beat("a:1", b"{}")
+    beat = await store.renew_lease("a:1", b"{}")
     await commit(store, write("s", 0))
     facts = {"not_before_ms": beat.time_ms - HOUR_MS, "amnesty_ms": 60_000}
     early = await commit(store, end("s", 1, **facts))
@@ -130,26 +130,26 @@ async def test_deadline_waits_out_an_outage(store: Store) -> None:
 
 async def test_deadline_waits_for_an_outage_that_nobody_reported(store: Store) -> None:
     """A commit that sat in a socket while the server stood still does not use its silence."""
-    await store.beat("a:1", b"{}")
+    await store.renew_lease("a:1", b"{}")
     await commit(store, write("s", 0))
     meta = store.keys[store.partition("s")].meta
-    link = store.link("test")
+    connection = store.new_connection("test")
     now_ms = store.clock.now_ms()
-    await link.call("HSET", meta, "up_since", now_ms - HOUR_MS, "beat", now_ms - 10_000)
+    await connection.call("HSET", meta, "up_since", now_ms - HOUR_MS, "beat", now_ms - 10_000)
     facts = {"not_before_ms": now_ms - 5_000, "amnesty_ms": 1_000}
 
     assert (await commit(store, end("s", 1, **facts))).status == "early"
 
-    await link.call("HSET", meta, "beat", now_ms)
-    await link.close()
+    await connection.call("HSET", meta, "beat", now_ms)
+    await connection.close()
 
     assert (await commit(store, end("s", 1, **facts))).status == "done"
 
 
 async def test_silence_of_all_leases_moves_up_since(store: Store) -> None:
     """``up_since`` stands while leases are renewed, and moves when nobody did for long."""
-    first = await store.beat("a:1", b'{"name":"a"}')
-    second = await store.beat("b:1", b"{}")
+    first = await store.renew_lease("a:1", b'{"name":"a"}')
+    second = await store.renew_lease("b:1", b"{}")
 
     assert second.up_since_ms == first.up_since_ms
     assert {node: lease[1] for node, lease in second.nodes.items()} == {
@@ -157,15 +157,15 @@ async def test_silence_of_all_leases_moves_up_since(store: Store) -> None:
         "b:1": b"{}",
     }
 
-    link = store.link("test")
+    connection = store.new_connection("test")
     for part in store.keys:
-        await link.call("HSET", part.meta, "beat", first.time_ms - 10_000)
-    await link.close()
-    third = await store.beat("a:1", b"{}")
+        await connection.call("HSET", part.meta, "beat", first.time_ms - 10_000)
+    await connection.close()
+    third = await store.renew_lease("a:1", b"{}")
 
     assert third.up_since_ms == third.time_ms
     await store.forget_node("b:1")
-    assert set((await store.beat("a:1", b"{}")).nodes) == {"a:1"}
+    assert set((await store.renew_lease("a:1", b"{}")).nodes) == {"a:1"}
 
 
 async def test_history_rows_get_numbers_and_keys(store: Store) -> None:
@@ -185,14 +185,14 @@ async def test_history_rows_get_numbers_and_keys(store: Store) -> None:
 
 async def test_forgotten_scripts_are_unseen(store: Store) -> None:
     """A server that lost its scripts is told them again; no caller notices, nothing runs twice."""
-    link = store.link("test")
+    connection = store.new_connection("test")
     await commit(store, write("s", 0))
-    await link.call("SCRIPT", "FLUSH")
-    await link.close()
+    await connection.call("SCRIPT", "FLUSH")
+    await connection.close()
     results = await asyncio.gather(*(commit(store, write(f"t{n}", 0)) for n in range(20)))
 
     assert {result.status for result in results} == {"done"}
-    assert (await store.beat("a:1", b"{}")).nodes.keys() == {"a:1"}
+    assert (await store.renew_lease("a:1", b"{}")).nodes.keys() == {"a:1"}
     epoch = (await store.meta(0)).epoch
     assert await store.new_epoch(0, "other", "fresh") == epoch
     assert await store.new_epoch(0, epoch, "fresh") == "fresh"
@@ -201,7 +201,7 @@ async def test_forgotten_scripts_are_unseen(store: Store) -> None:
 
 async def test_full_queue_refuses_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commits over the bound are refused, those within it are done."""
-    monkeypatch.setattr(group_module, "QUEUE_MAX", 10)
+    monkeypatch.setattr(group_commit_module, "QUEUE_MAX", 10)
     results = await asyncio.gather(
         *(commit(store, write(f"s{n}", 0)) for n in range(15)), return_exceptions=True
     )
@@ -214,7 +214,7 @@ async def test_waits_for_a_server_that_stops_do_not_add_up(
     valkey: EmbeddedValkey, prefix: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many wait when the server stops to answer, all hear so within one deadline or two."""
-    monkeypatch.setattr(group_module, "ANSWER_S", 200 * MS)
+    monkeypatch.setattr(group_commit_module, "ANSWER_S", 200 * MS)
     async with Proxy(valkey.url) as proxy, open_store(proxy.url, prefix) as store:
         await commit(store, write("s", 0))
         started_s = time.monotonic()
@@ -233,7 +233,7 @@ async def test_commits_after_the_end_are_refused(valkey: EmbeddedValkey, prefix:
     async with Proxy(valkey.url) as proxy:
         async with open_store(proxy.url, prefix) as store, proxy.stalled():
             waiting = [asyncio.ensure_future(commit(store, write(f"s{n}", 0))) for n in range(3)]
-            await eventually(lambda: not store._group._queue)  # noqa: SLF001
+            await eventually(lambda: not store._group_commit._queue)  # noqa: SLF001
             waiting.append(asyncio.ensure_future(commit(store, write("last", 0))))
             await asyncio.sleep(0)
         results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -247,8 +247,8 @@ async def test_log_is_trimmed_by_bytes_but_keeps_a_minimum(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log stays near its budget, and never falls below the entries that a resume may need."""
-    monkeypatch.setattr(group_module, "LOG_BYTES_MAX", 100_000)
-    monkeypatch.setattr(group_module, "LOG_ENTRIES_MIN", 300)
+    monkeypatch.setattr(group_commit_module, "LOG_BYTES_MAX", 100_000)
+    monkeypatch.setattr(group_commit_module, "LOG_ENTRIES_MIN", 300)
 
     async def fill(count: int, entry: bytes) -> int:
         for _ in range(count // 64):
@@ -259,7 +259,7 @@ async def test_log_is_trimmed_by_bytes_but_keeps_a_minimum(
     assert await fill(512, b"x" * 10) == 512
     assert 300 <= await fill(2_048, b"x" * 1_000) < 900
 
-    monkeypatch.setattr(group_module, "LOG_ENTRIES_MIN", 10)
+    monkeypatch.setattr(group_commit_module, "LOG_ENTRIES_MIN", 10)
 
     assert await fill(512, b"x" * 1_000) < 400
 
@@ -269,15 +269,15 @@ async def test_log_whose_entries_grow_keeps_its_bound(
 ) -> None:
     """What the oldest entries take says nothing of the others: the log is measured as it is."""
     budget = 2 << 20
-    monkeypatch.setattr(group_module, "LOG_BYTES_MAX", budget)
-    monkeypatch.setattr(group_module, "LOG_ENTRIES_MIN", 10)
-    link = store.link("test")
+    monkeypatch.setattr(group_commit_module, "LOG_BYTES_MAX", budget)
+    monkeypatch.setattr(group_commit_module, "LOG_ENTRIES_MIN", 10)
+    connection = store.new_connection("test")
     log, largest = store.keys[0].log, 0
     for size, count in ((100, 1_000), (30_000, 300)):
         for _ in range(count // 20):
             await asyncio.gather(*(store.commit(0, Commit(entry=b"x" * size)) for _ in range(20)))
-            largest = max(largest, await link.call("MEMORY", "USAGE", log, "SAMPLES", 0))
-    await link.close()
+            largest = max(largest, await connection.call("MEMORY", "USAGE", log, "SAMPLES", 0))
+    await connection.close()
 
     assert budget / 2 < largest < 2 * budget
 
@@ -347,10 +347,10 @@ async def test_full_server_takes_closes(tmp_path: Path) -> None:
     """Above its memory a server refuses numbers for opens, and still closes what is open."""
     async with EmbeddedValkey(tmp_path) as server, open_store(server.url, "test") as store:
         await commit(store, write("s", 0))
-        link = store.link("test")
-        await link.call("CONFIG", "SET", "maxmemory", "1")
-        await link.close()
-        await store.beat("a:1", b"{}")
+        connection = store.new_connection("test")
+        await connection.call("CONFIG", "SET", "maxmemory", "1")
+        await connection.close()
+        await store.renew_lease("a:1", b"{}")
 
         assert store.is_full
         with pytest.raises(Unavailable):
@@ -362,9 +362,9 @@ async def test_emptied_server_takes_no_commits(tmp_path: Path) -> None:
     """Nothing is written into a server that lost its data, until somebody began a new epoch."""
     async with EmbeddedValkey(tmp_path) as server, open_store(server.url, "test") as store:
         await commit(store, write("s", 0))
-        link = store.link("test")
-        await link.call("FLUSHALL")
-        await link.close()
+        connection = store.new_connection("test")
+        await connection.call("FLUSHALL")
+        await connection.close()
         with pytest.raises(Repairing):
             await commit(store, write("t", 0))
         await store.open(token)
@@ -376,7 +376,7 @@ async def test_busy_group_keeps_each_answer_with_its_commit(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In pipelines of many commits each caller gets the answer to its own."""
-    monkeypatch.setattr(group_module, "BATCH_MAX", 7)
+    monkeypatch.setattr(group_commit_module, "BATCH_MAX", 7)
     await asyncio.gather(*(commit(store, write(f"s{n}", 0)) for n in range(0, 100, 2)))
     results = await asyncio.gather(*(commit(store, write(f"s{n}", 0)) for n in range(100)))
 
@@ -389,7 +389,8 @@ async def test_cancelled_commit_is_not_sent(valkey: EmbeddedValkey, prefix: str)
         await commit(store, write("s", 0))
         async with proxy.stalled():
             first = asyncio.ensure_future(commit(store, write("first", 0)))
-            await eventually(lambda: first.done() or not store._group._queue, within=100 * MS)  # noqa: SLF001
+            queue = store._group_commit._queue  # noqa: SLF001
+            await eventually(lambda: first.done() or not queue, within=100 * MS)
             second = asyncio.ensure_future(commit(store, write("second", 0)))
             await asyncio.sleep(0)
             second.cancel()

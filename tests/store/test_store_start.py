@@ -29,10 +29,10 @@ async def test_foreign_data_refuses_the_start(
 ) -> None:
     """Data of a newer schema or of other partitions is left alone."""
     async with open_store(url, "other") as store:
-        link = store.link("test")
+        connection = store.new_connection("test")
         for name, value in meta.items():
-            await link.call("HSET", keys(prefix, 0).meta, name, value)
-        await link.close()
+            await connection.call("HSET", keys(prefix, 0).meta, name, value)
+        await connection.close()
     refused = Store(url, clock(), prefix=prefix, partitions=partitions)
     try:
         with pytest.raises(StoreRefused, match=what):
@@ -50,9 +50,9 @@ async def test_partitions_of_the_data_are_taken_over(url: str, prefix: str) -> N
 async def test_partitions_that_were_taken_over_stay(url: str, prefix: str) -> None:
     """Who took over a number of partitions begins lost data again with as many."""
     async with open_store(url, prefix, 3), open_store(url, prefix) as store:
-        link = store.link("test")
-        await link.call("DEL", store.keys[0].meta)
-        await link.close()
+        connection = store.new_connection("test")
+        await connection.call("DEL", store.keys[0].meta)
+        await connection.close()
         await store.open(token)
 
         assert store.partitions == len(store.keys) == 3
@@ -61,8 +61,8 @@ async def test_partitions_that_were_taken_over_stay(url: str, prefix: str) -> No
 async def test_evicting_server_refuses_the_start(tmp_path: Path) -> None:
     """A server that may drop sessions when memory is short is refused, with the remedy."""
     async with EmbeddedValkey(tmp_path) as server, open_store(server.url, "test") as store:
-        link = store.link("test")
-        await link.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-        await link.close()
+        connection = store.new_connection("test")
+        await connection.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        await connection.close()
         with pytest.raises(StoreRefused, match="noeviction"):
             await store.open(token)

@@ -93,7 +93,7 @@ def _wide(gateway: Gateway, swarm: Swarm, size: Size) -> Figures:
 
 
 def _equal(gateway: Gateway, redis: Redis, swarm: Swarm, count: int) -> None:
-    """Check that the list (the mirror) and Redis have every session, connected."""
+    """Check that the list (the replica) and Redis have every session, connected."""
     until_s = time.monotonic() + SETTLE_S
     live = keys("gateway", 0).live
     while True:

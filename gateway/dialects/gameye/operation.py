@@ -181,7 +181,7 @@ async def _caller(context: Context, scope: AsgiScope) -> Principal:
     if kind.lower() != "bearer":
         raise Unauthorized("Send a token as Authorization: Bearer.")
     asking = context.authenticator.authenticate(token.strip(), context.wall_ms())
-    return await context.counted(scope, asking, caller_key)
+    return await context.rate_limited(scope, asking, caller_key)
 
 
 def _check_scope(principal: Principal, scope: Scope) -> None:

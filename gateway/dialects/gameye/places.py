@@ -41,7 +41,7 @@ async def logs(call: Call[None]) -> Response:
 async def _until_ended(node: Node, session_id: str) -> AsyncIterator[bytes]:
     """Yield nothing for as long as a session is open."""
     yield b""  # sends the headers
-    while session := node.mirror.sessions.get(session_id):
+    while session := node.replica.sessions.get(session_id):
         with node.hub.mailbox(session) as box:
             try:
                 async with asyncio.timeout(LOOK_EVERY_S):
@@ -64,7 +64,7 @@ async def available_location(call: Call[None]) -> Response:
     view = View(visibility=call.principal.visibility())
     query = ListQuery(image=call.path["image"])
     hosts: dict[str, set[str]] = {LOCATION: {call.home.host}}
-    for seen in await matching(call, query, call.node.mirror.all_in(view)):
+    for seen in await matching(call, query, call.node.replica.all_in(view)):
         hosts.setdefault(seen.location, set()).add(seen.host)
     return reply(
         LocationList(

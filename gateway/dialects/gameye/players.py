@@ -78,7 +78,7 @@ def _with(call: AnyCall, players: tuple[str, ...]) -> list[Session]:
         view = View(filter=Filter(member=player), visibility=visibility)
         found |= {
             session.id: session
-            for session in call.node.mirror.all_in(view)
+            for session in call.node.replica.all_in(view)
             if call.principal.covers(session.workspace)
         }
         if len(found) > LEAVE_MAX:

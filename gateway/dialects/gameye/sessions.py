@@ -33,7 +33,7 @@ from gateway.dialects.gameye.shapes import (
     started,
     timestamp,
 )
-from gateway.live.mirror import Tombstone
+from gateway.live.replica import Tombstone
 
 ENDED_MAX: Final = 1_000  # ended sessions in one list; each costs a question to the store
 AT_ONCE: Final = 500  # sessions that are looked at or written before others get their turn
@@ -45,7 +45,7 @@ AnyCall = Call[Any]
 async def list_sessions(call: Call[None]) -> Response:
     """List what runs, or everything."""
     query = read_list(call.pairs)
-    mirror, visibility = call.node.mirror, call.principal.visibility()
+    mirror, visibility = call.node.replica, call.principal.visibility()
     sessions = mirror.all_in(View(filter=query.index, visibility=visibility))
     if query.all:
         gone = list(mirror.gone.values())  # of the same moment: nothing twice, nothing left out
@@ -127,7 +127,7 @@ async def describe_session(call: Call[None]) -> Response:
 
 async def start_session(call: Call[StartBody]) -> Response:
     """Open a session without a connection."""
-    body, mirror = call.body, call.node.mirror
+    body, mirror = call.body, call.node.replica
     session_id = str(uuid4()) if body.id is UNSET else body.id
     is_new = session_id not in mirror.sessions
     if is_new and len(mirror.sessions) >= call.context.settings.max_sessions:

@@ -62,7 +62,7 @@ class Access:
             Forbidden: The page of somebody else asks, with what the browser adds by itself.
             Overloaded: Too many log in at once.
         """
-        return await self._context.counted(scope, self._caller(scope), caller_key)
+        return await self._context.rate_limited(scope, self._caller(scope), caller_key)
 
     async def _caller(self, scope: AsgiScope) -> Principal:
         if (cookie := _cookie(scope)) is not None:

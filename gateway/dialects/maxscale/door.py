@@ -243,7 +243,7 @@ class Door:
         said = response.headers
         for name, value in ALWAYS.items():
             said.setdefault(name, value)
-        if (lag_ms := self._context.node.feed.lag_ms()) > 0:
+        if (lag_ms := self._context.node.replicator.lag_ms()) > 0:
             said["Gateway-Lag-Ms"] = str(lag_ms)
             said["Mxs-Warning"] = f"This is {lag_ms} ms old: the store does not answer"
         if len(headers(scope, b"origin")) != 1:

@@ -118,4 +118,4 @@ async def counted(sessions: Sequence[Session], kind: Named) -> Counter[str]:
 
 async def _counted(call: Call, kind: Named) -> Counter[str]:
     view = View(visibility=call.principal.visibility())
-    return await counted(call.context.node.mirror.all_in(view), kind)
+    return await counted(call.context.node.replica.all_in(view), kind)

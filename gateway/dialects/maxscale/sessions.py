@@ -38,7 +38,7 @@ _NUMBER: Final = re.compile(r"[1-9][0-9]{0,18}")
 
 async def list_sessions(call: Call) -> Response:
     """List sessions, by number."""
-    filters, mirror = call.query.filters(), call.context.node.mirror
+    filters, mirror = call.query.filters(), call.context.node.replica
     view = View(
         filter=Filter(service=service_asked_for(filters)), visibility=call.principal.visibility()
     )
@@ -61,7 +61,7 @@ async def get_session(call: Call) -> Response:
     headers = current.headers()
     if is_unmodified(call.headers, current, is_read=True):
         return Response(status_code=304, headers=dict(headers))
-    shown = document(session, call.context.node.mirror.active.get(session.id), call.scene)
+    shown = document(session, call.context.node.replica.active.get(session.id), call.scene)
     return single(call, shown, "sessions", dict(headers))
 
 
@@ -90,7 +90,7 @@ async def restart_sessions(call: Call) -> Response:
     view = View(visibility=call.principal.visibility())
     wanted = [
         session
-        for session in call.context.node.mirror.all_in(view)
+        for session in call.context.node.replica.all_in(view)
         if call.principal.covers(session.workspace)
     ]
     failed: list[GatewayError] = []
@@ -149,7 +149,7 @@ def _visible(call: Call) -> Session:
     """
     text = call.names[0]
     number = int(text) if _NUMBER.fullmatch(text) else 0
-    session = call.context.node.mirror.numbered(number)
+    session = call.context.node.replica.numbered(number)
     if session is None or not call.principal.visibility().allows(session):
         raise NotFound(f"{text[:64]} is not a session")
     return session
@@ -171,7 +171,7 @@ def _changeable(call: Call) -> Session:
 
 
 def _validators(call: Call, session: Session) -> Validators:
-    tag = tag_of(session, call.context.node.mirror.active.get(session.id))
+    tag = tag_of(session, call.context.node.replica.active.get(session.id))
     return call.seen.validators(b"session " + session.id.encode(), tag, call.context.wall_ms())
 
 

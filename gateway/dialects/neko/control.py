@@ -66,7 +66,7 @@ class Control:
 
     def host_id(self, caller: Caller) -> str | None:
         """Return what the host is called; empty if *caller* may not see that one."""
-        host = self._node.mirror.sessions.get(self.room_of(caller).host or "")
+        host = self._node.replica.sessions.get(self.room_of(caller).host or "")
         if host is None:
             return None
         return shown_id(host) if caller.visibility.allows(host) else ""
@@ -100,7 +100,7 @@ class Control:
             if room.host == session.id:
                 return True
         if ask and room.host is not None:
-            await self._node.say(
+            await self._node.publish(
                 Message(to=Recipients(session=room.host), topic=ASKS_FOR_CONTROL, sender=session.id)
             )
         return False
@@ -237,7 +237,7 @@ class Control:
 
     async def _say(self, caller: Caller, to: Recipients, subject: str, body: object) -> None:
         sender = _session_of(caller).id
-        await self._node.say(Message(to=to, topic=subject, body=body, sender=sender))
+        await self._node.publish(Message(to=to, topic=subject, body=body, sender=sender))
 
 
 def _session_of(caller: Caller) -> Session:

@@ -17,12 +17,12 @@ from msgspec.json import decode
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from gateway.connections.lifecycle import ClientClosed, ConnectionEnded, ServerClose, TaskConnection
 from gateway.core.errors import CloseCode
 from gateway.core.model import Cause
 from gateway.dialects.neko.bodies import ClientEvent
 from gateway.dialects.neko.service import Service
 from gateway.dialects.neko.shapes import HEARTBEAT, Notice, event
-from gateway.lines import Ended, Goodbye, Left, TaskLine
 
 HEARTBEAT_S: Final = 10.0  # between two heartbeats; neko's constant
 GOODBYE_S: Final = 1.0  # for the last message to leave
@@ -48,7 +48,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Farewell(Ended):
+class Farewell(ConnectionEnded):
     """The connection ends and the client is told why; it does not come back by itself.
 
     Args:
@@ -62,12 +62,12 @@ class Farewell(Ended):
         self.cause = cause
 
 
-class NekoLine(TaskLine):
+class NekoLine(TaskConnection):
     """One WebSocket: sends messages, hears what means something."""
 
     def __init__(self, websocket: WebSocket, service: Service) -> None:
         context = service.context
-        super().__init__(context.sockets.chance, HEARTBEAT_S * 2)  # its own beat is never due
+        super().__init__(context.connections.chance, HEARTBEAT_S * 2)  # its own beat is never due
         self.inbox: asyncio.Queue[ClientEvent] = asyncio.Queue(INBOX_MAX)
         self.on_message: Callable[[], None] = _nothing
         self._websocket = websocket
@@ -87,7 +87,7 @@ class NekoLine(TaskLine):
             await self._websocket.send({"type": "websocket.send", "text": data.decode()})
         except (WebSocketDisconnect, RuntimeError):
             await asyncio.sleep(TOLD_S)  # _listen hears how it ended and cancels this
-            raise Left("lost") from None
+            raise ClientClosed("lost") from None
 
     async def _listen(self) -> NoReturn:
         while True:
@@ -96,7 +96,7 @@ class NekoLine(TaskLine):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(DONE_S):
                         await self.inbox.join()
-                raise Left(_cause(message))
+                raise ClientClosed(_cause(message))
             said = understood(message.get("text") or message.get("bytes") or b"", ClientEvent)
             if said is None:
                 continue
@@ -120,7 +120,7 @@ class NekoLine(TaskLine):
         self._credit = min(self._per_s * BURST_S, self._credit + earned) - 1
         self._credit_at_s = now_s
         if self._credit < 0 or self.inbox.full():
-            raise Goodbye(CloseCode.RATE_LIMITED, "rate_limited", self.away_ms())
+            raise ServerClose(CloseCode.RATE_LIMITED, "rate_limited", self.reconnect_after_ms())
 
     async def say_goodbye(self, message: str) -> None:
         """Tell the client why it ends, if it can still be told."""

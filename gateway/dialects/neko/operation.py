@@ -160,7 +160,7 @@ async def caller_of(service: Service, request: Request) -> Caller:
         shown = Credential(token=token, source="cookie")
         check_same_site(request.scope, shown, networks(settings.trusted_proxies))
     asking = service.caller(token)
-    caller = await service.context.counted(request.scope, asking, lambda caller: caller.id)
+    caller = await service.context.rate_limited(request.scope, asking, lambda caller: caller.id)
     if not caller.profile.can_login:
         raise Refused(403, LOGIN_DISABLED)
     return caller

@@ -38,7 +38,7 @@ from gateway.dialects.neko.shapes import (
     settings_by,
     told,
 )
-from gateway.live.change import Change, Item
+from gateway.live.commit_view import CommitView, EventItem
 from gateway.node import Node
 
 DIALECT: Final = "neko"
@@ -57,7 +57,7 @@ class Fence(Struct, frozen=True, gc=False):
     cause: Cause | None = None
 
 
-class News(Item, frozen=True, gc=False):
+class News(EventItem, frozen=True, gc=False):
     """One message, and who hears it; what is unset does not restrict.
 
     Args:
@@ -137,7 +137,7 @@ class Rooms:
     def start(self) -> None:
         """Take everything from the mirror, which must not change until the channel is there."""
         self._rooms.clear()
-        for session in self._node.mirror.sessions.values():
+        for session in self._node.replica.sessions.values():
             self._note(session)
         for key, body in self._node.documents.all(ROOMS):
             room = self.room(key)
@@ -179,7 +179,7 @@ class Rooms:
         if changed is not None and changed.id == room.wanted:
             session: Session | None = changed
         else:
-            session = self._node.mirror.sessions.get(room.wanted or "")
+            session = self._node.replica.sessions.get(room.wanted or "")
         if session is None or not is_there(session):
             return False
         profile = profile_of(session)
@@ -201,7 +201,7 @@ class Rooms:
 
     # --- the renderer
 
-    def render(self, view: View, change: Change) -> list[Item]:
+    def render(self, view: View, change: CommitView) -> list[EventItem]:
         """Return what *change* means to the sockets of this node; called once for each."""
         del view
         match change.entry:
@@ -263,7 +263,7 @@ class Rooms:
         by = body.get("by", VIRTUAL_ID)
         news: list[News] = []
         if room.host != was:
-            news.extend(_host_news(key, by, self._node.mirror.sessions.get(room.host or "")))
+            news.extend(_host_news(key, by, self._node.replica.sessions.get(room.host or "")))
         if room.shown != before:
             news.extend(_settings_news(key, by, room))
         return news
@@ -282,7 +282,7 @@ class Rooms:
 
     def _known(self, session_id: str | None) -> str:
         """Return what a session is called here; whoever is not one keeps the name given."""
-        session = self._node.mirror.sessions.get(session_id or "")
+        session = self._node.replica.sessions.get(session_id or "")
         return shown_id(session) if session else session_id or VIRTUAL_ID
 
 

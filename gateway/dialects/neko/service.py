@@ -93,7 +93,7 @@ class Service:
 
     def sessions(self, caller: Caller) -> list[Session]:
         """Return the open sessions that *caller* sees."""
-        return self.node.mirror.all_in(caller.view)
+        return self.node.replica.all_in(caller.view)
 
     async def session(self, name: str, caller: Caller) -> Session | None:
         """Return the open session called *name*, if *caller* sees it."""
@@ -124,7 +124,7 @@ class Service:
         room = self.rooms.room(member.principal.workspace or "")
         if room.settings.locked_logins and not member.profile.is_admin:
             raise Refused(403, "logins are locked")
-        if len(node.mirror.sessions) >= self.context.settings.max_sessions:
+        if len(node.replica.sessions) >= self.context.settings.max_sessions:
             raise LimitExceeded("There are too many sessions.")
         before = node.documents.resolve(HANDLES, name)
         if before is not None:

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.auth.credentials import Credential, check_origin, networks, origins
+from gateway.connections.lifecycle import ConnectionEnded, ServerClose
 from gateway.core.errors import CloseCode, Forbidden, GatewayError, Unauthorized
 from gateway.core.model import Session
 from gateway.dialects.neko.errors import NO_SESSION, failure, refusal
@@ -25,7 +26,6 @@ from gateway.dialects.neko.login import Caller
 from gateway.dialects.neko.operation import token_of
 from gateway.dialects.neko.service import Service
 from gateway.dialects.neko.visit import MAY_NOT_CONNECT, Visit
-from gateway.lines import Ended, Goodbye
 
 MISSING: Final = "no authentication provided"
 MAY_NOT_LOG_IN: Final = "session login disabled"
@@ -52,7 +52,7 @@ class Door:
             trusted = networks(context.settings.trusted_proxies)
             if "*" not in allowed:
                 check_origin(scope, shown, origins(allowed), trusted)
-            context.sockets.check()
+            context.connections.check_capacity()
         except Forbidden:
             await websocket.send_denial_response(failure(400, "Bad Request"))
             return
@@ -60,7 +60,7 @@ class Door:
             await websocket.send_denial_response(refusal(error))
             return
         line = NekoLine(websocket, service)
-        with context.sockets.counting(line):
+        with context.connections.registered(line):
             try:
                 await websocket.accept()
             except (OSError, RuntimeError, WebSocketDisconnect):  # it left meanwhile
@@ -69,24 +69,26 @@ class Door:
             if message := self._last_words(ended):
                 await line.say_goodbye(message)
 
-    async def _serve(self, websocket: WebSocket, line: NekoLine, token: str | None) -> Ended:
+    async def _serve(
+        self, websocket: WebSocket, line: NekoLine, token: str | None
+    ) -> ConnectionEnded:
         service = self._service
         try:
             await service.started.wait()
             caller, session = await _let_in(service, token)
             return await Visit(service, websocket, line, caller, session).live()
-        except Ended as ended:
+        except ConnectionEnded as ended:
             return ended
         except GatewayError as error:
-            return Goodbye.by(error, line.away_ms())
+            return ServerClose.from_error(error, line.reconnect_after_ms())
         except Exception:
             log.exception("a socket failed")
-            return Goodbye(CloseCode.SERVER_ERROR, "internal")
+            return ServerClose(CloseCode.SERVER_ERROR, "internal")
 
-    def _last_words(self, ended: Ended) -> str | None:
+    def _last_words(self, ended: ConnectionEnded) -> str | None:
         if isinstance(ended, Farewell):
             return ended.message
-        if isinstance(ended, Goodbye) and ended.code == CloseCode.DRAINING:
+        if isinstance(ended, ServerClose) and ended.code == CloseCode.DRAINING:
             node = self._service.node
             return SHUTDOWN if node.lease.live == {node.id} else None
         return None

@@ -20,6 +20,7 @@ from msgspec.structs import asdict
 from starlette.websockets import WebSocket
 
 from gateway.auth.credentials import client_address, headers, networks
+from gateway.connections.lifecycle import ConnectionEnded, ServerClose
 from gateway.core.command import Connect
 from gateway.core.errors import (
     AlreadyConnected,
@@ -50,9 +51,8 @@ from gateway.dialects.neko.shapes import (
     session_data,
     state_of,
 )
-from gateway.lines import Ended, Goodbye
 from gateway.live.channel import Subscription
-from gateway.live.delivery import Tick
+from gateway.live.outbound import Tick
 
 LOG_LINES_MAX: Final = 20  # lines of a client's log that are taken from one message
 LOG_LINE_MAX: Final = 500  # characters of such a line
@@ -96,9 +96,9 @@ class Visit:
         self._session = session
         self._room = room_of(session)
         self._connection = _connection(service, websocket)
-        self._sockets = service.context.sockets
+        self._sockets = service.context.connections
 
-    async def live(self) -> Ended:
+    async def live(self) -> ConnectionEnded:
         """Attach, serve the client until one of the two ends it, record how; return that.
 
         Raises:
@@ -108,16 +108,16 @@ class Visit:
         node, session_id, own_id = self._node, self._session.id, self._connection.id
         with ExitStack() as stack:
             stack.enter_context(node.holding(session_id, own_id))
-            self._sockets.expect(own_id)
-            stack.callback(self._sockets.greet, own_id)
+            self._sockets.announce_handover(own_id)
+            stack.callback(self._sockets.complete_handover, own_id)
             await self._attach()
             # Nothing may wait from here to the greeting: it is one moment's picture.
-            position = self._node.mirror.position(VIEW.hash32)
+            position = self._node.replica.position(VIEW.hash32)
             stack.enter_context(self._service.rooms.heard())
             subscription = stack.enter_context(node.subscribe(VIEW, position))
             try:
                 greeting = self._greeting()
-            except Ended as over:
+            except ConnectionEnded as over:
                 ended = over
             else:
                 self._line.on_message = partial(node.touch, session_id)
@@ -149,7 +149,7 @@ class Visit:
             Goodbye: This node has not heard of it.
         """
         service = self._service
-        session = self._node.mirror.sessions.get(self._session.id)
+        session = self._node.replica.sessions.get(self._session.id)
         if session is None:
             raise Farewell(DELETED)
         if session.revision < self._session.revision:
@@ -180,13 +180,13 @@ class Visit:
     async def _hear(self, subscription: Subscription, greeting: list[bytes]) -> None:
         for text in greeting:
             await self._line.send(text)
-        self._sockets.greet(self._connection.id)
+        self._sockets.complete_handover(self._connection.id)
         while True:
             delivery = await subscription.next()
             if not isinstance(
                 delivery, Tick
             ):  # too slow, or history was lost: it has to start over
-                raise Goodbye(CloseCode.TOO_SLOW, "too_slow", self._line.away_ms())
+                raise ServerClose(CloseCode.TOO_SLOW, "too_slow", self._line.reconnect_after_ms())
             for item in delivery.items:
                 if isinstance(item, News):
                     await self._hear_one(item)
@@ -214,7 +214,7 @@ class Visit:
     async def _fenced(self, fence: Fence) -> None:
         held = fence.record.connection
         if held is not None and held.id != self._connection.id:
-            await self._sockets.greeted(held.id, is_here=held.node == self._node.id)
+            await self._sockets.wait_handover(held.id, is_here=held.node == self._node.id)
         self._check(fence)
         self._caller = caller_of(fence.record)
 
@@ -238,8 +238,8 @@ class Visit:
         if not (profile.can_login and profile.can_connect):
             raise Farewell(PROFILE_CHANGED)
 
-    def _cut_off(self) -> Goodbye:
-        return Goodbye(CloseCode.SERVER_ERROR, "cut_off", self._line.away_ms())
+    def _cut_off(self) -> ServerClose:
+        return ServerClose(CloseCode.SERVER_ERROR, "cut_off", self._line.reconnect_after_ms())
 
     # --- what the client says
 
@@ -255,7 +255,7 @@ class Visit:
                 self._line.inbox.task_done()
 
     def _is_valid(self) -> bool:
-        session = self._node.mirror.sessions.get(self._session.id)
+        session = self._node.replica.sessions.get(self._session.id)
         held = session.connection if session and session.is_connected else None
         return held is not None and held.id == self._connection.id
 

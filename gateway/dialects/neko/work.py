@@ -6,7 +6,7 @@ from gateway.context import Context
 from gateway.core.errors import GatewayError
 from gateway.dialects.neko.rooms import DIALECT, VIEW
 from gateway.dialects.neko.service import service_of
-from gateway.live.delivery import Restart
+from gateway.live.outbound import Restart
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ async def run(context: Context) -> None:
     service = service_of(context)
     node, rooms = service.node, service.rooms
     node.hub.register(DIALECT, rooms.render)
-    position = node.mirror.position(VIEW.hash32)
+    position = node.replica.position(VIEW.hash32)
     with node.subscribe(VIEW, position) as subscription:
         rooms.start()
         service.started.set()

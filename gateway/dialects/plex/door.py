@@ -200,7 +200,7 @@ async def enter(context: Context, scope: AsgiScope, *, is_public: bool = False) 
         if not token:
             raise Unauthorized
         asking = context.principal_of(Credential(token=token, source="header"))
-        principal = await context.counted(scope, asking, caller_key)
+        principal = await context.rate_limited(scope, asking, caller_key)
     return Call(
         context=context,
         principal=principal,

@@ -10,7 +10,7 @@ from typing import Final
 from starlette.responses import Response
 
 from gateway.auth.principals import Scope
-from gateway.core.command import Close, StopStream
+from gateway.core.command import Close, EndStream
 from gateway.core.errors import (
     BadRequest,
     Forbidden,
@@ -90,7 +90,7 @@ class Doors:
         """List what plays now."""
         call.principal.require(Scope.READ)
         view = View(filter=Filter(watching=True), visibility=call.principal.visibility())
-        found = self._node.mirror.all_in(view)
+        found = self._node.replica.all_in(view)
         return await listing(call, METADATA, found, partial(self._metadata, call))
 
     async def _metadata(self, call: Call, session: Session) -> words.Metadata:
@@ -144,7 +144,7 @@ class Doors:
         view = View(visibility=call.principal.visibility())
         return [
             (session, stream)
-            for session in self._node.mirror.all_in(view)
+            for session in self._node.replica.all_in(view)
             for stream in session.streams
             if is_transcode(stream)
         ]
@@ -163,7 +163,7 @@ class Doors:
             raise UnknownStream
         session, stream = found
         self._check_closable(call, session)
-        await self._node.apply(session.id, StopStream(key=stream.key))
+        await self._node.apply(session.id, EndStream(key=stream.key))
         return Response(status_code=204)
 
     # --- people and players
@@ -232,9 +232,9 @@ class Doors:
         if visibility.by == "all":
             accounts.update(name for _, name, _ in self._plex.numbers.all(ACCOUNT))
         owners: list[HistoryRow | Session] = [
-            row for row in self._node.mirror.history if may_see(visibility, row)
+            row for row in self._node.replica.history if may_see(visibility, row)
         ]
-        owners += self._node.mirror.all_in(View(visibility=visibility))
+        owners += self._node.replica.all_in(View(visibility=visibility))
         for owner in owners:
             if owner.account is not None:
                 accounts.add(owner.account)

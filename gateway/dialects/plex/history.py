@@ -28,7 +28,7 @@ from gateway.dialects.plex.shapes import OWNER, history_item, kind_of, parents
 from gateway.dialects.plex.state import Plex
 from gateway.dialects.plex.words import Container, HistoryItem
 from gateway.dialects.plex.xml import METADATA
-from gateway.live.mirror import HISTORY_MAX
+from gateway.live.replica import HISTORY_MAX
 from gateway.node import Node
 
 OLD_ROWS_MAX: Final = 4_000  # rows of Redis a request looks at: about 20 ms
@@ -114,9 +114,9 @@ async def reachable(node: Node) -> Sequence[HistoryRow]:
     Raises:
         Unavailable: The store did not answer.
     """
-    rows = list(node.mirror.history)
+    rows = list(node.replica.history)
     partitions = node.store.partitions
-    kept = len(rows) + node.mirror.erased_rows
+    kept = len(rows) + node.replica.erased_rows
     if kept >= HISTORY_MAX // partitions:  # memory may be full: there may be older ones
         oldest: dict[int, str] = {}
         for row in rows:

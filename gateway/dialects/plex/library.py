@@ -105,7 +105,7 @@ class Library:
         """Yield what the caller may see: what plays now, then what was played, newest first."""
         visibility = call.principal.visibility()
         view = View(filter=Filter(watching=True), visibility=visibility)
-        for count, session in enumerate(self._node.mirror.all_in(view), 1):
+        for count, session in enumerate(self._node.replica.all_in(view), 1):
             if session.watch is not None:
                 since_ms = session.watching_since or session.created_at
                 yield Played(session.watch, session.workspace, since_ms)

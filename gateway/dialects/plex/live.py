@@ -22,6 +22,13 @@ from starlette.types import Scope as AsgiScope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.auth.credentials import Credential, check_origin, networks, origins
+from gateway.connections.lifecycle import (
+    CLOSE_WITHIN_S,
+    ClientClosed,
+    ConnectionEnded,
+    ServerClose,
+    TaskConnection,
+)
 from gateway.core.errors import CloseCode, Draining, GatewayError
 from gateway.core.event import (
     StreamStarted,
@@ -44,10 +51,9 @@ from gateway.dialects.plex.shapes import (
     transcode_session,
 )
 from gateway.dialects.plex.state import Plex
-from gateway.lines import CLOSE_WITHIN_S, Ended, Goodbye, Left, TaskLine
-from gateway.live.change import Change, Item, Step
 from gateway.live.channel import Subscription
-from gateway.live.delivery import Tick
+from gateway.live.commit_view import CommitView, EventItem, Step
+from gateway.live.outbound import Tick
 
 DIALECT: Final = "plex"
 PLAYING: Final = "playing"
@@ -62,7 +68,7 @@ Wants = Callable[[str], bool]
 Start = Callable[[], Awaitable[None]]
 
 
-class Unnumbered(Item, frozen=True):
+class Unnumbered(EventItem, frozen=True):
     """A ``playing`` about an item that has no number yet."""
 
     said: words.Notification
@@ -79,12 +85,12 @@ class Renderer:
     def __init__(self, plex: Plex) -> None:
         self._plex = plex
 
-    def __call__(self, view: View, change: Change) -> list[Item]:
+    def __call__(self, view: View, change: CommitView) -> list[EventItem]:
         """Return what is pushed to those who have *view*."""
         after = change.after
         if after is None or not view.matches(after):
             return []
-        items: list[Item] = []
+        items: list[EventItem] = []
         if after.closed and change.before:
             for stream in change.before.streams:
                 items.extend(self._transcode("end", view, change.before, stream, after.closed.at))
@@ -95,7 +101,7 @@ class Renderer:
             items.extend(self._step(view, step, change.entry.at))
         return items
 
-    def _step(self, view: View, step: Step, at: int) -> list[Item]:
+    def _step(self, view: View, step: Step, at: int) -> list[EventItem]:
         before, after = step.before, step.after
         match step.event:
             case Watching() | Updated() if after.watch and (
@@ -120,7 +126,7 @@ class Renderer:
 
     def _playing(
         self, view: View, session: Session, watch: Watch, state: words.State, at: int
-    ) -> Item:
+    ) -> EventItem:
         transcode = None
         if state != "stopped":
             transcode = self._plex.transcodes.first(session, view.visibility, at)
@@ -130,16 +136,16 @@ class Renderer:
         )
         if number is None:
             return Unnumbered(PLAYING, b"", said, watch.key)
-        return Item(PLAYING, encode(said))
+        return EventItem(PLAYING, encode(said))
 
     def _transcode(
         self, what: str, view: View, session: Session, stream: Stream, at: int
-    ) -> list[Item]:
+    ) -> list[EventItem]:
         if not is_transcode(stream):
             return []
         name = self._plex.transcodes.name(session, stream, view.visibility)
         shape = transcode_session(session, stream, name, at)
-        return [Item(f"transcodeSession.{what}", encode(shape))]
+        return [EventItem(f"transcodeSession.{what}", encode(shape))]
 
 
 def _ends(steps: Sequence[Step]) -> bool:
@@ -147,7 +153,7 @@ def _ends(steps: Sequence[Step]) -> bool:
     return any(isinstance(step.event, Unwatched) for step in steps)
 
 
-async def told(plex: Plex, item: Item) -> bytes:
+async def told(plex: Plex, item: EventItem) -> bytes:
     """Return the JSON of *item*, its number given if it had none.
 
     Raises:
@@ -188,7 +194,7 @@ def wanted(call: Call) -> Wants:
     return wants
 
 
-class _PlexLine(TaskLine):
+class _PlexLine(TaskConnection):
     """A connection on which Plex's pushes are told."""
 
     async def tell(self, plex: Plex, subscription: Subscription, wants: Wants) -> None:
@@ -196,7 +202,7 @@ class _PlexLine(TaskLine):
         while True:
             delivery = await subscription.next()
             if not isinstance(delivery, Tick):
-                raise Goodbye(CloseCode.TOO_SLOW, "too_slow", self.away_ms())
+                raise ServerClose(CloseCode.TOO_SLOW, "too_slow", self.reconnect_after_ms())
             for item in delivery.items:
                 if wants(item.type):
                     await self.send(self.put(item.type, await told(plex, item)))
@@ -206,15 +212,17 @@ class _PlexLine(TaskLine):
         raise NotImplementedError
 
 
-async def _live(plex: Plex, call: Call, line: _PlexLine, beat: bytes, start: Start) -> Ended:
+async def _live(
+    plex: Plex, call: Call, line: _PlexLine, beat: bytes, start: Start
+) -> ConnectionEnded:
     """Live on *line* until it ends; nothing is missed from its *start* on.
 
     Raises:
         Overloaded: There are too many different subscriptions; nothing was started.
     """
     view = View(visibility=call.principal.visibility(), dialect=DIALECT)
-    here = plex.node.mirror.position(view.hash32)
-    with plex.context.sockets.counting(line), plex.node.subscribe(view, here) as subscription:
+    here = plex.node.replica.position(view.hash32)
+    with plex.context.connections.registered(line), plex.node.subscribe(view, here) as subscription:
         await start()
         line.expire_at(call.principal.expires_at, plex.context.wall_ms)
         return await line.run(lambda: beat, line.tell(plex, subscription, wanted(call)))
@@ -227,15 +235,15 @@ class _SocketLine(_PlexLine):
     """A WebSocket. What the client says is not listened to: some beat once a second."""
 
     def __init__(self, plex: Plex, websocket: WebSocket) -> None:
-        super().__init__(plex.context.sockets.chance, plex.context.settings.heartbeat_s)
+        super().__init__(plex.context.connections.chance, plex.context.settings.heartbeat_s)
         self._websocket = websocket
 
     def put(self, kind: str, data: bytes) -> bytes:
         return frame(kind, data)
 
-    async def close(self, ended: Ended) -> None:
+    async def close(self, ended: ConnectionEnded) -> None:
         """Close, unless the client has done that."""
-        if isinstance(ended, Goodbye):
+        if isinstance(ended, ServerClose):
             with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
                 async with asyncio.timeout(CLOSE_WITHIN_S):
                     await self._websocket.close(int(ended.code), ended.reason)
@@ -246,12 +254,12 @@ class _SocketLine(_PlexLine):
         try:
             await self._websocket.send({"type": "websocket.send", "text": data.decode()})
         except (WebSocketDisconnect, RuntimeError):
-            raise Left("lost") from None
+            raise ClientClosed("lost") from None
 
     async def _listen(self) -> NoReturn:
         while True:
             if (await self._websocket.receive())["type"] == "websocket.disconnect":
-                raise Left("clean")
+                raise ClientClosed("clean")
 
 
 class Notifications:
@@ -297,7 +305,7 @@ def _check_room(plex: Plex) -> None:
     """
     if plex.node.is_draining:
         raise Draining
-    plex.context.sockets.check()
+    plex.context.connections.check_capacity()
 
 
 # --- server-sent events
@@ -323,7 +331,7 @@ class EventStream(Response):
         try:
             await _live(self._plex, self._call, line, PING, line.start)
             await line.close()
-        except Ended:  # it left meanwhile
+        except ConnectionEnded:  # it left meanwhile
             return
         except GatewayError as error:
             response = refusal(error, wants_json=self._call.wants_json)
@@ -336,7 +344,7 @@ class _EventLine(_PlexLine):
     def __init__(
         self, plex: Plex, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]
     ) -> None:
-        super().__init__(plex.context.sockets.chance, PING_S)
+        super().__init__(plex.context.connections.chance, PING_S)
         self._receive = receive
         self._send = send
         self._headers = headers
@@ -359,10 +367,10 @@ class _EventLine(_PlexLine):
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
         except OSError:
-            raise Left("lost") from None
+            raise ClientClosed("lost") from None
 
     async def _listen(self) -> NoReturn:
         while True:
             message: Any = await self._receive()
             if message["type"] == "http.disconnect":
-                raise Left("clean")
+                raise ClientClosed("clean")

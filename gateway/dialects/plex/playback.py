@@ -43,7 +43,7 @@ from gateway.dialects.plex.shapes import ADDRESS, ITEM_PATH, TERMINATED, extra_o
 from gateway.dialects.plex.state import Plex
 from gateway.dialects.plex.words import TimelineContainer
 from gateway.live.documents import CLAIM_MS
-from gateway.live.lease import rank
+from gateway.live.lease import rendezvous_owner
 from gateway.node import Node
 
 HANDLE: Final = "plex.playback"  # the kind of the documents that lead to sessions
@@ -192,7 +192,7 @@ class Playbacks:
 
     async def _begin(self, call: Call, report: Report, handle: str) -> None:
         node, context, principal = self._node, call.context, call.principal
-        if len(node.mirror.sessions) >= context.settings.max_sessions:
+        if len(node.replica.sessions) >= context.settings.max_sessions:
             raise Overloaded("There are too many sessions.")
         peer = client_address(call.scope, networks(context.settings.trusted_proxies))
         extra: dict[str, Any] = {
@@ -342,8 +342,8 @@ async def sweep(node: Node, now_ms: int) -> int:
     found = [
         (handle, body["session"])
         for handle, body in node.documents.all(HANDLE)
-        if body["session"] not in node.mirror.sessions
-        and body["session"] not in node.mirror.gone
+        if body["session"] not in node.replica.sessions
+        and body["session"] not in node.replica.gone
         and body["at"] < now_ms - CLAIM_MS
     ]
     for handle, session_id in found:
@@ -356,7 +356,7 @@ async def run(context: Context) -> None:
     node = context.node
     while True:
         await asyncio.sleep(SWEEP_S)
-        if rank("plex.sweep", node.lease.live) == node.id:
+        if rendezvous_owner("plex.sweep", node.lease.live) == node.id:
             try:
                 await sweep(node, node.clock.now_ms())
             except GatewayError as error:

@@ -10,7 +10,7 @@ from gateway.core.query import Visibility
 from gateway.dialects.plex.numbers import Numbers
 from gateway.dialects.plex.shapes import is_transcode, transcode_session
 from gateway.dialects.plex.words import TranscodeSession
-from gateway.live.mirror import Mirror
+from gateway.live.replica import Replica
 
 _LATER: Final = re.compile(r"([0-9]{1,18})-(.+)", re.ASCII | re.DOTALL)
 
@@ -23,7 +23,7 @@ class Transcodes:
     number stands before it; sessions out of sight do not count.
     """
 
-    def __init__(self, mirror: Mirror) -> None:
+    def __init__(self, mirror: Replica) -> None:
         self._mirror = mirror
         self._seen: tuple[list[str], list[int]] | None = None
         self._holders: dict[str, list[Session]] = {}
@@ -89,7 +89,7 @@ class Plex:
         self.context = context
         self.node = context.node
         self.numbers = Numbers(context.node.documents)
-        self.transcodes = Transcodes(context.node.mirror)
+        self.transcodes = Transcodes(context.node.replica)
 
     @property
     def machine(self) -> str:

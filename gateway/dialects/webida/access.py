@@ -158,7 +158,7 @@ class Access:
                 raise Forbidden("This token is not good for that workspace.")
             principal = restricted(principal, workspace)
         session = caller.principal.session
-        if session is not None and session in self._context.node.mirror.gone:
+        if session is not None and session in self._context.node.replica.gone:
             session = None  # an id is never used again, so keeping it would help nobody
         return self._issue(kind, principal, mark, until, session)
 

@@ -23,6 +23,7 @@ from starlette.types import Scope as AsgiScope
 
 from gateway.auth.credentials import client_address, headers, networks
 from gateway.auth.principals import Principal, Scope, may_attach
+from gateway.connections.lifecycle import ServerClose
 from gateway.context import Context
 from gateway.core.command import Connect
 from gateway.core.document import Message, Recipients
@@ -41,7 +42,6 @@ from gateway.core.model import Client, Connection, Name, Session, SessionId
 from gateway.dialects.webida.access import INVALID, Access, Caller, may_enter, new_id
 from gateway.dialects.webida.line import EngineLine
 from gateway.dialects.webida.reading import Pairs
-from gateway.lines import Goodbye
 from gateway.live.hub import Mailbox
 
 LINGER_MS: Final = 150_000  # clients of the product come back for up to 149.5 s, then give up
@@ -106,7 +106,7 @@ class Arrival:
             async with asyncio.timeout(JOIN_WITHIN_S):
                 joining = await self._line.joined
         except TimeoutError:
-            raise Goodbye(CloseCode.BAD_REQUEST, "no_namespace") from None
+            raise ServerClose(CloseCode.BAD_REQUEST, "no_namespace") from None
         query = {**dict(self._pairs), **dict(joining.query)}
         if not query.get("token"):
             raise Unauthorized(NO_TOKEN)
@@ -186,7 +186,7 @@ class Arrival:
         loop, first = asyncio.get_running_loop(), self._first(box.session_id)
         if first is None:
             return True
-        await self._node.say(about(box.session_id, CONTESTED, first))
+        await self._node.publish(about(box.session_id, CONTESTED, first))
         try:
             async with asyncio.timeout_at(until_s) as patience:
                 while True:
@@ -201,7 +201,7 @@ class Arrival:
 
     def _first(self, session_id: str) -> str | None:
         """Return the connection that a session has now."""
-        session = self._node.mirror.sessions.get(session_id)
+        session = self._node.replica.sessions.get(session_id)
         held = session.connection if session and session.is_connected else None
         return held.id if held else None
 
@@ -221,7 +221,7 @@ class Arrival:
             raise Forbidden
         if workspace is not None and not may_enter(principal, workspace):
             raise Forbidden
-        if len(self._node.mirror.sessions) >= self._context.settings.max_sessions:
+        if len(self._node.replica.sessions) >= self._context.settings.max_sessions:
             raise LimitExceeded
         session = _new_session(principal, session_id, workspace, self._connection())
         with self._attaching(session) as box:

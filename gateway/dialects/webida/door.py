@@ -128,7 +128,7 @@ class Door:
         headers.setdefault("Cache-Control", "private, no-cache")
         headers["X-Content-Type-Options"] = "nosniff"
         headers["Vary"] = "Authorization, Origin"
-        if (lag_ms := self._context.node.feed.lag_ms()) > 0:
+        if (lag_ms := self._context.node.replicator.lag_ms()) > 0:
             headers["Gateway-Lag-Ms"] = str(lag_ms)
         self._allow_page(scope, response)
         await response(scope, receive, send)
@@ -158,7 +158,7 @@ class Door:
         caller = NOBODY
         if not operation.is_public:
             asking = self._access.caller(one_header(scope, b"authorization"))
-            caller = await self._context.counted(
+            caller = await self._context.rate_limited(
                 scope, asking, lambda caller: caller_key(caller.principal)
             )
         return await operation.handler(

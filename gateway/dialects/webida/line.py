@@ -16,11 +16,17 @@ from typing import Final, NoReturn
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from gateway.connections.lifecycle import (
+    CLOSE_WITHIN_S,
+    ClientClosed,
+    ConnectionEnded,
+    ServerClose,
+    TaskConnection,
+)
 from gateway.context import Context
 from gateway.core.errors import CloseCode
 from gateway.core.model import Cause
 from gateway.dialects.webida.engineio import EngineSocket, Joining, Sign
-from gateway.lines import CLOSE_WITHIN_S, Ended, Goodbye, Left, TaskLine
 
 BURST_S: Final = 2.0  # seconds' worth of messages that may come at once
 TOLD_WITHIN_S: Final = 1.0  # for the server to say how a connection ended that cannot be written
@@ -30,7 +36,7 @@ SERVICE_RESTART: Final = 1012  # what uvicorn says for us when it stops
 BELOW: Final = "gateway.frames"  # the extension of our transport
 
 
-class Refused(Goodbye):
+class Refused(ServerClose):
     """The client may not come in; ``reason`` is what it is told."""
 
     def __init__(self, reason: str) -> None:
@@ -41,7 +47,7 @@ def _nothing() -> None:
     return
 
 
-class EngineLine(TaskLine):
+class EngineLine(TaskConnection):
     """One WebSocket that speaks Engine.IO.
 
     Args:
@@ -52,7 +58,7 @@ class EngineLine(TaskLine):
 
     def __init__(self, websocket: WebSocket, context: Context, engine: EngineSocket) -> None:
         settings = context.settings
-        super().__init__(context.sockets.chance, settings.heartbeat_s)
+        super().__init__(context.connections.chance, settings.heartbeat_s)
         self.joined: asyncio.Future[Joining] = self._loop.create_future()
         self.on_said: Callable[[], None] = _nothing
         self._websocket = websocket
@@ -82,9 +88,9 @@ class EngineLine(TaskLine):
             for text in self._engine.texts_to_send():
                 await self.send(text.encode())
 
-    async def close(self, ended: Ended) -> None:
+    async def close(self, ended: ConnectionEnded) -> None:
         """Close, unless the client has done that; takes ``CLOSE_WITHIN_S``."""
-        if not isinstance(ended, Goodbye):
+        if not isinstance(ended, ServerClose):
             return
         if isinstance(ended, Refused):
             self._engine.refuse(ended.reason)
@@ -105,7 +111,7 @@ class EngineLine(TaskLine):
             await self._websocket.send({"type": "websocket.send", "text": data.decode()})
         except (WebSocketDisconnect, RuntimeError):
             await asyncio.sleep(TOLD_WITHIN_S)  # _listen hears how it ended and cancels this
-            raise Left("lost") from None
+            raise ClientClosed("lost") from None
 
     async def _listen(self) -> NoReturn:
         while True:
@@ -120,7 +126,7 @@ class EngineLine(TaskLine):
                     case Sign.SAID:
                         self.on_said()
                     case Sign.LEFT:
-                        raise Left("clean")
+                        raise ClientClosed("clean")
             await self.flush()
 
     async def _heard(self) -> str | None:
@@ -134,9 +140,11 @@ class EngineLine(TaskLine):
             async with asyncio.timeout(self._silence_s):
                 message = await self._websocket.receive()
         except TimeoutError:
-            raise Goodbye(CloseCode.NO_HEARTBEAT, "no_heartbeat", self.away_ms()) from None
+            raise ServerClose(
+                CloseCode.NO_HEARTBEAT, "no_heartbeat", self.reconnect_after_ms()
+            ) from None
         if message["type"] == "websocket.disconnect":
-            raise Left(cause_of(message))
+            raise ClientClosed(cause_of(message))
         text: str | None = message.get("text")
         return text
 
@@ -146,7 +154,7 @@ class EngineLine(TaskLine):
         self._credit = min(self._per_s * BURST_S, self._credit + earned) - 1
         self._credit_at_s = now_s
         if self._credit < 0:
-            raise Goodbye(CloseCode.RATE_LIMITED, "rate_limited", self.away_ms())
+            raise ServerClose(CloseCode.RATE_LIMITED, "rate_limited", self.reconnect_after_ms())
 
 
 def cause_of(message: Message) -> Cause:

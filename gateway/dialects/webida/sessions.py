@@ -108,7 +108,7 @@ def _in_workspace(call: Call, workspace: str | None) -> list[Session]:
     if visibility.by == "nothing":
         raise Forbidden("This token may see no sessions.")
     view = View(filter=Filter(workspace=workspace), visibility=visibility)
-    found = call.node.mirror.all_in(view)
+    found = call.node.replica.all_in(view)
     return sorted(
         found, key=lambda session: (session.connected_at or session.created_at, session.id)
     )

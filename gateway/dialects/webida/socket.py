@@ -80,7 +80,7 @@ class SocketDoor:
             )
             if context.node.is_draining:
                 raise Draining
-            context.sockets.check()
+            context.connections.check_capacity()
         except GatewayError as error:
             await websocket.send_denial_response(failed(error))
             return
@@ -94,7 +94,7 @@ class SocketDoor:
         connection_id = new_id()
         engine = EngineSocket(connection_id, self._words.namespace)
         line = EngineLine(websocket, self._context, engine)
-        with self._context.sockets.counting(line):
+        with self._context.connections.registered(line):
             try:
                 await websocket.accept()
             except (OSError, RuntimeError, WebSocketDisconnect):  # it left meanwhile

@@ -11,6 +11,7 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
+from gateway.connections.lifecycle import ConnectionEnded, ServerClose
 from gateway.core.document import Message
 from gateway.core.errors import (
     AlreadyConnected,
@@ -35,7 +36,6 @@ from gateway.dialects.webida.arrival import ALIVE, CONTESTED, Arrival, about
 from gateway.dialects.webida.engineio import EngineSocket
 from gateway.dialects.webida.line import EngineLine, Refused
 from gateway.dialects.webida.shapes import CALLED_OFF, Words, announced, warning
-from gateway.lines import Ended, Goodbye
 from gateway.live.hub import Mailbox, Notice
 from gateway.node import Node
 
@@ -70,7 +70,7 @@ class Visit:
         self._arrival = arrival
         self._session: Session | None = None
 
-    async def live(self) -> Ended:
+    async def live(self) -> ConnectionEnded:
         """Serve the client until one of the two ends it, and record how; return that."""
         arrival = self._arrival
         with arrival.stack:
@@ -109,7 +109,7 @@ class Visit:
             session = self._hear(session, await box.get())
             await self._line.flush()
             if box.overflowed:
-                raise Goodbye(CloseCode.TOO_SLOW, "too_slow", self._line.away_ms())
+                raise ServerClose(CloseCode.TOO_SLOW, "too_slow", self._line.reconnect_after_ms())
 
     def _hear(self, session: Session, notice: Notice) -> Session:
         """Take in some news; return the session after it.
@@ -147,7 +147,7 @@ class Visit:
         """Tell a newcomer that this client has answered."""
         arrival = self._arrival
         with suppress(GatewayError):  # the newcomer waits as long as for a dead client
-            await self._node.say(about(str(arrival.tried), ALIVE, arrival.connection_id))
+            await self._node.publish(about(str(arrival.tried), ALIVE, arrival.connection_id))
 
     def _tell(self, event: AnyEvent) -> None:
         match event:
@@ -166,14 +166,14 @@ class Visit:
 
     def _check(self, record: Session, events: list[AnyEvent]) -> None:
         if record.closed:
-            raise Goodbye(record.closed.code, record.closed.reason or record.closed.outcome)
+            raise ServerClose(record.closed.code, record.closed.reason or record.closed.outcome)
         held = record.connection
         if held is None or held.id != self._arrival.connection_id:
-            raise Goodbye(CloseCode.DISPLACED, "displaced")
+            raise ServerClose(CloseCode.DISPLACED, "displaced")
         if held.ended_at is None:
             return
         if any(isinstance(event, Disconnected) and event.cause == "kicked" for event in events):
-            raise Goodbye(CloseCode.KICKED, "kicked")
+            raise ServerClose(CloseCode.KICKED, "kicked")
         raise self._cut_off()
 
     def _beat(self) -> bytes:
@@ -184,15 +184,15 @@ class Visit:
         """
         known = self._session
         if known is not None:
-            session = self._node.mirror.sessions.get(known.id)
+            session = self._node.replica.sessions.get(known.id)
             if session is not None and session.revision > known.revision:
                 self._check(session, [])
-            elif session is None and known.id in self._node.mirror.gone:
-                raise Goodbye(CloseCode.SESSION_CLOSED, "closed")
+            elif session is None and known.id in self._node.replica.gone:
+                raise ServerClose(CloseCode.SESSION_CLOSED, "closed")
             elif session is None:
                 raise self._cut_off()
         return b""
 
-    def _cut_off(self) -> Goodbye:
+    def _cut_off(self) -> ServerClose:
         """Return the end of a connection that others ended: the client comes back by itself."""
-        return Goodbye(CloseCode.SERVER_ERROR, "cut_off", self._line.away_ms())
+        return ServerClose(CloseCode.SERVER_ERROR, "cut_off", self._line.reconnect_after_ms())

@@ -146,4 +146,4 @@ async def stop_and_wait(served: Served, session_id: str) -> None:
     """Stop a session and wait until it has ended."""
     async with served.http() as http:
         assert (await http.delete(f"/session/{session_id}")).status_code == 204
-    await eventually(lambda: session_id in served.node.mirror.gone)
+    await eventually(lambda: session_id in served.node.replica.gone)

@@ -171,7 +171,7 @@ async def test_bad_start_names_every_field(served: Served, http: httpx2.AsyncCli
 
     body = failure(answer, 422, "INVALID_REQUEST")
     assert {violation["field"] for violation in body["violations"]} == {"image", "ttl", "verison"}
-    assert not served.node.mirror.sessions
+    assert not served.node.replica.sessions
 
 
 async def test_missing_fields_are_all_named(http: httpx2.AsyncClient) -> None:

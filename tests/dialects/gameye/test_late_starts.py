@@ -20,7 +20,7 @@ async def test_session_whose_host_never_comes_is_dead(settings: Settings, served
     brief = replace(served.context, settings=replace(settings, gameye_start_within_s=0.05))
     async with serving(brief) as url, Served(url, brief).http() as http:
         session_id = await begin(http)
-        await eventually(lambda: session_id in served.node.mirror.gone)
+        await eventually(lambda: session_id in served.node.replica.gone)
         assert await listed(http) == []
         dead = (await http.get(f"/session/{session_id}")).json()
 
@@ -41,7 +41,7 @@ async def test_session_that_was_used_is_not_ended_for_a_late_start(
     brief = replace(served.context, settings=replace(settings, gameye_start_within_s=3600.0))
     async with serving(brief) as url, Served(url, brief).http() as http:
         joined, phased, attached = [await begin(http) for _ in range(3)]
-        known = served.node.mirror.sessions
+        known = served.node.replica.sessions
         assert known[joined].start_within_ms == 3_600_000
         body = {"session": joined, "players": ["ana"]}
         assert (await http.put("/session/player/join", json=body)).status_code == 200
@@ -62,8 +62,8 @@ async def test_session_waits_for_its_host_for_ever_if_so_set(
     async with served.http() as http:
         usual = await begin(http)
 
-    assert served.node.mirror.sessions[waiting].start_within_ms is None
-    assert served.node.mirror.sessions[usual].start_within_ms == 600_000
+    assert served.node.replica.sessions[waiting].start_within_ms is None
+    assert served.node.replica.sessions[usual].start_within_ms == 600_000
 
 
 async def test_another_node_ends_a_session_whose_host_never_comes(
@@ -78,8 +78,8 @@ async def test_another_node_ends_a_session_whose_host_never_comes(
             Served(url, context).http() as http,
         ):
             session_id = await begin(http)
-        assert session_id in other.mirror.sessions
-        await eventually(lambda: session_id in other.mirror.gone, within=5 * S)
+        assert session_id in other.replica.sessions
+        await eventually(lambda: session_id in other.replica.gone, within=5 * S)
 
         with pytest.raises(SessionClosed) as caught:
             await other.find(session_id)

@@ -56,7 +56,7 @@ async def test_leave_of_one_session_keeps_the_others(
 
     answer = await leave(http, session=first, players=["ana"])
     assert (answer.status_code, answer.json()) == (200, {"count": 0, "players": ["ana"]})
-    assert served.node.mirror.sessions[second].members == ("ana",)
+    assert served.node.replica.sessions[second].members == ("ana",)
 
 
 async def test_players_who_are_nowhere_are_not_found(http: httpx2.AsyncClient) -> None:
@@ -127,7 +127,7 @@ async def test_join_of_what_closes_meanwhile_is_not_found(
 ) -> None:
     """A session that ends between the look and the write is one that is not there."""
     session_id = await begin(http)
-    session = served.node.mirror.sessions[session_id]
+    session = served.node.replica.sessions[session_id]
     await served.node.apply(session_id, Close())
 
     async def find(_: str) -> Session:

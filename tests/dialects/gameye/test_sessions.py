@@ -61,7 +61,7 @@ async def test_list_is_ordered_by_creation(served: Served, http: httpx2.AsyncCli
     """The oldest session comes first."""
     ids = [await begin(http) for _ in range(5)]
 
-    known = served.node.mirror.sessions
+    known = served.node.replica.sessions
     assert await listed(http) == sorted(ids, key=lambda one: (known[one].created_at, one))
 
 
@@ -216,7 +216,7 @@ async def test_start_keeps_everything_it_was_given(
         external_id="order-9",
     )
 
-    session = served.node.mirror.sessions["match-7"]
+    session = served.node.replica.sessions["match-7"]
     assert (session.name, session.service, session.labels) == ("arena", "arena", {"mode": "duel"})
     assert session.ttl_ms == 150 * 60_000
     assert session.private.environment == {"SECRET": "hush"}
@@ -273,7 +273,7 @@ async def test_stop_is_answered_at_once_and_done_later(settings: Settings, serve
     assert (stop.status_code, stop.content) == (204, b"")
     assert draining["status"] == "draining"
     assert (again.status_code, again.json()["code"]) == (409, "CONFLICT")
-    closing = served.node.mirror.sessions[session_id].closing
+    closing = served.node.replica.sessions[session_id].closing
     assert closing is not None
     assert closing.at - closing.requested_at == pytest.approx(10_000, abs=100)
     assert closing.by == "admin"
@@ -303,7 +303,7 @@ async def test_ttl_ends_a_session(served: Served, http: httpx2.AsyncClient) -> N
     session_id = await begin(http, ttl="1m")
     await served.node.apply(session_id, Update(ttl_ms=1))
 
-    await eventually(lambda: session_id in served.node.mirror.gone)
+    await eventually(lambda: session_id in served.node.replica.gone)
     assert (await http.get(f"/session/{session_id}")).json()["status"] == "exited"
 
 

@@ -7,7 +7,7 @@ import pytest
 from msgspec.json import decode, encode
 from msgspec.json import format as indented
 
-from gateway.core.model import Client, Closed, Closing, Connection, Session, Stream, Watch
+from gateway.core.model import Client, Closing, Closure, Connection, Session, Stream, Watch
 from gateway.dialects.gameye.shapes import (
     Facts,
     Home,
@@ -58,9 +58,9 @@ def closing(at: int = NOW_MS + 10_000, saving_at: int | None = None) -> Closing:
     return Closing(at=at, first_at=at, requested_at=NOW_MS, saving_at=saving_at)
 
 
-def closed(**facts: Any) -> Closed:  # noqa: ANN401 - an outcome and texts
+def closed(**facts: Any) -> Closure:  # noqa: ANN401 - an outcome and texts
     """Return an end."""
-    return Closed(**{"at": NOW_MS, "outcome": "closed", **facts})
+    return Closure(**{"at": NOW_MS, "outcome": "closed", **facts})
 
 
 def golden(name: str, value: object) -> None:

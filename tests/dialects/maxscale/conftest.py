@@ -132,7 +132,7 @@ class served:  # noqa: N801 - reads as a function
         context = Context(
             node=node,
             authenticator=Authenticator(settings),
-            sockets=None,  # type: ignore[arg-type] # this dialect has none
+            connections=None,  # type: ignore[arg-type] # this dialect has none
             settings=settings,
             users=self._users,
             wall_ms=self._wall,

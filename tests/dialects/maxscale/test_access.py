@@ -143,7 +143,7 @@ async def test_reader_changes_nothing(maxscale: MaxScale, session: Session) -> N
 
             assert response.status_code == 403
             assert response.json()["errors"][0] == {"detail": "Administrative access required"}
-    assert maxscale.node.mirror.sessions["one"] == session
+    assert maxscale.node.replica.sessions["one"] == session
 
 
 async def test_right_is_that_of_the_effective_method(maxscale: MaxScale, session: Session) -> None:
@@ -151,7 +151,7 @@ async def test_right_is_that_of_the_effective_method(maxscale: MaxScale, session
     override = {"X-HTTP-Method-Override": "DELETE"}
     async with maxscale.http(bearer("reader")) as reader, maxscale.http() as admin:
         refused = await reader.get("/v1/sessions/2", headers=override)
-        still_there = session.id in maxscale.node.mirror.sessions
+        still_there = session.id in maxscale.node.replica.sessions
         read = await admin.post("/v1/sessions/2", headers={"X-HTTP-Method-Override": "get"})
         unknown = await admin.get("/v1/sessions/2", headers={"X-HTTP-Method-Override": "BREW"})
         done = await admin.get("/v1/sessions/2", headers=override)
@@ -160,7 +160,7 @@ async def test_right_is_that_of_the_effective_method(maxscale: MaxScale, session
     assert (read.status_code, read.json()["data"]["id"]) == (200, "2")
     assert unknown.status_code == 405
     assert (done.status_code, done.content) == (200, b"")
-    assert session.id not in maxscale.node.mirror.sessions
+    assert session.id not in maxscale.node.replica.sessions
 
 
 async def test_right_ends_at_the_workspace(maxscale: MaxScale, session: Session) -> None:
@@ -172,7 +172,7 @@ async def test_right_ends_at_the_workspace(maxscale: MaxScale, session: Session)
         assert (await http.delete("/v1/sessions/2")).status_code == 403
         assert (await http.post("/v1/sessions/2/restart")).status_code == 403
         assert (await http.post("/v1/sessions/restart")).status_code == 200
-    assert maxscale.node.mirror.sessions["one"] == session
+    assert maxscale.node.replica.sessions["one"] == session
 
 
 async def test_login_gives_a_token(maxscale: MaxScale, session: Session) -> None:

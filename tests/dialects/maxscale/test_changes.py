@@ -37,7 +37,7 @@ async def watcher(maxscale: MaxScale, session: Session) -> AsyncIterator[Subscri
 
 def told(maxscale: MaxScale) -> object:
     """Return what is written down for the producer."""
-    return maxscale.node.mirror.sessions["one"].attributes.get("maxscale")
+    return maxscale.node.replica.sessions["one"].attributes.get("maxscale")
 
 
 async def test_delete_closes_now(
@@ -47,7 +47,7 @@ async def test_delete_closes_now(
     response = await http.delete("/v1/sessions/1")
 
     assert (response.status_code, response.content) == (200, b"")
-    assert "one" not in maxscale.node.mirror.sessions
+    assert "one" not in maxscale.node.replica.sessions
     news = (await asyncio.wait_for(watcher.next(), 2 * S)).frame
     assert b'"session.closed"' in news
     with pytest.raises(SessionClosed) as closed:
@@ -63,7 +63,7 @@ async def test_ttl_is_a_delayed_close(
     """With a ttl the session is told, shown as stopping, and closed when its time has come."""
     before_ms = maxscale.node.clock.now_ms()
     response = await http.delete("/v1/sessions/1?ttl=1")
-    closes_at = maxscale.node.mirror.sessions["one"].closes_at
+    closes_at = maxscale.node.replica.sessions["one"].closes_at
 
     assert (response.status_code, response.content) == (200, b"")
     assert closes_at is not None
@@ -71,7 +71,7 @@ async def test_ttl_is_a_delayed_close(
     assert b'"session.closing"' in (await asyncio.wait_for(watcher.next(), 2 * S)).frame
     shown = (await http.get("/v1/sessions/1")).json()["data"]["attributes"]
     assert shown["state"] == "Stopping session"
-    await eventually(lambda: "one" not in maxscale.node.mirror.sessions, within=4 * S)
+    await eventually(lambda: "one" not in maxscale.node.replica.sessions, within=4 * S)
     assert maxscale.node.clock.now_ms() >= closes_at
 
 
@@ -80,9 +80,9 @@ async def test_later_delete_moves_the_deadline_or_ends_it(
 ) -> None:
     """A second DELETE sets a new deadline; one without a ttl does not wait."""
     await http.delete("/v1/sessions/1?ttl=100")
-    first = maxscale.node.mirror.sessions[session.id].closes_at
+    first = maxscale.node.replica.sessions[session.id].closes_at
     await http.delete("/v1/sessions/1?ttl=5000")
-    second = maxscale.node.mirror.sessions[session.id].closes_at
+    second = maxscale.node.replica.sessions[session.id].closes_at
 
     assert first is not None
     assert second is not None
@@ -97,7 +97,7 @@ async def test_ttl_that_is_no_number_is_now(
 ) -> None:
     """MaxScale takes what is no positive number for at once."""
     assert (await http.delete(f"/v1/sessions/1?ttl={ttl}")).status_code == 200
-    assert session.id not in maxscale.node.mirror.sessions
+    assert session.id not in maxscale.node.replica.sessions
 
 
 @pytest.mark.parametrize("ttl", ["86401", "9" * 40])
@@ -106,7 +106,7 @@ async def test_ttl_of_more_than_a_day_is_refused(
 ) -> None:
     """A deadline that the gateway cannot keep is refused, not taken for now."""
     assert (await http.delete(f"/v1/sessions/1?ttl={ttl}")).status_code == 400
-    assert maxscale.node.mirror.sessions[session.id].state is State.CONNECTED
+    assert maxscale.node.replica.sessions[session.id].state is State.CONNECTED
 
 
 async def test_log_switches_are_changed(
@@ -156,7 +156,7 @@ async def test_change_leaves_the_rest_alone(
         "/v1/sessions/1", json={"data": {"attributes": {"parameters": {"log_info": True}}}}
     )
 
-    assert maxscale.node.mirror.sessions[session.id].attributes == {
+    assert maxscale.node.replica.sessions[session.id].attributes == {
         "mine": 1,
         "maxscale": {"thread": 2, "parameters": {"log_error": True, "log_info": True}},
     }
@@ -169,7 +169,7 @@ async def test_change_of_nothing_is_done(
     bodies: list[Any] = [{"data": {}}, {"data": {"attributes": {"user": "x"}}, "other": 1}]
     for body in bodies:
         assert (await http.patch("/v1/sessions/1", json=body)).status_code == 200
-    assert maxscale.node.mirror.sessions[session.id].revision == session.revision
+    assert maxscale.node.replica.sessions[session.id].revision == session.revision
 
 
 BAD = [
@@ -202,7 +202,7 @@ async def test_bad_change_is_400_and_changes_nothing(
 
         assert response.status_code == 400, body
         assert response.json()["errors"][0]["detail"].startswith(detail), body
-    assert maxscale.node.mirror.sessions[session.id].revision == session.revision
+    assert maxscale.node.replica.sessions[session.id].revision == session.revision
 
 
 async def test_large_body_is_refused(http: httpx2.AsyncClient, session: Session) -> None:
@@ -227,7 +227,7 @@ async def test_restart_is_written_down(
     response = await http.post("/v1/sessions/1/restart", content=b"")
 
     assert (response.status_code, response.content) == (200, b"")
-    after = maxscale.node.mirror.sessions[session.id]
+    after = maxscale.node.replica.sessions[session.id]
     assert after.is_connected
     assert after.attributes["maxscale"]["restart_requested_at"]
     assert b"restart_requested_at" in (await asyncio.wait_for(watcher.next(), 2 * S)).frame
@@ -243,7 +243,7 @@ async def test_restart_of_all_reaches_all_that_may_be_changed(
         response = await http.post("/v1/sessions/restart")
     asked = {
         known.id
-        for known in maxscale.node.mirror.sessions.values()
+        for known in maxscale.node.replica.sessions.values()
         if "maxscale" in known.attributes
     }
 
@@ -263,7 +263,7 @@ async def test_restart_of_all_tells_which_failed(
         "`attributes` hold at most 4096 bytes.",
         "Could not restart all sessions",
     ]
-    assert "maxscale" in maxscale.node.mirror.sessions[session.id].attributes
+    assert "maxscale" in maxscale.node.replica.sessions[session.id].attributes
 
 
 UNKNOWN = [

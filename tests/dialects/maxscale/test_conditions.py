@@ -149,7 +149,7 @@ async def test_failed_condition_changes_nothing(
         response = await http.request(method, path, headers=condition, content=b'{"data":[]}')
 
         assert response.status_code == 412
-        assert maxscale.node.mirror.sessions[session.id] == session
+        assert maxscale.node.replica.sessions[session.id] == session
 
 
 async def test_tag_of_a_get_fits_the_delete_after_it(

@@ -131,7 +131,7 @@ async def test_destroy_session(maxscale: MaxScale, maxctrl: MaxCtrl) -> None:
     )
 
     assert [(reply.status, reply.body) for reply in replies] == [(200, None)] * 2
-    assert not maxscale.node.mirror.sessions
+    assert not maxscale.node.replica.sessions
     assert (await maxctrl.send("DELETE", "/v1/sessions/1?ttl=0")).status == 404
 
 
@@ -140,7 +140,7 @@ async def test_destroy_session_later(maxscale: MaxScale, maxctrl: MaxCtrl) -> No
     reply = await maxctrl.send("DELETE", "/v1/sessions/1?ttl=60")
 
     assert (reply.status, reply.body) == (200, None)
-    assert maxscale.node.mirror.sessions["one"].state is State.CLOSING
+    assert maxscale.node.replica.sessions["one"].state is State.CLOSING
 
 
 async def test_reload_sessions(maxctrl: MaxCtrl) -> None:

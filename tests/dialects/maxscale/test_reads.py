@@ -25,7 +25,7 @@ async def some(maxscale: MaxScale) -> list[Session]:
     await maxscale.open(
         "three", account="app_ro", service="a/b", attributes={"maxscale": {"filters": ["mask"]}}
     )
-    return [maxscale.node.mirror.sessions[name] for name in ("one", "two", "three")]
+    return [maxscale.node.replica.sessions[name] for name in ("one", "two", "three")]
 
 
 def ids(response: httpx2.Response) -> list[str]:
@@ -116,7 +116,7 @@ async def test_idle_starts_anew_when_the_client_speaks(
 ) -> None:
     """Idle is the mirror's: the time since the client's last message."""
     (session, *_) = await some(maxscale)
-    maxscale.node.mirror.active[session.id] = maxscale.node.clock.now_ms() - 60_000
+    maxscale.node.replica.active[session.id] = maxscale.node.clock.now_ms() - 60_000
     connection = session.connection
     assert connection is not None
     spoken = (await http.get(f"/v1/sessions/{session.number}")).json()["data"]["attributes"]

@@ -151,7 +151,7 @@ async def test_client_that_hangs_up_changes_nothing(maxscale: MaxScale) -> None:
 
     async with maxscale.http() as http:
         assert (await http.get("/v1/sessions/1")).status_code == 200
-    assert maxscale.node.mirror.sessions["one"] == session
+    assert maxscale.node.replica.sessions["one"] == session
 
 
 async def test_two_who_end_the_same_session_at_once(
@@ -173,7 +173,7 @@ async def test_failure_of_ours_is_500_without_details(
     def fail(_number: int) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(maxscale.node.mirror, "numbered", fail)
+    monkeypatch.setattr(maxscale.node.replica, "numbered", fail)
     response = await http.get("/v1/sessions/1")
 
     assert response.status_code == 500
@@ -203,7 +203,7 @@ async def test_store_that_is_away_stops_changes_not_reads(
         await maxscale.open("one")
         await maxscale.open("two")
         async with proxy.cut():
-            await eventually(lambda: node.feed.lag_ms() > 0, within=5 * S)
+            await eventually(lambda: node.replicator.lag_ms() > 0, within=5 * S)
             shown = await http.get("/v1/sessions/1")
             ended, every = await asyncio.gather(
                 http.delete("/v1/sessions/1"), http.post("/v1/sessions/restart")

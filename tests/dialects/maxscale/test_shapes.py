@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from gateway.core.model import Closed, Session, State, Stream, Watch
+from gateway.core.model import Closure, Session, State, Stream, Watch
 from gateway.dialects.maxscale.facts import Facts, facts_of
 from gateway.dialects.maxscale.shapes import (
     Scene,
@@ -66,7 +66,7 @@ def test_session_looks_like_its_golden_file(
 
 def test_every_state_has_a_word() -> None:
     """A closed session, which no reply shows, has a word as well."""
-    closed = started(closed=Closed(at=NOW_MS, outcome="closed"))
+    closed = started(closed=Closure(at=NOW_MS, outcome="closed"))
 
     assert closed.state is State.CLOSED
     assert attributes(closed)["state"] == "Freed session"

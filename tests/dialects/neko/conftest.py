@@ -16,11 +16,11 @@ from starlette.applications import Starlette
 
 from gateway.auth.principals import Authenticator, Scope
 from gateway.auth.users import Users
+from gateway.connections.registry import ConnectionRegistry
 from gateway.context import Context
 from gateway.dialects.neko import routes, run
 from gateway.node import Node
 from gateway.settings import Settings
-from gateway.sockets import Sockets
 from gateway.store.embedded import EmbeddedValkey
 from tests.dialects.neko.client import Neko
 from tests.nodes import running_node
@@ -91,7 +91,7 @@ async def start(
             context = Context(
                 node,
                 Authenticator(chosen),
-                Sockets(100, lambda: 0.5),
+                ConnectionRegistry(100, lambda: 0.5),
                 chosen,
                 people,
                 lambda: time.time_ns() // 1_000_000,

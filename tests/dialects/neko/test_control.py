@@ -206,7 +206,7 @@ async def test_without_mercy_a_second_socket_is_refused(gateway: Gateway) -> Non
         assert await first.is_quiet()
         first.abort()
     session_id = (mia.token or "").partition(".")[0]
-    await eventually(lambda: not gateway.node.mirror.sessions[session_id].is_connected)
+    await eventually(lambda: not gateway.node.replica.sessions[session_id].is_connected)
     async with mia.socket() as third:
         assert (await third.event("system/disconnect"))["message"] == "already connected"
 

@@ -52,15 +52,15 @@ async def test_what_other_doors_do_is_heard_in_nekos_words(gateway: Gateway) -> 
         await node.apply(session_id, Unwatch())
         assert not (await socket.event("session/state"))["is_watching"]
         to = Recipients(session=session_id)
-        await node.say(Message(to=to, topic="news", body=1, sender="ops"))
+        await node.publish(Message(to=to, topic="news", body=1, sender="ops"))
         assert await socket.event("send/unicast") == {
             "sender": "ops", "receiver": "mia", "subject": "news", "body": 1,
         }  # fmt: skip
-        await node.say(Message(to=Recipients(), topic="news", body=2))
+        await node.publish(Message(to=Recipients(), topic="news", body=2))
         assert await socket.event("send/broadcast") == {
             "sender": "API", "subject": "news", "body": 2,
         }  # fmt: skip
-        await node.say(Message(to=Recipients(workspace="ws-1"), topic="news", body=3))
+        await node.publish(Message(to=Recipients(workspace="ws-1"), topic="news", body=3))
         await node.documents.write("other.kind", "x", lambda _: {"a": 1})
         await node.apply(session_id, Close(by="ops"))
         assert (await socket.ended())[0] == [("system/disconnect", {"message": "session deleted"})]

@@ -25,7 +25,7 @@ async def two(start: Start, request: pytest.FixtureRequest) -> AsyncIterator[Two
 async def seen(gateway: Gateway, name: str) -> None:
     """Wait until a node knows a session."""
     await eventually(
-        lambda: any(known.name == name for known in gateway.node.mirror.sessions.values())
+        lambda: any(known.name == name for known in gateway.node.replica.sessions.values())
     )
 
 
@@ -117,7 +117,7 @@ async def test_node_that_goes_sends_its_clients_to_the_other_without_a_word(two:
     async with bo.connected() as watcher:
         async with mia.connected() as socket:
             await watcher.event("session/state")
-            await here.context.sockets.drain(0.01 * S)
+            await here.context.connections.drain(0.01 * S)
             assert await socket.ended() == ([], 1006)
             refused = await mia.send("GET", "/api/ws")
             assert refused.status_code == 400
@@ -132,7 +132,7 @@ async def test_last_node_says_farewell(gateway: Gateway) -> None:
     mia = await gateway.login("mia")
 
     async with mia.connected() as socket:
-        await gateway.context.sockets.drain(0.01 * S)
+        await gateway.context.connections.drain(0.01 * S)
         assert await socket.ended() == (
             [("system/disconnect", {"message": "connection shutdown"})],
             1006,

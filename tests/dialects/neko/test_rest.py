@@ -118,7 +118,7 @@ async def test_page_of_another_site_gets_no_socket(gateway: Gateway) -> None:
     response = await mia.send("GET", "/api/ws", headers=headers)
 
     assert (response.status_code, response.json()) == (400, {"code": 400, "message": "Bad Request"})
-    gateway.context.sockets.is_draining = True
+    gateway.context.connections.is_draining = True
     del headers["Origin"]
     response = await mia.send("GET", "/api/ws", headers=headers)
     assert (response.status_code, response.json()["code"]) == (503, 503)
@@ -292,7 +292,7 @@ async def test_counts_are_right_and_tell_when_the_last_one_left(gateway: Gateway
         assert "last_admin_left_at" not in stats
     wanda = await gateway.login("wanda")
     assert "last_user_left_at" not in (await wanda.get("/api/stats"))[1]
-    await eventually(lambda: not gateway.node.mirror.nodes[gateway.node.id])
+    await eventually(lambda: not gateway.node.replica.nodes[gateway.node.id])
 
 
 PIXELS: list[tuple[str, str, object, int]] = [

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from gateway.core.model import Closed, Connection, Profile, Session, Watch
+from gateway.core.model import Closure, Connection, Profile, Session, Watch
 from gateway.dialects.neko import shapes
 from tests.nodes import blank
 
@@ -26,7 +26,7 @@ LEFT_AT = T0 + 300_500
 AWAY = replace(CONNECTED, connection=replace(HERE, ended_at=LEFT_AT), disconnected_at=LEFT_AT)
 LOST = replace(AWAY, settles_at=LEFT_AT + 5_000)
 UNWATCHED = replace(CONNECTED, unwatched_at=T0 + 247_500)
-CLOSED = replace(AWAY, closed=Closed(at=LEFT_AT, outcome="closed"))
+CLOSED = replace(AWAY, closed=Closure(at=LEFT_AT, outcome="closed"))
 NATIVE = blank("0199-native", created_at=T0)
 
 STATES: dict[str, Session] = {

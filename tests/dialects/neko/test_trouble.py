@@ -35,7 +35,7 @@ async def test_of_two_logins_at_once_one_wins(gateway: Gateway) -> None:
     )
 
     assert {status for status, _ in answers} <= {200, 422}
-    mine = [one for one in gateway.node.mirror.sessions.values() if one.account == "mia"]
+    mine = [one for one in gateway.node.replica.sessions.values() if one.account == "mia"]
     assert len(mine) == 1
 
 
@@ -161,7 +161,7 @@ async def test_displaced_socket_does_not_speak_any_more(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a socket says after another took over changes nothing."""
-    monkeypatch.setattr("gateway.sockets.ELSEWHERE_S", S)
+    monkeypatch.setattr("gateway.connections.registry.HANDOVER_ELSEWHERE_S", S)
     mia, node = await gateway.login("mia"), gateway.node
 
     async with mia.connected() as socket:

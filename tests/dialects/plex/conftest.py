@@ -101,7 +101,7 @@ async def serving(context: Context) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        await context.sockets.drain(0)
+        await context.connections.drain(0)
         await task
 
 

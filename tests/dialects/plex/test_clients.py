@@ -149,8 +149,8 @@ async def test_plexapi_stops_a_session_with_a_reason(busy: Plex) -> None:
             film.stop(reason="again")
 
     await driven(busy, stop)
-    assert "film" not in busy.node.mirror.sessions
-    row = next(row for row in busy.node.mirror.rows("session") if row.session_id == "film")
+    assert "film" not in busy.node.replica.sessions
+    row = next(row for row in busy.node.replica.rows("session") if row.session_id == "film")
     assert row.reason == "Enough for today"
 
 
@@ -163,7 +163,7 @@ async def test_plexapi_stops_a_transcode_by_its_key(busy: Plex) -> None:
         assert server.transcodeSessions() == []
 
     await driven(busy, stop)
-    assert busy.node.mirror.sessions["film"].streams == ()
+    assert busy.node.replica.sessions["film"].streams == ()
 
 
 async def test_plexapi_reads_the_history_in_pages(
@@ -239,12 +239,12 @@ async def test_plexapi_reports_what_it_plays(plex: Plex) -> None:
     await plex.play("seed", FILM)
 
     await driven(plex, lambda server: server.sessions()[0].updateTimeline(61_000, "paused", 90_000))
-    mine = [known for known in plex.node.mirror.sessions.values() if known.id != "seed"]
+    mine = [known for known in plex.node.replica.sessions.values() if known.id != "seed"]
     assert [(known.watch.position_ms, known.watch.state) for known in mine if known.watch] == [
         (61_000, "paused")
     ]
     await driven(plex, lambda server: server.sessions()[0].updateProgress(62_000, "stopped"))
-    assert set(plex.node.mirror.sessions) == {"seed"}
+    assert set(plex.node.replica.sessions) == {"seed"}
 
 
 @pytest.mark.parametrize(
@@ -266,12 +266,12 @@ async def alerts(plex: Plex) -> AsyncIterator[list[dict[str, Any]]]:
         complain("websocket-client is not installed")
     heard: list[dict[str, Any]] = []
     listener = await driven(plex, lambda server: server.startAlertListener(heard.append))
-    await eventually(lambda: plex.context.sockets.count == 1)
+    await eventually(lambda: plex.context.connections.count == 1)
     connection = listener._ws.sock  # noqa: SLF001
     try:
         yield heard
     finally:
-        await plex.context.sockets.drain(0)  # its thread ends with its connection
+        await plex.context.connections.drain(0)  # its thread ends with its connection
         await asyncio.to_thread(listener.join)
         connection.shutdown()  # which it leaves open
 
@@ -305,7 +305,7 @@ async def test_generated_client_reads_sessions(busy: Plex) -> None:
     assert container.size == 5
     film = next(entry for entry in container.metadata if entry.session.id == "film")
     assert (film.user.title, film.player.state) == ("ann", "playing")
-    assert film.session_key == str(busy.node.mirror.sessions["film"].number)
+    assert film.session_key == str(busy.node.replica.sessions["film"].number)
 
 
 async def test_generated_client_reads_history(busy: Plex) -> None:

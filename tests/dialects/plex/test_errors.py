@@ -131,7 +131,7 @@ async def test_what_nobody_foresaw_is_told_without_details(
     def broken(*_: object) -> list[object]:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(plex.node.mirror, "all_in", broken)
+    monkeypatch.setattr(plex.node.replica, "all_in", broken)
     async with plex.http() as http:
         reply = await http.get("/status/sessions")
 

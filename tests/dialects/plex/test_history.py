@@ -223,7 +223,7 @@ async def test_deleted_row_is_gone_on_every_node_for_good(plex: Plex, partitions
                 await played(other, f"s-{number}", Watch(key=f"k{number}"))
             first, *rest = [row for row in await reachable(node) if row.kind == "watch"]
             await node.erase_row(first)
-            await second.reached(node.mirror.position())
+            await second.wait_for_position(node.replica.position())
             kept = [row.number for row in rest]
 
             for one in (node, second):
@@ -241,8 +241,8 @@ async def test_rows_beyond_memory_stay_in_reach_when_others_are_deleted(
         await played(plex, f"s-{number}", Watch(key=f"k{number}"))
     everything = [row.number for row in await reachable(plex.node)]
     monkeypatch.setattr(history, "HISTORY_MAX", 4)
-    plex.node.mirror.history = deque(list(plex.node.mirror.history)[-4:], maxlen=4)
-    await plex.node.erase_row(plex.node.mirror.history[-1])
+    plex.node.replica.history = deque(list(plex.node.replica.history)[-4:], maxlen=4)
+    await plex.node.erase_row(plex.node.replica.history[-1])
 
     assert [row.number for row in await reachable(plex.node)] == everything[:-1]
 
@@ -276,8 +276,8 @@ async def test_rows_beyond_memory_come_from_the_store(
             await played(other, f"s-{number}", Watch(key=f"k{number}"))
         everything = list(await reachable(node))
         monkeypatch.setattr(history, "HISTORY_MAX", 4)
-        kept = deque(list(node.mirror.history)[-4:], maxlen=4)
-        node.mirror.history = kept
+        kept = deque(list(node.replica.history)[-4:], maxlen=4)
+        node.replica.history = kept
         monkeypatch.setattr(history, "OLD_ROWS_STEP", 1)
         found = await reachable(node)
         monkeypatch.setattr(history, "OLD_ROWS_MAX", 2)

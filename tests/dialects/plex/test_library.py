@@ -61,7 +61,7 @@ async def test_item_is_as_its_session_tells_it(busy: Plex, http: httpx2.AsyncCli
         *("The second", "episode", "The show"),
     )
     assert item["librarySectionTitle"] == "shows"
-    opened_at = busy.node.mirror.sessions["episode"].created_at // 1000
+    opened_at = busy.node.replica.sessions["episode"].created_at // 1000
     assert item["addedAt"] == opened_at
 
 

@@ -13,9 +13,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.core.command import (
     Close,
+    EndStream,
     Progress,
     StartStream,
-    StopStream,
     Unwatch,
     Update,
     UpdateStream,
@@ -25,7 +25,7 @@ from gateway.core.model import Client, Stream, Watch
 from gateway.dialects.plex import live
 from gateway.dialects.plex.door import Call
 from gateway.live.channel import Subscription
-from gateway.live.delivery import Restart
+from gateway.live.outbound import Restart
 from tests.dialects.plex.conftest import ADMIN, Plex
 from tests.nodes import blank
 from tests.support import S, eventually
@@ -131,7 +131,7 @@ async def test_transcode_that_stops_is_told(plex: Plex) -> None:
         for key, kind in (("db", "backend"), ("t1", "transcode")):
             await plex.node.apply("s-1", StartStream(stream=Stream(key=key, kind=kind)))
         for key in ("db", "t1"):
-            await plex.node.apply("s-1", StopStream(key=key))
+            await plex.node.apply("s-1", EndStream(key=key))
         told = [await heard(socket) for _ in range(2)]
 
     assert [kind for kind, _ in told] == ["transcodeSession.start", "transcodeSession.end"]
@@ -231,12 +231,12 @@ async def test_drained_node_sends_sockets_away(plex: Plex) -> None:
     """A node that goes closes its sockets with a code, and takes no new ones."""
     async with listening(plex) as socket:
         plex.node.is_draining = True
-        await plex.context.sockets.drain(0.05)
+        await plex.context.connections.drain(0.05)
         with pytest.raises(ConnectionClosed) as closed:
             await socket.recv()
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4001
-    assert plex.context.sockets.count == 0
+    assert plex.context.connections.count == 0
 
     with pytest.raises(InvalidStatus) as refused:
         async with listening(plex):
@@ -306,7 +306,7 @@ async def test_event_stream_pings(plex: Plex, monkeypatch: pytest.MonkeyPatch) -
 async def test_event_stream_ends_when_the_node_goes(plex: Plex) -> None:
     """A drained node ends the reply as it should be ended."""
     async with streaming(plex, "filters=playing") as events:
-        await plex.context.sockets.drain(0.05)
+        await plex.context.connections.drain(0.05)
 
         assert [event async for event in events] == []
 
@@ -314,10 +314,10 @@ async def test_event_stream_ends_when_the_node_goes(plex: Plex) -> None:
 async def test_reader_that_leaves_is_forgotten(plex: Plex) -> None:
     """Nothing is kept for a stream that nobody reads."""
     async with streaming(plex):
-        assert plex.context.sockets.count == 1
+        assert plex.context.connections.count == 1
     async with listening(plex):
         pass
-    await eventually(lambda: plex.context.sockets.count == 0)
+    await eventually(lambda: plex.context.connections.count == 0)
 
 
 async def test_session_that_nobody_may_watch_is_not_told(plex: Plex) -> None:

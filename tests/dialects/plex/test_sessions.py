@@ -105,7 +105,7 @@ async def test_players_of_one_key_are_told_by_what_the_caller_sees(plex: Plex) -
         "films": ("desk of films", "Linux"),
         "music": ("desk of music", "Windows"),
     }
-    created_at = plex.node.mirror.sessions["music"].created_at // 1000
+    created_at = plex.node.replica.sessions["music"].created_at // 1000
     assert seen["music"]["createdAt"] == created_at
 
 
@@ -125,8 +125,8 @@ async def test_transcode_of_another_section_does_not_rename_ours(
     assert {job["key"] for job in jobs} == expected
     async with plex.http("music") as http:
         assert (await http.delete("/transcode/sessions/t1")).status_code == 204
-    assert plex.node.mirror.sessions["music"].streams == ()
-    assert plex.node.mirror.sessions["films"].streams != ()
+    assert plex.node.replica.sessions["music"].streams == ()
+    assert plex.node.replica.sessions["films"].streams != ()
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ async def test_terminate_needs_the_right_to_close(plex: Plex, token: str, status
         reply = await http.get("/status/sessions/terminate?sessionId=s-1")
 
     assert reply.status_code == status
-    assert ("s-1" in plex.node.mirror.sessions) is (status != 200)
+    assert ("s-1" in plex.node.replica.sessions) is (status != 200)
 
 
 async def test_transcode_belongs_to_its_session(plex: Plex, http: httpx2.AsyncClient) -> None:
@@ -218,7 +218,7 @@ async def test_transcode_belongs_to_its_session(plex: Plex, http: httpx2.AsyncCl
     stopped = await http.delete(str(job["key"]))
     assert (stopped.status_code, stopped.content) == (204, b"")
     assert await listed(http, "/transcode/sessions") == []
-    assert [stream.key for stream in plex.node.mirror.sessions["s-1"].streams] == ["db"]
+    assert [stream.key for stream in plex.node.replica.sessions["s-1"].streams] == ["db"]
     assert (await http.delete(str(job["key"]))).status_code == 404
 
 
@@ -232,9 +232,9 @@ async def test_transcodes_of_one_key_are_told_apart(plex: Plex, http: httpx2.Asy
     assert keys == {"/transcode/sessions/t1", f"/transcode/sessions/{later.number}-t1"}
 
     assert (await http.delete(f"/transcode/sessions/{later.number}-t1/")).status_code == 204
-    assert plex.node.mirror.sessions["later"].streams == ()
+    assert plex.node.replica.sessions["later"].streams == ()
     assert (await http.delete("/transcode/sessions/t1")).status_code == 204
-    assert plex.node.mirror.sessions["first"].streams == ()
+    assert plex.node.replica.sessions["first"].streams == ()
 
 
 @pytest.mark.parametrize("token, status", [("reader", 403), ("music", 404), ("films", 204)])

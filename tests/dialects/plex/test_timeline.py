@@ -55,7 +55,7 @@ class Player:
 
 def only(plex: Plex) -> Session:
     """Return the one open session."""
-    (session,) = plex.node.mirror.sessions.values()
+    (session,) = plex.node.replica.sessions.values()
     return session
 
 
@@ -128,7 +128,7 @@ async def test_stopped_ends_the_session(plex: Plex, ann: Player) -> None:
     await ann.report("playing", 0)
     first = only(plex).id
     assert await ann.report("stopped", 5_000) == {"size": 0}
-    assert not plex.node.mirror.sessions
+    assert not plex.node.replica.sessions
     assert list(plex.node.documents.all(HANDLE)) == []
     assert await ann.report("stopped", 5_000) == {"size": 0}
 
@@ -141,7 +141,7 @@ async def test_stop_says_where_the_playback_ended(plex: Plex, ann: Player, conti
     """The row of the history has the position of the report that ended the watch."""
     await ann.report("playing", 60_000)
     await ann.report("stopped", 88_000, continuing=continuing)
-    (row,) = plex.node.mirror.rows("watch")
+    (row,) = plex.node.replica.rows("watch")
 
     assert row.watch is not None
     assert row.watch.position_ms == 88_000
@@ -151,7 +151,7 @@ async def test_stop_of_another_item_moves_nothing(plex: Plex, ann: Player) -> No
     """A report about an item that is not the one that plays says nothing of where that ended."""
     await ann.report("playing", 60_000)
     await ann.report("stopped", 5, item=102)
-    (row,) = plex.node.mirror.rows("watch")
+    (row,) = plex.node.replica.rows("watch")
 
     assert row.watch is not None
     assert (row.watch.key, row.watch.position_ms) == ("/library/metadata/101", 60_000)
@@ -182,7 +182,7 @@ async def test_terminated_player_is_told_at_each_report(
     for state in ("playing", "paused", "stopped", "playing"):
         assert await ann.report(state, 1_000) == ended
     assert await ann.report("playing", 0, item=102) == ended
-    assert not plex.node.mirror.sessions
+    assert not plex.node.replica.sessions
     reply = await ann.http.get(
         "/:/timeline?ratingKey=101&state=playing", headers={**ann.headers, "Accept": accept}
     )
@@ -198,7 +198,7 @@ async def test_termination_is_told_by_every_node(plex: Plex, ann: Player) -> Non
     async with running_node(url or "", prefix, "b") as other:
         handle = next(iter(other.documents.all(HANDLE)))[1]
         assert handle["session"] == session.id
-        assert session.id in other.mirror.gone
+        assert session.id in other.replica.gone
 
 
 async def test_any_door_may_terminate(plex: Plex, ann: Player) -> None:
@@ -232,7 +232,7 @@ async def test_client_without_playbacks_may_play_something_else(plex: Plex, plai
     await plex.node.apply(only(plex).id, Close(reason="Enough"))
     assert (await plain.report("stopped", 0, item=102))["terminationCode"] == 2006
     assert await plain.report("playing", 0, item=102) == {"size": 0}
-    assert len(plex.node.mirror.sessions) == 1
+    assert len(plex.node.replica.sessions) == 1
 
 
 async def test_player_that_was_silent_may_come_back(plex: Plex, ann: Player) -> None:
@@ -252,10 +252,10 @@ async def test_players_are_kept_apart_by_account(plex: Plex, ann: Player) -> Non
     await ann.report("playing", 0)
     async with plex.http("bob") as http:
         await Player(http).report("stopped", 0)
-        assert len(plex.node.mirror.sessions) == 1
+        assert len(plex.node.replica.sessions) == 1
         await Player(http).report("playing", 0)
 
-    assert sorted(str(s.account) for s in plex.node.mirror.sessions.values()) == ["ann", "bob"]
+    assert sorted(str(s.account) for s in plex.node.replica.sessions.values()) == ["ann", "bob"]
 
 
 async def test_playbacks_of_one_client_are_told_apart(plex: Plex, ann: Player) -> None:
@@ -263,7 +263,7 @@ async def test_playbacks_of_one_client_are_told_apart(plex: Plex, ann: Player) -
     await ann.report("playing", 0)
     await Player(ann.http, playback="p-2").report("playing", 0)
 
-    assert len(plex.node.mirror.sessions) == 2
+    assert len(plex.node.replica.sessions) == 2
 
 
 async def test_reports_at_once_open_one_session(plex: Plex, ann: Player) -> None:
@@ -272,7 +272,7 @@ async def test_reports_at_once_open_one_session(plex: Plex, ann: Player) -> None
         other = Player(http)
         await asyncio.gather(*(player.report("playing", 0) for player in (ann, other) * 5))
 
-    assert len(plex.node.mirror.sessions) == 1
+    assert len(plex.node.replica.sessions) == 1
 
 
 async def test_progress_is_a_short_report(plex: Plex, ann: Player) -> None:
@@ -302,7 +302,7 @@ async def test_playing_needs_the_right_to_connect(plex: Plex, token: str) -> Non
         reply = await http.get("/:/timeline?ratingKey=1&state=playing&X-Plex-Client-Identifier=c")
 
     assert reply.status_code == 403
-    assert not plex.node.mirror.sessions
+    assert not plex.node.replica.sessions
 
 
 async def test_handles_that_lead_nowhere_are_swept(plex: Plex, ann: Player) -> None:
@@ -314,7 +314,7 @@ async def test_handles_that_lead_nowhere_are_swept(plex: Plex, ann: Player) -> N
     await plex.node.apply(session.id, Close(reason="Enough"))
     assert await sweep(plex.node, later_ms) == 0
 
-    del plex.node.mirror.gone[session.id]  # what forgetting does after a day
+    del plex.node.replica.gone[session.id]  # what forgetting does after a day
     assert await sweep(plex.node, later_ms) == 1
     assert list(plex.node.documents.all(HANDLE)) == []
 

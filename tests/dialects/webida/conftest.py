@@ -129,7 +129,7 @@ class Webida:
 
     def session(self, session_id: str) -> Session:
         """Return a session that is open."""
-        return self.node.mirror.sessions[session_id]
+        return self.node.replica.sessions[session_id]
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ async def serving(settings: Settings) -> AsyncIterator[Webida]:
             for client in clients:
                 await client.drop()
             server.should_exit = True
-            await context.sockets.drain(0)
+            await context.connections.drain(0)
             await task
 
 
@@ -205,7 +205,7 @@ async def away(webida: Webida, session_id: str) -> None:
 
 async def contested(webida: Webida, session_id: str) -> None:
     """Wait until the first client of a session has been asked, and has proved that it lives."""
-    await eventually(lambda: session_id in webida.node.mirror.sessions)
+    await eventually(lambda: session_id in webida.node.replica.sessions)
     box = Mailbox(webida.session(session_id))
     webida.node.hub.attach(session_id, box)
     try:

@@ -123,7 +123,7 @@ async def test_socket_client_lives_and_is_closed(webida: Webida, connecting: Con
             await http.delete(f"/sessions/{session.id}", params=query)
         await client.hears(closing, *args)
         await client.hears("disconnect", "io server disconnect")  # it pinged until then
-        assert session.id in webida.node.mirror.gone
+        assert session.id in webida.node.replica.gone
         assert client.names() == ["connect", closing, "disconnect"]
         assert announcement not in client.names()
 
@@ -153,7 +153,7 @@ async def test_socket_client_is_refused_once(webida: Webida, connecting: Connect
         await client.hears("error", "invalid token")
         await client.hears("disconnect", "io server disconnect")
         assert client.names() == ["error", "disconnect"]
-        assert webida.context.sockets.count == 0
+        assert webida.context.connections.count == 0
 
 
 async def _leave(client: Program) -> None:
@@ -203,9 +203,9 @@ async def test_socket_client_of_a_node_that_goes_tries_again(
     token = await webida.log_in()
     async with connecting(token["text"], "/webida") as client:
         await eventually(lambda: client.heard, within=5 * S)
-        await webida.context.sockets.drain(0)
+        await webida.context.connections.drain(0)
         await client.hears("disconnect", "transport close")
-        webida.context.sockets.is_draining = False
+        webida.context.connections.is_draining = False
         await eventually(lambda: client.names().count("connect") == 2 or None, within=5 * S)
 
 
@@ -292,4 +292,4 @@ async def _generation_a(webida: Webida, steps: Steps) -> None:
     missing = await steps("getA", "x")
     assert (missing["status"], missing["error"]["code"]) == (404, "NotFoundError")
     assert await steps("closeA", "a", 0) == {"message": "session a closes now"}
-    assert sorted(webida.node.mirror.sessions) == ["b", "c"]
+    assert sorted(webida.node.replica.sessions) == ["b", "c"]

@@ -11,8 +11,8 @@ from gateway.auth.principals import Scope
 from gateway.core.command import CancelClose, Connect, Kick
 from gateway.core.document import Message, Recipients
 from gateway.core.errors import StoreUnavailable
-from gateway.core.model import Closed, State
-from gateway.live.mirror import Tombstone
+from gateway.core.model import Closure, State
+from gateway.live.replica import Tombstone
 from tests.dialects.webida.client import keeping_alive
 from tests.dialects.webida.conftest import Webida, add_user, away, close, look, outcome
 from tests.nodes import connection
@@ -44,7 +44,7 @@ async def test_client_that_leaves_early_ends_the_close(
     await close(http, token["sessionId"], 60)
     await client.leave()
 
-    await eventually(lambda: token["sessionId"] in webida.node.mirror.gone)
+    await eventually(lambda: token["sessionId"] in webida.node.replica.gone)
     assert await outcome(webida, token["sessionId"]) == "left"
 
 
@@ -57,7 +57,7 @@ async def test_close_cuts_the_client_at_its_time(webida: Webida, http: httpx2.As
 
         assert await client.ended() == 4500
     assert client.is_dismissed
-    assert token["sessionId"] in webida.node.mirror.gone
+    assert token["sessionId"] in webida.node.replica.gone
 
 
 async def test_close_now_is_not_announced(webida: Webida, http: httpx2.AsyncClient) -> None:
@@ -86,7 +86,7 @@ async def test_client_that_was_away_is_let_in_once(
     assert client.events == [["closing", ALERT, 60]]
     assert (await look(http, token["sessionId"]))["willCloseAt"] == until
     await client.drop()
-    await eventually(lambda: token["sessionId"] in webida.node.mirror.gone)
+    await eventually(lambda: token["sessionId"] in webida.node.replica.gone)
     assert await outcome(webida, token["sessionId"]) == "lost"
 
 
@@ -127,7 +127,7 @@ async def test_messages_are_announcements(webida: Webida) -> None:
         (Recipients(workspace="ws-7"), "news", {"two": 2}),
         (Recipients(), "three", None),
     ):
-        await webida.node.say(Message(to=to, topic=topic, body=body))
+        await webida.node.publish(Message(to=to, topic=topic, body=body))
     await client.hears(client.packet("2", ["announcement", "three"]))
 
     assert client.events == [
@@ -165,7 +165,7 @@ async def test_client_of_a_node_that_goes_comes_back(webida: Webida) -> None:
     """A drained client is not told to stay away, so it comes back by itself, elsewhere."""
     token = await webida.log_in()
     client = await webida.join(token["text"])
-    await webida.context.sockets.drain(0)
+    await webida.context.connections.drain(0)
 
     assert await client.ended() == 4001
     assert not client.is_dismissed
@@ -188,9 +188,9 @@ async def test_news_that_was_missed_is_looked_up(webida: Webida) -> None:
     """When the node had to load again, each client makes sure that its session is still its own."""
     tokens = [await webida.log_in() for _ in range(3)]
     kept, closed, lost = [await webida.join(token["text"]) for token in tokens]
-    mirror = webida.node.mirror
+    mirror = webida.node.replica
     for token in tokens[1:]:
-        ended = replace(webida.session(token["sessionId"]), closed=Closed(at=1, outcome="closed"))
+        ended = replace(webida.session(token["sessionId"]), closed=Closure(at=1, outcome="closed"))
         mirror.put_gone(Tombstone.of(ended))
     del mirror.gone[tokens[2]["sessionId"]]
     webida.node.hub.restart("tested")
@@ -221,7 +221,7 @@ async def test_store_that_is_away_makes_clients_come_back(
 async def test_token_of_somebody_else_ends_its_socket_when_it_expires(webida: Webida) -> None:
     """A session's token that has an end is good on the socket until then, too."""
     client = await webida.join("ide")
-    [line] = webida.context.sockets._lines.values()  # noqa: SLF001
+    [line] = webida.context.connections._connections.values()  # noqa: SLF001
     line.expire_at(webida.wall() - 1, webida.wall)
 
     assert await client.ended() == 4005

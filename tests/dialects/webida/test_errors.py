@@ -240,7 +240,7 @@ async def test_failure_nobody_foresaw_is_told_without_details(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(webida.node.mirror, "all_in", fail)
+    monkeypatch.setattr(webida.node.replica, "all_in", fail)
     async with webida.http() as http:
         answer = await http.get("/sessions")
 

@@ -48,7 +48,7 @@ async def test_login_answers_with_an_access_token(webida: Webida) -> None:
     assert token["tokenType"] == "ACCESS"
     assert token["issuedAt"] == "2026-01-02T03:04:05.000Z"
     assert token["expiresAt"] == "2026-01-02T03:14:05.000Z"
-    assert token["sessionId"] not in webida.node.mirror.sessions
+    assert token["sessionId"] not in webida.node.replica.sessions
     assert (await webida.log_in("ann", "ann"))["sessionId"] != token["sessionId"]
 
 
@@ -235,7 +235,7 @@ async def test_session_token_is_no_login(webida: Webida) -> None:
 
     again = await webida.connect(shown)
     assert await again.refused() == "session is closed"
-    assert list(webida.node.mirror.sessions) == []
+    assert list(webida.node.replica.sessions) == []
 
 
 async def test_users_that_cannot_be_read_are_a_failure_for_now(webida: Webida) -> None:

@@ -174,7 +174,7 @@ async def test_close_is_done_at_its_time(webida: Webida, http: httpx2.AsyncClien
     """A pending close happens by itself."""
     assert (await close(http, "a", closeAfter=1)).status_code == 200
 
-    await eventually(lambda: "a" in webida.node.mirror.gone)
+    await eventually(lambda: "a" in webida.node.replica.gone)
     assert await ids(http) == ["b", "c"]
 
 
@@ -186,7 +186,7 @@ async def test_close_takes_the_right_to(webida: Webida) -> None:
             answer = await close(http, "a", closeAfter=0)
         assert (answer.status_code, answer.json()["code"]) == (403, "ForbiddenError")
 
-    assert "a" in webida.node.mirror.sessions
+    assert "a" in webida.node.replica.sessions
 
 
 # --- generation C
@@ -247,7 +247,7 @@ class TestGenerationC:
         assert one.json() == {"message": "2 sessions close in 30 seconds"}
         assert states == {"a": "closing", "b": "closing", "c": "connected"}
         assert rest.json() == {"message": "3 sessions close now"}
-        assert webida.node.mirror.sessions == {}
+        assert webida.node.replica.sessions == {}
 
     @pytest.mark.usefixtures("three")
     async def test_star_closes_only_with_the_right_to(self, webida: Webida) -> None:
@@ -262,7 +262,7 @@ class TestGenerationC:
         assert (blind.status_code, everything.status_code) == (403, 403)
         assert unknown.status_code == 404
         assert own.json() == {"message": "2 sessions close now"}
-        assert list(webida.node.mirror.sessions) == ["c"]
+        assert list(webida.node.replica.sessions) == ["c"]
 
     @pytest.mark.usefixtures("three")
     async def test_star_that_cannot_be_done_is_told(

@@ -11,8 +11,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from gateway.auth.principals import Scope
+from gateway.connections.lifecycle import ServerClose
 from gateway.dialects.webida.line import cause_of
-from gateway.lines import Goodbye
 from gateway.settings import Settings
 from tests.dialects.webida.client import Client, keeping_alive
 from tests.dialects.webida.conftest import (
@@ -80,7 +80,7 @@ async def test_client_without_a_right_is_refused(webida: Webida) -> None:
     ):
         assert await (await webida.connect(token)).refused() == why
 
-    assert webida.node.mirror.sessions == {}
+    assert webida.node.replica.sessions == {}
 
 
 async def test_master_and_expired_tokens_open_nothing(webida: Webida) -> None:
@@ -98,7 +98,7 @@ async def test_other_tokens_of_the_gateway_are_good_too(webida: Webida) -> None:
     """A key makes a session with an id of its own, or with one that its bearer may choose."""
     await webida.join("ann")
     await webida.join("ide", sessionId="mine", workspaceId="ws-7")
-    names = {session.name: session for session in webida.node.mirror.sessions.values()}
+    names = {session.name: session for session in webida.node.replica.sessions.values()}
 
     assert (names["ann"].account, names["ann"].workspace) == ("ann", "ws-1")
     assert (names["ide"].id, names["ide"].workspace) == ("mine", "ws-7")
@@ -178,7 +178,7 @@ async def test_events_and_binary_data_mean_nothing(webida: Webida) -> None:
     await client.hears("3x")
 
     assert webida.session(token["sessionId"]) is before
-    assert token["sessionId"] in webida.node.mirror.active
+    assert token["sessionId"] in webida.node.replica.active
 
 
 async def test_flood_is_cut(webida: Webida) -> None:
@@ -262,7 +262,7 @@ async def test_client_that_leaves_while_it_comes_in_leaves_no_session_behind(
     await client.drop()
     may_open.set()
 
-    await eventually(lambda: token["sessionId"] in webida.node.mirror.sessions)
+    await eventually(lambda: token["sessionId"] in webida.node.replica.sessions)
     await away(webida, token["sessionId"])
 
 
@@ -285,8 +285,8 @@ def test_end_is_told_apart(message: dict[str, Any], cause: str) -> None:
 async def test_goodbye_of_any_code_ends_the_connection(webida: Webida) -> None:
     """A close with a code that we do not know is final."""
     client = await webida.join("ide")
-    [line] = webida.context.sockets._lines.values()  # noqa: SLF001
-    line.end(Goodbye(4999, "other"))
+    [line] = webida.context.connections._connections.values()  # noqa: SLF001
+    line.end(ServerClose(4999, "other"))
 
     assert await client.ended() == 4999
     assert client.is_dismissed

@@ -1,0 +1,55 @@
+"""Limiter: how many requests a second one caller may send, if the operator set a limit.
+
+A token bucket a caller: who was quiet may send two seconds' worth at once. Callers are principals;
+who shows no good token is known by address. The number of buckets is bounded: the caller that was
+quiet for longest is forgotten, which gives back at most one burst.
+Not here: messages on sockets (``socket``).
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from math import ceil
+from typing import Final
+
+from msgspec import Struct
+
+from gateway.core.errors import RateLimited
+
+BURST_S: Final = 2.0  # seconds' worth of requests that may come at once
+CALLERS_MAX: Final = 10_000  # buckets kept; about 2 MiB
+
+
+class _Bucket(Struct, gc=False):
+    left: float
+    at_ms: float
+
+
+class RateLimiter:
+    """The buckets of one process."""
+
+    def __init__(self) -> None:
+        self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
+
+    def consume(self, caller: Hashable, rate_per_s: float, now_ms: float) -> None:
+        """Count one request of *caller*.
+
+        Args:
+            caller: Who.
+            rate_per_s: Requests a second; 0 is no limit.
+            now_ms: Monotonic milliseconds.
+
+        Raises:
+            RateLimited: It has used up what it may; tells when there is more.
+        """
+        if rate_per_s == 0:
+            return
+        most = max(rate_per_s * BURST_S, 1.0)
+        bucket = self._buckets.pop(caller, None) or _Bucket(most, now_ms)
+        self._buckets[caller] = bucket
+        if len(self._buckets) > CALLERS_MAX:
+            self._buckets.popitem(last=False)
+        gained = (now_ms - bucket.at_ms) / 1000 * rate_per_s
+        bucket.left, bucket.at_ms = min(bucket.left + gained, most), now_ms
+        if bucket.left < 1:
+            raise RateLimited(retry_after_s=ceil((1 - bucket.left) / rate_per_s))
+        bucket.left -= 1

@@ -1,0 +1,1 @@
+"""The long-lived connections of this process: the life of one, and the registry of all."""

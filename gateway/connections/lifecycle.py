@@ -1,0 +1,274 @@
+"""Lifecycle: connections on which the gateway speaks whenever it has something to say.
+
+A :class:`LiveConnection` sends with a deadline, beats when it was silent, ends when its token
+expires, and can be ended from outside. How it ends is one of two exceptions, :class:`ClientClosed`
+and :class:`ServerClose`; they are raised anywhere and caught in one place, so that every end goes
+the same way.
+
+Not here: all of them together (``connections.registry``), what is said (``api``, ``dialects``).
+"""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NoReturn, TypeVar
+
+from gateway.core.errors import CloseCode, GatewayError
+from gateway.core.model import Cause
+from gateway.core.protocol import Bye
+
+SEND_WITHIN_S: Final = 10.0  # a client that took nothing for so long is too slow (4002)
+CLOSE_WITHIN_S: Final = 1.0  # for the last message and the close frame to leave
+HEARTBEAT_JITTER: Final = (
+    0.1  # of the heartbeat's interval, so that connections do not beat together
+)
+EXPIRY_CHECK_S: Final = 3600.0  # the wall clock may step; look at least so often
+RECONNECT_MIN_MS: Final = 250  # a client that is sent away comes back after this at the earliest
+RECONNECT_SPREAD_MS: Final = 2_000  # and so much later at the latest
+
+_SERVER_CAUSED: Final = frozenset(
+    {CloseCode.DRAINING, CloseCode.TOO_SLOW, CloseCode.STORE_UNAVAILABLE, CloseCode.SERVER_ERROR}
+)
+
+E = TypeVar("E", bound=Exception)
+
+log = logging.getLogger(__name__)
+
+
+class ConnectionEnded(Exception):
+    """A connection is over; ``cause`` is what the record shall say."""
+
+    cause: Cause = "lost"
+
+
+class ClientClosed(ConnectionEnded):
+    """The client ended it."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class ServerClose(ConnectionEnded):
+    """The gateway ends it.
+
+    Args:
+        code: The close code.
+        reason: For programs: an error's code, or the reason of a close.
+        retry_after_ms: When the client should come back, if it should.
+    """
+
+    def __init__(self, code: int, reason: str, retry_after_ms: int | None = None) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+        self.retry_after_ms = retry_after_ms
+        self.cause = "server" if code in _SERVER_CAUSED else "lost"
+
+    @classmethod
+    def from_error(cls, error: GatewayError, away_ms: int) -> "ServerClose":
+        """Return the end that *error* means; *away_ms* keeps those apart whom it sends away."""
+        comes_back = error.close_code.reconnect
+        retry_after_ms = (error.retry_after_s or 0) * 1000 + away_ms if comes_back else None
+        return cls(error.close_code, error.code, retry_after_ms)
+
+    @property
+    def message(self) -> Bye:
+        """What is told before the close."""
+        known = self.code in CloseCode.__members__.values()
+        return Bye(
+            code=int(self.code),
+            reason=self.reason,
+            reconnect=known and CloseCode(self.code).reconnect,
+            retry_after_ms=self.retry_after_ms,
+        )
+
+
+class LiveConnection(ABC):
+    """A connection on which the gateway speaks.
+
+    Args:
+        chance: Returns a number of at least 0 and below 1, evenly spread.
+        heartbeat_s: Seconds of silence after which it beats, give or take ``HEARTBEAT_JITTER``.
+        loop: Where it runs; the running one if it is not said.
+    """
+
+    __slots__ = (
+        "_chance",
+        "_expiry_timer",
+        "_heartbeat_s",
+        "_heartbeat_timer",
+        "_loop",
+        "_sent_at_s",
+        "heartbeat_ms",
+    )
+
+    def __init__(
+        self,
+        chance: Callable[[], float],
+        heartbeat_s: float,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        jitter = 1 - HEARTBEAT_JITTER + 2 * HEARTBEAT_JITTER * chance()
+        self._chance = chance
+        self.heartbeat_ms = int(heartbeat_s * 1000)
+        self._loop = loop or asyncio.get_running_loop()
+        self._heartbeat_s = heartbeat_s * jitter
+        self._heartbeat_timer: asyncio.TimerHandle | None = None
+        self._sent_at_s = self._loop.time()
+        self._expiry_timer: asyncio.TimerHandle | None = None
+
+    @abstractmethod
+    def end(self, ended: ConnectionEnded) -> None:
+        """End this connection as soon as it can; the first one to say so decides how."""
+
+    def reconnect_after_ms(self, spread_ms: int = RECONNECT_SPREAD_MS) -> int:
+        """Return after how long this client should come back, by chance."""
+        return RECONNECT_MIN_MS + int(spread_ms * self._chance())
+
+    def expire_at(self, at_ms: int | None, wall_ms: Callable[[], int]) -> None:
+        """End with 4005 at *at_ms* of the clock *wall_ms*; replaces what was said before."""
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+            self._expiry_timer = None
+        if at_ms is None:
+            return
+        left_s = (at_ms - wall_ms()) / 1000
+        if left_s <= 0:
+            self.end(ServerClose(CloseCode.TOKEN_EXPIRED, "token_expired", 0))
+        else:
+            wait_s = min(left_s, EXPIRY_CHECK_S)
+            self._expiry_timer = self._loop.call_later(wait_s, self.expire_at, at_ms, wall_ms)
+
+    def start_heartbeat(self) -> None:
+        """Call :meth:`_on_beat` regularly from now on."""
+        self._heartbeat_timer = self._loop.call_later(self._heartbeat_s, self._heartbeat_tick)
+
+    def _heartbeat_tick(self) -> None:
+        silent_s = self._loop.time() - self._last_sent_at_s()
+        is_due = silent_s >= self._heartbeat_s
+        wait_s = self._heartbeat_s - (0 if is_due else silent_s)
+        self._heartbeat_timer = self._loop.call_later(wait_s, self._heartbeat_tick)
+        self._on_heartbeat(is_due=is_due)
+
+    def _last_sent_at_s(self) -> float:
+        """Return when something was said last, by the loop's time."""
+        return self._sent_at_s
+
+    @abstractmethod
+    def _on_heartbeat(self, *, is_due: bool) -> None:
+        """Look whether all is well; say so to the client if nothing else was said of late."""
+
+    def stop_timers(self) -> None:
+        """Beat and expire no more."""
+        for timer in (self._heartbeat_timer, self._expiry_timer):
+            if timer is not None:
+                timer.cancel()
+        self._heartbeat_timer = self._expiry_timer = None
+
+
+class TaskConnection(LiveConnection):
+    """A connection that lives in a task: what it hears and what it sends may wait."""
+
+    def __init__(self, chance: Callable[[], float], heartbeat_s: float) -> None:
+        super().__init__(chance, heartbeat_s)
+        self._group: asyncio.TaskGroup | None = None
+        self._ended: ConnectionEnded | None = None
+
+    @abstractmethod
+    async def _write(self, data: bytes) -> None:
+        """Hand *data* to the server; returns when it may have more.
+
+        Raises:
+            Left: The connection is gone.
+        """
+
+    @abstractmethod
+    async def _listen(self) -> NoReturn:
+        """Hear the client until it leaves.
+
+        Raises:
+            Ended: It did, or it may not stay.
+        """
+
+    async def send(self, data: bytes) -> None:
+        """Send *data*.
+
+        Raises:
+            Ended: The connection is gone, or the client took nothing for ``SEND_WITHIN_S``.
+        """
+        try:
+            async with asyncio.timeout(SEND_WITHIN_S):
+                await self._write(data)
+        except TimeoutError:
+            raise ServerClose(CloseCode.TOO_SLOW, "too_slow", self.reconnect_after_ms()) from None
+        self._sent_at_s = self._loop.time()
+
+    def end(self, ended: ConnectionEnded) -> None:
+        """End this connection as soon as it can; the first one to say so decides how."""
+        if self._ended is None:
+            self._ended = ended
+            if self._group is not None:
+                self.spawn(_raise(ended))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Do *work* as long as the connection lives; nothing new begins on one that is ending."""
+        try:
+            if self._group is not None:
+                return self._group.create_task(work)
+        except RuntimeError:  # the group is shutting down
+            pass
+        work.close()
+        return None
+
+    async def run(
+        self, heartbeat: Callable[[], bytes], *companions: Coroutine[Any, Any, None]
+    ) -> ConnectionEnded:
+        """Live until somebody ends this connection; return how.
+
+        Args:
+            heartbeat: Asked regularly for what is sent if nothing else was; what it raises ends
+                the connection.
+            companions: Run beside; one that returns is done, one that raises ends the connection.
+        """
+        ended: ConnectionEnded | None = None
+        self._heartbeat = heartbeat
+        self.start_heartbeat()
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                for companion in companions:
+                    self._group.create_task(companion)
+                if self._ended is not None:
+                    raise self._ended
+                await self._listen()
+        except* ConnectionEnded as group:
+            ended = _first(group, ConnectionEnded)
+        except* GatewayError as group:
+            refused = ServerClose.from_error(_first(group, GatewayError), self.reconnect_after_ms())
+            ended = refused if ended is None else ended
+        except* Exception:
+            log.exception("a connection failed")
+            ended = ServerClose(CloseCode.SERVER_ERROR, "internal", self.reconnect_after_ms())
+        finally:
+            self._group = None
+            self.stop_timers()
+        if self._ended is not None:
+            return self._ended
+        return ClientClosed("lost") if ended is None else ended
+
+    def _on_heartbeat(self, *, is_due: bool) -> None:
+        self.spawn(self._send_heartbeat(is_due=is_due))
+
+    async def _send_heartbeat(self, *, is_due: bool) -> None:
+        data = self._heartbeat()
+        if is_due:
+            await self.send(data)
+
+
+async def _raise(ended: ConnectionEnded) -> None:
+    raise ended
+
+
+def _first(group: BaseExceptionGroup[E], kind: type[E]) -> E:
+    return next(error for error in group.exceptions if isinstance(error, kind))

@@ -1,0 +1,115 @@
+"""Read barrier: those who want to read what this node has not seen yet.
+
+A write is answered when its own news have come back, or after ``APPLIED_WITHIN_S`` without them:
+done is done. All wait equally long, so one timer serves them all. Readers with a position that
+another node gave them are rare, and bound their wait themselves.
+
+Not here: what happens at an offset (``replica``), what a reader is told (``node``).
+"""
+
+import asyncio
+import logging
+from collections import deque
+from heapq import heappop, heappush
+from typing import Final
+
+from gateway.core.position import Position
+from gateway.store.commit import Result
+
+APPLIED_WITHIN_S: Final = (
+    2.0  # a done write waits this long for its own news, a reader for a position
+)
+
+log = logging.getLogger(__name__)
+
+Answer = asyncio.Future[Result]
+
+
+class ReadBarrier:
+    """Who waits; told by the replica where it is.
+
+    Args:
+        partitions: How many logs there are.
+    """
+
+    def __init__(self, partitions: int) -> None:
+        self._applied = [0] * partitions
+        self._writes: list[list[tuple[int, int, Answer, Result]]] = [[] for _ in range(partitions)]
+        self._in_time: deque[tuple[float, Answer, Result]] = deque()  # soonest first
+        self._timer: asyncio.TimerHandle | None = None
+        self._serial = 0  # of who waits: two of one offset do not compare
+        self._positions: dict[asyncio.Future[None], Position] = {}
+
+    def complete_write(self, partition: int, result: Result, answer: Answer) -> None:
+        """Give a done commit its *answer* as soon as its log entry has come here."""
+        if result.offset <= self._applied[partition]:
+            answer.set_result(result)
+            return
+        self._serial += 1
+        heappush(self._writes[partition], (result.offset, self._serial, answer, result))
+        loop = answer.get_loop()
+        until_s = loop.time() + APPLIED_WITHIN_S
+        self._in_time.append((until_s, answer, result))
+        if self._timer is None:
+            self._timer = loop.call_at(until_s, self._on_timeout)
+
+    async def wait_for_offset(self, partition: int, offset: int) -> None:
+        """Wait for *offset*, like a write of that offset."""
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self.complete_write(partition, Result("done", 0, offset=offset), answer)
+        await answer
+
+    async def wait_for_position(self, position: Position) -> None:
+        """Wait for *position*, or for an epoch in which it will never come."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._positions[waiter] = position
+        try:
+            await waiter
+        finally:
+            self._positions.pop(waiter, None)
+
+    @property
+    def has_position_waiters(self) -> bool:
+        """Whether somebody waits for a position."""
+        return bool(self._positions)
+
+    def advance(self, partition: int, offset: int) -> None:
+        """Let those go on who wait for what *partition* has up to *offset*."""
+        self._applied[partition] = offset
+        self._release(self._writes[partition], offset)
+
+    def release_all(self, partition: int) -> None:
+        """Let all go on who wait for *partition*: its history was lost."""
+        writes = self._writes[partition]
+        if writes:
+            self._release(writes, max(writes)[0])
+
+    def advance_positions(self, here: Position) -> None:
+        """Let those go on whose position has come, or is void."""
+        for waiter, position in list(self._positions.items()):
+            if (here.covers(position) or here.epoch != position.epoch) and not waiter.done():
+                waiter.set_result(None)
+
+    def _release(self, writes: list[tuple[int, int, Answer, Result]], offset: int) -> None:
+        while writes and writes[0][0] <= offset:
+            _, _, answer, result = heappop(writes)
+            if not answer.done():
+                answer.set_result(result)
+        while self._in_time and self._in_time[0][1].done():
+            self._in_time.popleft()
+
+    def _on_timeout(self) -> None:
+        self._timer = None
+        late = 0
+        while self._in_time:
+            until_s, answer, result = self._in_time[0]
+            if not answer.done():
+                loop = answer.get_loop()
+                if until_s > loop.time():
+                    self._timer = loop.call_at(until_s, self._on_timeout)
+                    break
+                answer.set_result(result)
+                late += 1
+            self._in_time.popleft()
+        if late:
+            log.warning("%d own writes not seen within %g s", late, APPLIED_WITHIN_S)

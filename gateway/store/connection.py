@@ -1,0 +1,176 @@
+"""One long-lived connection to one Redis server, used the way we need it.
+
+redis-py's clients repeat writes behind the caller's back and its pools do not wait; its bare
+connection does neither. A :class:`RedisConnection` sends a pipeline and gives back its replies
+within a deadline, or drops the connection: after a missed deadline the next reply would belong to
+the command before.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, cast
+
+from hiredis import pack_command
+from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+
+from gateway.core.errors import GatewayError, OutcomeUnknown, StoreFull, StoreUnavailable
+
+CONNECT_S: Final = 2.0  # to connect, authenticate and select
+ANSWER_S: Final = 2.0  # from the call to the last reply, waiting for others and connecting too
+
+Command = Sequence[str | bytes | int]
+Reply = Any  # whatever RESP2 can hold; errors are ResponseError values
+
+
+class _RawConnection(Protocol):
+    """The part of redis-py's connection that is used here."""
+
+    is_connected: bool
+
+    async def connect(self) -> None: ...
+    async def disconnect(self, *, nowait: bool) -> None: ...
+    async def send_packed_command(self, command: list[bytes], *, check_health: bool) -> None: ...
+    async def read_response(self) -> Reply: ...
+
+
+class RedisConnection:
+    """A connection that is made when needed and made again after it broke.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://`` (redis-py's URL form).
+        name: Shown by ``CLIENT LIST``.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        options: dict[str, Any] = dict(parse_url(url))
+        kind = options.pop("connection_class", Connection)
+        self._raw = cast(
+            _RawConnection,
+            kind(
+                **options,
+                client_name=name,
+                protocol=2,
+                socket_timeout=None,
+                socket_connect_timeout=CONNECT_S,
+                retry=Retry(NoBackoff(), 0),
+                driver_info=None,
+            ),
+        )
+        self._lock = asyncio.Lock()
+        self._waiting = 0  # who wait for it
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection right now; the next call makes one if not."""
+        return self._raw.is_connected
+
+    async def connect(self) -> None:
+        """Make the connection if there is none.
+
+        Raises:
+            StoreUnavailable: It could not be made in time.
+        """
+        await self._begin(asyncio.get_running_loop().time() + CONNECT_S)
+        self._lock.release()
+
+    async def call(self, *command: str | bytes | int, answer_s: float = ANSWER_S) -> Reply:
+        """Send one command and return its reply.
+
+        Raises:
+            StoreFull: The server has no memory for it.
+            StoreUnavailable: Nothing was sent, or the server refused it.
+            OutcomeUnknown: As :meth:`pipeline`.
+        """
+        [reply] = await self.pipeline([command], answer_s=answer_s)
+        if isinstance(reply, ResponseError):
+            raise error_from_reply(reply) from reply
+        return reply
+
+    async def pipeline(
+        self, commands: Sequence[Command], *, answer_s: float = ANSWER_S
+    ) -> list[Reply]:
+        """Send *commands* at once and return all replies, errors among them as values.
+
+        Args:
+            commands: At most a few hundred; the caller bounds them.
+            answer_s: Seconds until the last reply.
+
+        Raises:
+            StoreUnavailable: Nothing was sent.
+            OutcomeUnknown: Sent, but not all replies came; any of the commands may have run.
+        """
+        until_s = asyncio.get_running_loop().time() + answer_s
+        await self._begin(until_s)
+        try:
+            try:
+                async with asyncio.timeout_at(until_s):
+                    packed = [pack_command(tuple(c)) for c in commands]  # type: ignore[arg-type] # stub: 1-tuple
+                    await self._raw.send_packed_command(packed, check_health=False)
+                    return [await self._reply() for _ in commands]
+            except (RedisError, OSError) as error:
+                await self.close()
+                raise OutcomeUnknown from error
+            except BaseException:
+                await self.close()
+                raise
+        finally:
+            self._lock.release()
+
+    async def _begin(self, until_s: float) -> None:
+        """Take the connection for oneself; waits behind a dead server do not add up."""
+        if self._lock.locked() or self._waiting:
+            self._waiting += 1
+            try:
+                async with asyncio.timeout_at(until_s):
+                    await self._lock.acquire()
+            except TimeoutError:
+                raise StoreUnavailable from None
+            finally:
+                self._waiting -= 1
+        else:
+            await self._lock.acquire()  # at once
+        if self._raw.is_connected:
+            return
+        try:
+            async with asyncio.timeout_at(until_s):
+                await self._connect()
+        except BaseException as error:
+            await self.close()
+            self._lock.release()
+            if isinstance(error, TimeoutError):
+                raise StoreUnavailable from None
+            raise
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await self._raw.connect()
+        except (RedisError, OSError, TimeoutError) as error:
+            await self.close()
+            raise StoreUnavailable(
+                f"The store cannot be reached: {type(error).__name__}."
+            ) from error
+
+    async def _reply(self) -> Reply:
+        # No ``timeout``: given one, redis-py answers None when the kernel gives up (ETIMEDOUT).
+        try:
+            return await self._raw.read_response()
+        except ResponseError as error:
+            return error
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        try:
+            await self._raw.disconnect(nowait=True)
+        except (RedisError, OSError):  # a broken transport may refuse even that
+            return
+
+
+def error_from_reply(error: ResponseError) -> GatewayError:
+    """Return what it means for us that the server refused a command; it changed nothing."""
+    if isinstance(error, OutOfMemoryError):
+        return StoreFull()
+    return StoreUnavailable(f"The store refused: {error}.")
