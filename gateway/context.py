@@ -1,26 +1,44 @@
-"""What every door has in its hands: the node, who may come in, and the settings."""
+"""Context: what every door is given: the node, who may come in, and the settings.
 
+Every request and every WebSocket handshake is counted here, whichever door it comes through. A
+token is checked first, because that costs less than the request itself: a good one is charged to
+its caller, a bad one to the address. A password costs 64 MiB and a core for 30 ms and more, so the
+address is charged before it is checked, and gets its charge back if the password is right.
+"""
+
+import logging
 from collections.abc import Awaitable, Callable, Hashable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from msgspec import Struct, field
 from starlette.types import Scope as AsgiScope
 
 from gateway.auth.credentials import Credential, client_address, networks
 from gateway.auth.principals import Authenticator, Principal, secret_matches, split_session_token
-from gateway.auth.rate_limit import RateLimiter
+from gateway.auth.rate_limit import RateLimiter, address_key
 from gateway.auth.users import Users
 from gateway.connections.registry import ConnectionRegistry
-from gateway.core.errors import NotFound, SessionClosed, TokenExpired, Unauthorized
+from gateway.core.errors import (
+    GatewayError,
+    NotFound,
+    RateLimited,
+    SessionClosed,
+    TokenExpired,
+    Unauthorized,
+)
 from gateway.node import Node
 from gateway.settings import Settings
 
+LOGGED_MAX: Final = 64  # characters of a name or a path that are logged
+
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 def caller_key(principal: Principal) -> Hashable:
     """Return what makes two principals the same caller."""
-    return principal.name, principal.session
+    return principal.name, principal.workspace, principal.session
 
 
 class Context(Struct, frozen=True):
@@ -44,29 +62,92 @@ class Context(Struct, frozen=True):
     wall_ms: Callable[[], int]
     rate_limiter: RateLimiter = field(default_factory=RateLimiter)
 
+    # --- how often somebody may ask
+
     async def rate_limited(
-        self, scope: AsgiScope, asking: Awaitable[T], who: Callable[[T], Hashable]
+        self, scope: AsgiScope, checking: Awaitable[T], who: Callable[[T], Hashable]
     ) -> T:
-        """Return who asks, and count the request; without a good token the address is counted.
+        """Return who shows a token, and count it; without a good one the address is counted.
 
         Args:
-            scope: The request.
-            asking: Finds out whose it is.
+            scope: The request or handshake.
+            checking: Checks the token.
             who: What makes two callers the same one.
 
         Raises:
-            RateLimited: It has used up what it may (``requests_per_s``).
-            GatewayError: What *asking* raises.
+            RateLimited: The caller has used up what it may (``requests_per_s``).
+            GatewayError: What *checking* raises.
         """
-        rate_per_s, now_ms = self.settings.requests_per_s, self.node.clock.monotonic_ms()
         try:
-            caller = await asking
-        except Unauthorized:
-            address = client_address(scope, networks(self.settings.trusted_proxies)).address
-            self.rate_limiter.consume(address, rate_per_s, now_ms)
+            caller = await checking
+        except GatewayError as error:
+            if not error.retry:  # else it could not be checked
+                self._charge(scope, address_key(self._address(scope)))
             raise
-        self.rate_limiter.consume(who(caller), rate_per_s, now_ms)
+        self._charge(scope, who(caller))
         return caller
+
+    async def log_in(self, scope: AsgiScope, name: str, password: str) -> Principal:
+        """Return the user of this name and password; see :meth:`checked_login`.
+
+        Raises:
+            Unauthorized: There is no such user, or the password is wrong; they look the same.
+            RateLimited: As :meth:`checked_login`.
+            Overloaded: Too many log in at once.
+        """
+        return await self.checked_login(
+            scope, name, lambda: self.users.verify(name, password, self.wall_ms()), caller_key
+        )
+
+    async def checked_login(
+        self,
+        scope: AsgiScope,
+        name: str,
+        check: Callable[[], Awaitable[T]],
+        who: Callable[[T], Hashable],
+    ) -> T:
+        """Return who logs in; the address is charged first, and for good if nobody does.
+
+        Names are not counted: whoever knows one could keep its owner out.
+
+        Args:
+            scope: The request.
+            name: The name that was given; for the log.
+            check: Checks the password; not called if the address has nothing left.
+            who: What makes two callers the same one.
+
+        Raises:
+            RateLimited: The address or the caller has used up what it may (``requests_per_s``).
+            GatewayError: What *check* raises.
+        """
+        address = self._address(scope)
+        self._charge(scope, address_key(address))
+        try:
+            caller = await check()
+        except Unauthorized:
+            log.warning("the login of %r from %s failed", name[:LOGGED_MAX], address)
+            raise
+        except GatewayError:  # nothing was found out about the password
+            self.rate_limiter.give_back(address_key(address))
+            raise
+        self.rate_limiter.give_back(address_key(address))
+        self._charge(scope, who(caller))
+        return caller
+
+    def _address(self, scope: AsgiScope) -> str | None:
+        return client_address(scope, networks(self.settings.trusted_proxies)).address
+
+    def _charge(self, scope: AsgiScope, caller: Hashable) -> None:
+        try:
+            self.rate_limiter.consume(
+                caller, self.settings.requests_per_s, self.node.clock.monotonic_ms()
+            )
+        except RateLimited:
+            what, path = scope.get("method", "WebSocket"), scope["path"][:LOGGED_MAX]
+            log.warning("%s %r from %s: too many requests", what, path, self._address(scope))
+            raise
+
+    # --- whose a token is
 
     async def principal_of(self, credential: Credential) -> Principal:
         """Return whose the token is that was shown; a session's own stands for that session.

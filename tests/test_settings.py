@@ -202,6 +202,12 @@ def test_all_problems_are_told_at_once() -> None:
             {"api_keys": [{"name": n, "sha256": SHA, "scopes": []} for n in "ab"]},
             "api_keys: two have the same sha256",
         ),
+        (
+            {"api_keys": [
+                {"name": "a", "sha256": SHA, "scopes": ["read", "admin"], "workspace": "w"}
+            ]},
+            "api_keys: a: admin is not for one workspace; give it connect, read, write and close",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused(flags: dict[str, Any], reason: str) -> None:

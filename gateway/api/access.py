@@ -65,13 +65,6 @@ def _closed_by_this(call: AnyCall, error: SessionClosed) -> Session:
     raise error
 
 
-def is_own(principal: Principal, session: Session) -> bool:
-    """Whether the session is the caller's own: by its token, or by the account."""
-    if principal.session is not None:
-        return principal.session == session.id
-    return principal.account is not None and principal.account == session.account
-
-
 async def writable(call: AnyCall, fields: frozenset[str]) -> Session:
     """Return the session that the path names if the caller may change *fields* of it.
 
@@ -82,7 +75,7 @@ async def writable(call: AnyCall, fields: frozenset[str]) -> Session:
     session, principal = await visible(call), call.caller
     if principal.has(Scope.WRITE) and principal.covers(session.workspace):
         return session
-    if not (principal.has(Scope.CONNECT) and is_own(principal, session)):
+    if not (principal.has(Scope.CONNECT) and principal.owns(session)):
         raise Forbidden("The scope write is needed.")
     if not fields <= OWN_FIELDS:
         raise Forbidden(f"The scope write is needed to change {listed(fields - OWN_FIELDS)}.")

@@ -37,6 +37,7 @@ from gateway.auth.principals import (
     secret_matches,
     split_session_token,
 )
+from gateway.context import caller_key
 from gateway.core.command import Connect
 from gateway.core.errors import (
     BadRequest,
@@ -108,7 +109,8 @@ async def connect(visit: Visit) -> None:
     for attempt in range(OPEN_ATTEMPTS):
         session = None
         if named is not None and ask:
-            session = await _known(visit, named, principal, secret)
+            finding = _known(visit, named, principal, secret)
+            session = await (_rate_limited(visit, named, finding) if not principal else finding)
         try:
             if session is not None:
                 own = secret is not None and secret_matches(session.private.token_hash, secret)
@@ -120,6 +122,14 @@ async def connect(visit: Visit) -> None:
             if attempt + 1 == OPEN_ATTEMPTS:
                 raise
             ask = True
+
+
+async def _rate_limited(
+    visit: Visit, session_id: str, finding: Awaitable[Session | None]
+) -> Session | None:
+    """Return what *finding* finds, and count the session token that was shown alone."""
+    caller = caller_key(Principal.of_session(session_id))
+    return await visit.context.rate_limited(visit.scope, finding, lambda _: caller)
 
 
 def _seems_new(node: Node, named: str, principal: Principal | None, secret: str | None) -> bool:

@@ -15,7 +15,7 @@ from msgspec.json import encode
 from msgspec.structs import asdict
 from starlette.responses import Response
 
-from gateway.api.access import OWN_FIELDS, is_own, listed
+from gateway.api.access import OWN_FIELDS, listed
 from gateway.api.idempotency import idempotency_key, identity, operation_of
 from gateway.api.schema import NewSession, OpenedSession, given
 from gateway.auth.principals import Principal, Scope, hash_secret, mint_session_secret
@@ -113,7 +113,7 @@ async def _check_repeat(call: AnyCall, session_id: str) -> None:
         found = error.record
     except NotFound:
         return
-    if call.caller.visibility().allows(found) or is_own(call.caller, found):
+    if call.caller.visibility().allows(found) or call.caller.owns(found):
         operation_of(call, found)
 
 

@@ -95,7 +95,7 @@ def _matches(query: HistoryQuery, visibility: Visibility, row: HistoryRow) -> bo
     q = query.q.casefold() if query.q else None
     return (
         row.kind == query.kind
-        and _allows(visibility, row)
+        and visibility.allows_of(row.session_id, row.account, row.workspace)
         and (query.workspace is None or row.workspace == query.workspace)
         and (query.account is None or row.account == query.account)
         and (query.service is None or row.service == query.service)
@@ -104,20 +104,6 @@ def _matches(query: HistoryQuery, visibility: Visibility, row: HistoryRow) -> bo
         and all(row.labels.get(name) == value for name, value in query.labels.items())
         and (q is None or q in row.session_id.casefold() or q in (row.name or "").casefold())
     )
-
-
-def _allows(visibility: Visibility, row: HistoryRow) -> bool:
-    match visibility.by:
-        case "all":
-            return True
-        case "workspace":
-            return row.workspace == visibility.value
-        case "account":
-            return row.account == visibility.value
-        case "session":
-            return row.session_id == visibility.value
-        case "nothing":
-            return False
 
 
 class _Reader:

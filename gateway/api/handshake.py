@@ -29,7 +29,7 @@ from gateway.auth.credentials import (
 )
 from gateway.auth.principals import Principal
 from gateway.connections.lifecycle import ClientClosed, ServerClose
-from gateway.context import Context
+from gateway.context import Context, caller_key
 from gateway.core.errors import (
     BadRequest,
     CloseCode,
@@ -69,12 +69,14 @@ class Visit(Struct, frozen=True, kw_only=True):
     pairs: list[tuple[str, str]]
 
     async def principal(self) -> Principal:
-        """Return whose the token is; the socket ends when it expires.
+        """Return whose the token is, and count it; the socket ends when it expires.
 
         Raises:
             Unauthorized: There is none, or none that is good.
+            RateLimited: Too many of this caller's come, or too many bad ones of its address.
         """
-        principal = await self.context.principal_of(self.shown)
+        checking = self.context.principal_of(self.shown)
+        principal = await self.context.rate_limited(self.scope, checking, caller_key)
         self.socket.expire_at(principal.expires_at, self.context.wall_ms)
         return principal
 

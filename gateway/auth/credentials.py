@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote
 
 from msgspec import Struct
 
-from gateway.core.errors import BadRequest, Forbidden
+from gateway.core.errors import BadRequest, Forbidden, UnsupportedMediaType
 from gateway.settings import parse_origin
 
 Scope = Mapping[str, Any]  # of ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html
@@ -251,14 +251,53 @@ def check_same_site(scope: Scope, credential: Credential, trusted: Networks) -> 
     """
     if credential.source != "cookie" or scope["method"] in _SAFE_METHODS:
         return
-    site = one_header(scope, b"sec-fetch-site")
-    origin = parse_origin(one_header(scope, b"origin") or "")
-    if site is not None:
-        ours = site == "same-origin"
-    else:
-        ours = origin is not None and _is_own(origin, scope, trusted)
-    if not ours:
+    if not _is_of_own_page(scope, trusted):
         raise Forbidden("A cookie is good for requests of our own pages only.")
+
+
+def _is_of_own_page(scope: Scope, trusted: Networks) -> bool:
+    """Whether a browser says that our own page sends a request."""
+    site = one_header(scope, b"sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    origin = parse_origin(one_header(scope, b"origin") or "")
+    return origin is not None and _is_own(origin, scope, trusted)
+
+
+def check_cookie_login(
+    scope: Scope, allowed: Origins, trusted: Networks, *, has_body: bool = True
+) -> None:
+    """Raise if a login must not be answered with a cookie.
+
+    Else a page of somebody else could log its visitors in here as its own author, who then sees
+    what they do (login CSRF). Its forms cannot send JSON, and a browser says whose page asks; a
+    request that says nothing of it comes from a program.
+
+    Args:
+        scope: The ASGI scope.
+        allowed: Origins whose pages may log in.
+        trusted: Proxies that we trust.
+        has_body: Whether the name and the password stand in a body.
+
+    Raises:
+        UnsupportedMediaType: The body is not said to be JSON.
+        Forbidden: Neither our own page nor an allowed one asks.
+    """
+    if has_body and media_type(scope) != "application/json":
+        raise UnsupportedMediaType("A login that sets a cookie is sent as application/json.")
+    is_program = not (headers(scope, b"sec-fetch-site") or headers(scope, b"origin"))
+    if is_program or cors_origin(scope, allowed) is not None or _is_of_own_page(scope, trusted):
+        return
+    raise Forbidden("Pages of this origin may not log in.")
+
+
+def media_type(scope: Scope) -> str:
+    """Return the media type of a body, in lower case and without parameters.
+
+    Raises:
+        BadRequest: It is said more than once.
+    """
+    return (one_header(scope, b"content-type") or "").partition(";")[0].strip().lower()
 
 
 def cors_origin(scope: Scope, allowed: Origins) -> str | None:

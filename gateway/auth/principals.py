@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from enum import StrEnum
 from hmac import compare_digest
 from pathlib import Path
@@ -25,6 +26,9 @@ from gateway.core.query import Visibility
 from gateway.settings import Settings, SettingsError
 
 TOKEN_MAX: Final = 8192  # characters; a longer one fits no address and no usual header
+BOUND_ADMIN: Final = (
+    "The scope admin is not for one workspace; use connect, read, write and close there."
+)
 ADMIN: Final = "admin"  # the user whose password is the admin key, and that key's name in logs
 
 _SESSION_TOKEN: Final = re.compile(r"([A-Za-z0-9_.:\-]{1,128})\.([A-Za-z0-9_\-]{43})")
@@ -60,6 +64,33 @@ class Principal(Struct, frozen=True, kw_only=True):
     expires_at: int | None = None
 
     @classmethod
+    def of_token(
+        cls,
+        name: str,
+        scopes: Iterable[str],
+        *,
+        account: str | None,
+        workspace: str | None,
+        session: str | None = None,
+        expires_at: int | None = None,
+    ) -> Self:
+        """Return whom a token that was signed for us speaks of; scopes of others are left out.
+
+        Raises:
+            Unauthorized: It makes an administrator of a single workspace, which nobody can be.
+        """
+        if is_bound_admin(scopes, workspace):
+            raise Unauthorized(BOUND_ADMIN)
+        return cls(
+            name=name,
+            scopes=frozenset(scope for scope in Scope if scope in scopes),
+            account=account,
+            workspace=workspace,
+            session=session,
+            expires_at=expires_at,
+        )
+
+    @classmethod
     def of_session(cls, session_id: str) -> Self:
         """Return who shows the token of a session and nothing else."""
         return cls(
@@ -91,12 +122,24 @@ class Principal(Struct, frozen=True, kw_only=True):
         if Scope.READ in self.scopes:
             return Visibility("workspace", self.workspace) if self.workspace else Visibility("all")
         if self.account:
-            return Visibility("account", self.account)
+            return Visibility("account", self.account, self.workspace or "")
         return Visibility("session", self.session) if self.session else Visibility()
 
     def covers(self, workspace: str | None) -> bool:
         """Whether the scopes are good for a session of *workspace*."""
         return self.workspace in (None, workspace) or Scope.ADMIN in self.scopes
+
+    def owns(self, session: Session) -> bool:
+        """Whether *session* is the caller's own: by its token, or by its account.
+
+        An account is a person of one workspace: the same name elsewhere is somebody else's. A
+        caller without a workspace speaks for the installation, where an account is one person.
+        """
+        if not self.covers(session.workspace):
+            return False
+        if self.session is not None and self.session == session.id:
+            return True
+        return self.account is not None and self.account == session.account
 
     def refreshed(self, newer: Self) -> Self:
         """Return who goes on after *newer* was shown on a live connection.
@@ -108,6 +151,15 @@ class Principal(Struct, frozen=True, kw_only=True):
             if getattr(self, one) != getattr(newer, one):
                 raise Forbidden(f"A refresh must keep the {one}.")
         return newer
+
+
+def is_bound_admin(scopes: Iterable[str], workspace: str | None) -> bool:
+    """Whether *scopes* would make an administrator of one workspace.
+
+    ``admin`` goes beyond every workspace, so the two contradict each other, and whoever wrote both
+    down meant less than ``admin`` grants. ``connect read write close`` administer one workspace.
+    """
+    return workspace is not None and Scope.ADMIN in scopes
 
 
 def may_attach(session: Session, principal: Principal | None, secret: str | None) -> bool:
@@ -124,8 +176,7 @@ def may_attach(session: Session, principal: Principal | None, secret: str | None
         return False
     if principal.has(Scope.WRITE) and principal.covers(session.workspace):
         return True
-    own = principal.account is not None and principal.account == session.account
-    return own and principal.has(Scope.CONNECT)
+    return principal.has(Scope.CONNECT) and principal.owns(session)
 
 
 def mint_session_secret() -> str:
@@ -202,9 +253,9 @@ class Authenticator:
         if self._verifier is None:
             raise Unauthorized
         claims = await self._verifier.verify(token, now_ms)
-        return Principal(
-            name=claims.account or "token",
-            scopes=frozenset(scope for scope in Scope if scope in claims.scopes),
+        return Principal.of_token(
+            claims.account or "token",
+            claims.scopes,
             account=claims.account,
             workspace=claims.workspace,
             expires_at=None if claims.expires_at is None else claims.expires_at + LEEWAY_MS,

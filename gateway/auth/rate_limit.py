@@ -1,13 +1,14 @@
-"""Limiter: how many requests a second one caller may send, if the operator set a limit.
+"""Rate limit: how many requests a second one caller may send, if the operator set a limit.
 
-A token bucket a caller: who was quiet may send two seconds' worth at once. Callers are principals;
-who shows no good token is known by address. The number of buckets is bounded: the caller that was
-quiet for longest is forgotten, which gives back at most one burst.
-Not here: messages on sockets (``socket``).
+A token bucket a caller: a caller that was quiet may send two seconds' worth at once. Callers are
+principals; a caller without a good credential is known by its address. The number of buckets is
+bounded: the caller that was quiet for longest is forgotten, which gives back at most one burst.
+Not here: messages on sockets (``connections``), which requests count (``context``).
 """
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from ipaddress import IPv6Address, ip_address
 from math import ceil
 from typing import Final
 
@@ -17,6 +18,7 @@ from gateway.core.errors import RateLimited
 
 BURST_S: Final = 2.0  # seconds' worth of requests that may come at once
 CALLERS_MAX: Final = 10_000  # buckets kept; about 2 MiB
+IPV6_HOST_BITS: Final = 64  # of an address are the holder's own choice (RFC 4291 section 2.5.1)
 
 
 class _Bucket(Struct, gc=False):
@@ -53,3 +55,22 @@ class RateLimiter:
         if bucket.left < 1:
             raise RateLimited(retry_after_s=ceil((1 - bucket.left) / rate_per_s))
         bucket.left -= 1
+
+    def give_back(self, caller: Hashable) -> None:
+        """Take back one :meth:`consume` of *caller*, since the request turned out to be good."""
+        if (bucket := self._buckets.get(caller)) is not None:
+            bucket.left += 1  # the next ``consume`` cuts it to what a bucket holds
+
+
+def address_key(address: str | None) -> Hashable:
+    """Return what stands for everybody behind *address*.
+
+    One host usually holds a whole IPv6 network of 64 bits, so the network is counted.
+    """
+    try:
+        known = ip_address(address or "")
+    except ValueError:
+        return "address", address
+    if isinstance(known, IPv6Address):
+        return "address", int(known) >> IPV6_HOST_BITS
+    return "address", address

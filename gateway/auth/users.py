@@ -26,9 +26,17 @@ from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 from msgspec import Meta, Struct
 
-from gateway.auth.principals import ADMIN, Principal, Scope, admin, write_private
+from gateway.auth.principals import (
+    ADMIN,
+    BOUND_ADMIN,
+    Principal,
+    Scope,
+    admin,
+    is_bound_admin,
+    write_private,
+)
 from gateway.core.errors import Invalid, NotFound, Overloaded, Unauthorized
-from gateway.core.model import Name
+from gateway.core.model import IdName, Name
 from gateway.metrics import OVERFLOWS
 from gateway.settings import SettingsError
 
@@ -50,6 +58,11 @@ class User(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     scopes: tuple[Scope, ...] = ()
     workspace: Name | None = None
     account: Name | None = None
+
+    @property
+    def is_bound_admin(self) -> bool:
+        """Whether both ``admin`` and a workspace are given; such a user may not log in."""
+        return is_bound_admin(self.scopes, self.workspace)
 
     def principal(self, name: str) -> Principal:
         """Return who logged in."""
@@ -91,7 +104,7 @@ class Users:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="argon2")
         self._decoy: str | None = None
         version = self._stat()
-        self._known, self._version = _read(path), version
+        self._known, self._version = _usable(_read(path)), version
 
     def close(self) -> None:
         """Stop the threads; what they are at is finished."""
@@ -174,12 +187,20 @@ class Users:
             return
         self._version = version
         try:
-            self._known = _read(self._path)
+            self._known = _usable(_read(self._path))
         except SettingsError as error:
             log.error("the users of before stay: %s", error)  # noqa: TRY400 - it says it all
 
     def list(self) -> dict[str, User]:
-        """Return everybody, by name.
+        """Return everybody who may log in, by name.
+
+        Raises:
+            SettingsError: The file cannot be read.
+        """
+        return {name: user for name, user in self.read_all().items() if not user.is_bound_admin}
+
+    def read_all(self) -> dict[str, User]:
+        """Return everybody in the file, by name, also those who may not log in.
 
         Raises:
             SettingsError: The file cannot be read.
@@ -213,9 +234,11 @@ class Users:
                 },
                 User,
             )
-            msgspec.convert(name, Name)
+            msgspec.convert(name, IdName)
         except (msgspec.ValidationError, UnicodeEncodeError) as error:
             raise Invalid(str(error)) from error
+        if user.is_bound_admin:
+            raise Invalid(BOUND_ADMIN)
         with self._changing() as known:
             known[name] = user
 
@@ -249,6 +272,14 @@ class Users:
             beside.replace(self._path)
         finally:
             os.close(lock)
+
+
+def _usable(known: _File) -> _File:
+    """Return those who may log in; tell of the others in the log."""
+    for name, user in known.items():
+        if user.is_bound_admin:
+            log.error("user %r of the users file is ignored: %s", name, BOUND_ADMIN)
+    return {name: user for name, user in known.items() if not user.is_bound_admin}
 
 
 def _read(path: Path) -> _File:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from msgspec.structs import replace
 
-from gateway.auth.principals import Authenticator, Principal
+from gateway.auth.principals import BOUND_ADMIN, Authenticator, Principal, is_bound_admin
 from gateway.auth.tokens import Claims, create_token
 from gateway.cli.options import (
     Account,
@@ -23,6 +23,7 @@ from gateway.cli.options import (
     read_settings,
 )
 from gateway.cli.output import note, now_ms, put, put_document, put_table
+from gateway.core.errors import Invalid
 from gateway.core.public import rfc3339
 from gateway.settings import Settings
 
@@ -51,6 +52,8 @@ def create(
     It is signed with jwt_key, and written to stdout alone. An API key needs no jwt_key; stderr has
     what to add to the settings for it.
     """
+    if is_bound_admin(scope, workspace):
+        raise Invalid(BOUND_ADMIN)
     if api_key is not None:
         _create_api_key(api_key, scope, account, workspace, json=json)
         return

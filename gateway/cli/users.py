@@ -72,7 +72,7 @@ def list_users(
 ) -> None:
     """List everybody; hashes are not shown."""
     with _people(flags) as users:
-        known = users.list()
+        known = users.read_all()
     if json:
         for name, user in known.items():
             put_json({"name": name, **{k: v for k, v in to_builtins(user).items() if k != "hash"}})

@@ -36,8 +36,17 @@ END: Final = r"$(?!\n)"  # Python's $ also matches before a last newline; docume
 _CLEAN: Final = r"^[^\x00]*$"  # NUL is legal JSON; terminals, C libraries and logs cut text there
 
 Name = Annotated[str, Meta(min_length=1, max_length=256, pattern=_CLEAN)]
+# Neither "." nor "..": clients resolve such a segment of a path (RFC 3986 section 5.2.4).
 SessionId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9_.:\-]{1,128}" + END, description="Never reused.")
+    str,
+    Meta(
+        max_length=128,
+        pattern=r"^(\.{0,2}[A-Za-z0-9_:\-]|\.{3})[A-Za-z0-9_.:\-]*" + END,
+        description="Never reused.",
+    ),
+]
+IdName = Annotated[  # a name that some door takes for an id in its paths
+    str, Meta(min_length=1, max_length=256, pattern=r"^(\.{0,2}[^.\x00]|\.{3})[^\x00]*$")
 ]
 Text = Annotated[str, Meta(max_length=1024, pattern=_CLEAN)]
 Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=_CLEAN)]

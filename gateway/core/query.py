@@ -84,22 +84,28 @@ class Visibility(Struct, frozen=True, omit_defaults=True):
     Args:
         by: What must be equal, or that everything or nothing may be seen.
         value: The workspace, account or session id that it must equal.
+        within: The only workspace in which an account is seen; empty is every one.
     """
 
     by: Literal["all", "workspace", "account", "session", "nothing"] = "nothing"
     value: str = ""
+    within: str = ""
 
     def allows(self, session: Session) -> bool:
         """Whether *session* may be seen."""
+        return self.allows_of(session.id, session.account, session.workspace)
+
+    def allows_of(self, session_id: str, account: str | None, workspace: str | None) -> bool:
+        """Whether a session may be seen of which only this much is known."""
         match self.by:
             case "all":
                 return True
             case "workspace":
-                return session.workspace == self.value
+                return workspace == self.value
             case "account":
-                return session.account == self.value
+                return account == self.value and self.within in ("", workspace)
             case "session":
-                return session.id == self.value
+                return session_id == self.value
         return False
 
 
@@ -151,6 +157,8 @@ class View(Struct, frozen=True, omit_defaults=True):
         found.update(("label", f"{name}={value}") for name, value in wanted.labels.items())
         if by in ("workspace", "account"):
             found.add((by, self.visibility.value))
+            if self.visibility.within:
+                found.add(("workspace", self.visibility.within))
         elif by == "session":
             found.add(("id", self.visibility.value))
         return found

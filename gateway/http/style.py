@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from msgspec import Struct
 from starlette.responses import Response
 
+from gateway import context
 from gateway.auth.principals import Principal
 from gateway.core.errors import GatewayError
 from gateway.http.endpoint import AnyEndpoint, Match
@@ -38,8 +39,7 @@ def principal_of(caller: Any) -> Principal:  # noqa: ANN401 - a style's caller
 
 def caller_key(caller: Any) -> Hashable:  # noqa: ANN401 - a style's caller
     """Return what makes two callers the same one, for the rate of requests."""
-    principal = principal_of(caller)
-    return principal.name, principal.session
+    return context.caller_key(principal_of(caller))
 
 
 class Traits(Struct, frozen=True, kw_only=True):

@@ -182,6 +182,10 @@ def _conflicts(it: Settings) -> Iterator[tuple[set[str], str]]:
         values = [getattr(key, name) for key in it.api_keys]
         if len(set(values)) < len(values):
             yield {"api_keys"}, f"api_keys: two have the same {name}"
+    for key in it.api_keys:
+        if key.workspace is not None and "admin" in key.scopes:
+            wanted = "give it connect, read, write and close, or no workspace"
+            yield {"api_keys"}, f"api_keys: {key.name}: admin is not for one workspace; {wanted}"
 
 
 def _is_key_set(text: str) -> bool:

@@ -11,6 +11,8 @@ Promises:
 
 * Killed -9 (the server, its gateway, or both) and started again, nothing is lost that was
   acknowledged more than two seconds before: append-only file, ``appendfsync everysec``.
+* Nobody else on the machine reads the data, which holds the secret that signs tokens: the server's
+  files are for this user alone, and a folder that others may enter is refused.
 * A gateway that ends takes the server that it started along, also when killed -9 (on Linux, where
   the end of the thread that started it counts; elsewhere it stays and the next start uses it). The
   other gateways of the directory start the next one at the same ``url`` within about
@@ -24,6 +26,8 @@ import fcntl
 import importlib.util
 import logging
 import os
+import shlex
+import stat
 import subprocess
 import sys
 import tempfile
@@ -47,6 +51,8 @@ PROBE_WITHIN_S: Final = 1.0  # one PING; a server that is busy reading its log a
 POLL_EVERY_S: Final = 0.01  # while starting or stopping
 WATCH_EVERY_S: Final = 0.2  # two system calls a turn
 RETRY_AFTER_S: Final = 5.0  # between two starts that failed, by a full disk for example
+UMASK: Final = 0o077  # of the server: its files are for this user alone
+OTHERS: Final = 0o077  # the rights of the group and of everybody else
 LOG_BYTES: Final = 1 << 20  # the server's log starts anew beyond; it holds warnings only
 
 # Linux can end a child with its parent (PR_SET_PDEATHSIG = 1, SIGTERM = 15). Asked by a process of
@@ -106,12 +112,13 @@ class EmbeddedValkey:
         ``watch()`` then starts the next one.
 
         Raises:
-            StoreUnavailable: The server did not start or did not answer in ``START_WITHIN_S``;
-                nothing of it is left behind.
+            StoreUnavailable: The folder cannot be used, or is open to others; or the server did not
+                start or did not answer in ``START_WITHIN_S``. Nothing of it is left behind.
         """
         try:
             try:
                 self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _check_private(self.data_dir)
                 self._home = _short(self.data_dir)
             except OSError as error:
                 raise StoreUnavailable(f"Cannot use the data directory: {error}") from error
@@ -218,18 +225,22 @@ class EmbeddedValkey:
             f"--port 0 --unixsocket {SOCKET} --unixsocketperm 700 --appendonly yes "
             "--appendfsync everysec --maxmemory-policy noeviction --loglevel warning"
         )
+        for written in self.data_dir.glob("appendonlydir/*"):  # by a version that had no umask
+            written.chmod(0o600)
         command = [str(valkey_binary()), *options.split(), "--save", ""]
         if sys.platform == "linux":
             command = [sys.executable, "-ISc", _TIE_TO_PARENT, str(os.getpid()), *command]
         path = self.data_dir / "valkey.log"
         anew = not path.exists() or path.stat().st_size > LOG_BYTES
         with path.open("wb" if anew else "ab") as output:
+            os.fchmod(output.fileno(), 0o600)
             return subprocess.Popen(
                 command,
                 cwd=self.data_dir,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                umask=UMASK,
                 pass_fds=(lock,),
                 start_new_session=True,  # Ctrl-C is for the gateway, which stops the server last
             )
@@ -239,6 +250,20 @@ class EmbeddedValkey:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
             lines = file.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
+
+
+def _check_private(data_dir: Path) -> None:
+    """Raise if others may enter the folder.
+
+    Raises:
+        StoreUnavailable: They may; says how to mend that.
+    """
+    mode = stat.S_IMODE(data_dir.stat().st_mode)
+    if mode & OTHERS:
+        raise StoreUnavailable(
+            f"Others may enter the data directory (mode {mode:o}), which holds secrets. Run: "
+            f"chmod 700 {shlex.quote(str(data_dir))} (or let data_dir be a new folder in it)."
+        )
 
 
 def _short(data_dir: Path) -> Path:

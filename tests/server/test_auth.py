@@ -45,7 +45,7 @@ def who(*scopes: Scope, account: str | None = None, workspace: str | None = None
         (who(Scope.READ, account="a"), Visibility("all")),
         (who(Scope.READ, workspace="w", account="a"), Visibility("workspace", "w")),
         (who(Scope.WRITE, workspace="w"), Visibility("nothing")),
-        (who(Scope.CONNECT, account="a", workspace="w"), Visibility("account", "a")),
+        (who(Scope.CONNECT, account="a", workspace="w"), Visibility("account", "a", "w")),
         (who(Scope.WRITE), Visibility("nothing")),
         (who(), Visibility("nothing")),
         (Principal.of_session("s"), Visibility("session", "s")),
@@ -202,6 +202,46 @@ async def test_jwt_says_who_one_is() -> None:
     assert await auth.authenticate(token, principal.expires_at - 1) == principal
     with pytest.raises(TokenExpired):
         await auth.authenticate(token, principal.expires_at)
+
+
+async def test_admin_of_one_workspace_is_nobody() -> None:
+    """A token that is signed with both says two things at once: it is refused, not widened."""
+    settings = Settings(jwt_key=SECRET)
+    auth = Authenticator(settings)
+
+    for scopes in ({"admin"}, {"admin", "read", "write"}):
+        bound = Claims(account="a", workspace="w", scopes=frozenset(scopes), expires_at=None)
+        with pytest.raises(Unauthorized, match="not for one workspace"):
+            await auth.authenticate(create_token(settings, bound, NOW_MS), NOW_MS)
+        free = replace(bound, workspace=None)
+        token = create_token(settings, free, NOW_MS)
+        assert (await auth.authenticate(token, NOW_MS)).has(Scope.ADMIN)
+
+
+def test_account_is_a_person_of_its_workspace() -> None:
+    """The same account elsewhere is somebody else's, unless the caller speaks for everywhere."""
+    elsewhere, loose = replace(SESSION, workspace="v"), replace(SESSION, workspace=None)
+    bound = who(Scope.CONNECT, account="ann", workspace="w")
+    everywhere = who(Scope.CONNECT, account="ann")
+
+    for caller, session, own in (
+        (bound, SESSION, True),
+        (bound, elsewhere, False),
+        (bound, loose, False),
+        (everywhere, SESSION, True),
+        (everywhere, elsewhere, True),
+        (everywhere, loose, True),
+        (replace(bound, account="bob"), SESSION, False),
+        (replace(bound, session="a"), elsewhere, False),
+        (replace(bound, account=None, session="a"), SESSION, True),
+        (Principal.of_session("a"), elsewhere, True),
+        (who(Scope.CONNECT, workspace="w"), replace(SESSION, account=None), False),
+    ):
+        assert caller.owns(session) is own
+        assert may_attach(session, caller, None) is own
+    assert not bound.visibility().allows(elsewhere)
+    assert not bound.visibility().allows(loose)
+    assert everywhere.visibility().allows(elsewhere)
 
 
 def test_gateways_that_start_at_once_agree_on_one_admin_key(tmp_path: Path) -> None:

@@ -181,6 +181,24 @@ def test_api_key_is_told_once_and_kept_as_a_hash(
     assert made.out.strip() not in made.err
 
 
+def test_admin_of_one_workspace_is_not_made(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither a token nor a key nor a user is made with ``admin`` and a workspace."""
+    wanted = ("--scope", "read", "--scope", "admin", "--workspace", "w")
+    typed(monkeypatch, "correct horse\n")
+    users = tmp_path / "users.json"
+    for command in (
+        ("token", "create", *wanted, "--jwt-key", SECRET),
+        ("token", "create", "--api-key", "CI", *wanted),
+        ("user", "add", "ann", *wanted, "--users-file", str(users)),
+    ):
+        ran = run(capsys, *command)
+        assert (ran.code, ran.out) == (1, "")
+        assert "The scope admin is not for one workspace" in ran.err
+    assert not users.exists()
+
+
 # --- users
 
 

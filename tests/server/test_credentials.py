@@ -12,6 +12,7 @@ from gateway.auth.credentials import (
     SUBPROTOCOLS_MAX,
     Credential,
     Peer,
+    check_cookie_login,
     check_origin,
     check_same_site,
     client_address,
@@ -20,7 +21,7 @@ from gateway.auth.credentials import (
     origins,
     read_credential,
 )
-from gateway.core.errors import BadRequest, Forbidden
+from gateway.core.errors import BadRequest, Forbidden, UnsupportedMediaType
 
 TRUSTED = networks(("10.0.0.0/8", "fd00::/8", "127.0.0.1"))
 ALLOWED = origins(("https://app.example.com", "http://localhost:3000"))
@@ -243,6 +244,41 @@ def test_cookie_writes_only_for_our_own_page(
     else:
         with pytest.raises(Forbidden):
             check_same_site(request, shown, ())
+
+
+JSON = ("Content-Type", "application/json; charset=utf-8")
+
+
+@pytest.mark.parametrize(
+    "headers,error",
+    [
+        ([JSON], None),
+        ([JSON, ("Sec-Fetch-Site", "same-origin")], None),
+        ([JSON, ("Origin", "http://gw.example")], None),
+        ([JSON, ("Origin", "https://app.example.com"), ("Sec-Fetch-Site", "cross-site")], None),
+        ([JSON, ("Sec-Fetch-Site", "cross-site")], Forbidden),
+        ([JSON, ("Sec-Fetch-Site", "same-site")], Forbidden),
+        ([JSON, ("Sec-Fetch-Site", "none")], Forbidden),
+        ([JSON, ("Origin", "https://evil.example")], Forbidden),
+        ([JSON, ("Origin", "null")], Forbidden),
+        ([JSON, ("Origin", "http://gw.example"), ("Sec-Fetch-Site", "cross-site")], Forbidden),
+        ([], UnsupportedMediaType),
+        ([("Content-Type", "text/plain")], UnsupportedMediaType),
+        ([("Content-Type", "application/x-www-form-urlencoded")], UnsupportedMediaType),
+        ([("Content-Type", "text/plain; application/json")], UnsupportedMediaType),
+        ([JSON, JSON], BadRequest),
+    ],
+)
+def test_cookie_is_set_for_our_own_page_and_for_programs(
+    headers: list[tuple[str, str]], error: type[Exception] | None
+) -> None:
+    """Nobody is logged in by a page of somebody else, which has forms but sends no JSON."""
+    request = scope(*headers, ("Host", "gw.example"), method="POST")
+    if error is None:
+        check_cookie_login(request, ALLOWED, ())
+    else:
+        with pytest.raises(error):
+            check_cookie_login(request, ALLOWED, ())
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,34 @@ async def test_change_by_another_process_is_seen(users: Users, tmp_path: Path) -
     other.close()
 
 
+async def test_admin_of_one_workspace_does_not_log_in(
+    users: Users, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user with ``admin`` and a workspace is left out, and told in the log; others log in."""
+    with pytest.raises(Invalid, match="not for one workspace"):
+        users.add("bob", "secret", scopes=[Scope.ADMIN, Scope.READ], workspace="w")
+    users.add("bob", "secret", scopes=[Scope.ADMIN, Scope.READ])
+    assert (await users.verify("bob", "secret", NOW_MS)).has(Scope.ADMIN)
+    path = tmp_path / "users.json"
+    known = json.loads(path.read_text())
+    known["bob"]["workspace"] = "w"
+    path.write_text(json.dumps(known))
+
+    await wrong(users, "bob", "secret")
+    assert "user 'bob' of the users file is ignored" in caplog.text
+    assert (await users.verify("ann", "secret", NOW_MS)).name == "ann"
+    assert (list(users.list()), list(users.read_all())) == (["ann"], ["ann", "bob"])
+    users.add("bob", "secret", scopes=[Scope.READ], workspace="w")
+    assert (await users.verify("bob", "secret", NOW_MS)).workspace == "w"
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_name_that_clients_resolve_is_no_name(users: Users, name: str) -> None:
+    """A user's name is an id in paths, where these two mean something else."""
+    with pytest.raises(Invalid):
+        users.add(name, "secret")
+
+
 async def test_broken_file_leaves_the_users_as_they_were(
     users: Users, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

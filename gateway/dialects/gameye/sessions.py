@@ -105,16 +105,7 @@ async def _ended(call: AnyCall, gone: list[Tombstone]) -> list[Session]:
 
 
 def _allows(visibility: Visibility, tombstone: Tombstone) -> bool:
-    return visibility.allows(
-        Session(
-            id=tombstone.id,
-            number=tombstone.number,
-            revision=tombstone.revision,
-            created_at=0,
-            account=tombstone.account,
-            workspace=tombstone.workspace,
-        )
-    )
+    return visibility.allows_of(tombstone.id, tombstone.account, tombstone.workspace)
 
 
 async def describe_session(call: Call[None]) -> Response:

@@ -24,7 +24,7 @@ from gateway.auth.credentials import (
     one_header,
     origins,
 )
-from gateway.auth.principals import TOKEN_MAX, Principal, Scope
+from gateway.auth.principals import TOKEN_MAX, Principal
 from gateway.auth.tokens import LEEWAY_MS, Claims, Verifier, configured_key, create_token
 from gateway.context import Context, caller_key
 from gateway.core.errors import Unauthorized
@@ -62,21 +62,30 @@ class Access:
             Forbidden: The page of somebody else asks, with what the browser adds by itself.
             Overloaded: Too many log in at once.
         """
-        return await self._context.rate_limited(scope, self._caller(scope), caller_key)
-
-    async def _caller(self, scope: AsgiScope) -> Principal:
-        if (cookie := _cookie(scope)) is not None:
-            try:
-                principal = await self._bearer(cookie)
-            except Unauthorized:
-                pass  # an old cookie does not shut out who logs in anew
-            else:
-                self._check_site(scope, cookie)
-                return principal
         kind, text = _authorization(scope)
-        if kind == "bearer":
-            return await self._bearer(text)
-        return await self.login(scope)
+        known = await self._by_cookie(scope)
+        if known is None and kind == "basic":
+            return await self.login(scope)
+        return await self._context.rate_limited(
+            scope, self._by_token(known, text if kind == "bearer" else None), caller_key
+        )
+
+    async def _by_cookie(self, scope: AsgiScope) -> Principal | None:
+        if (cookie := _cookie(scope)) is None:
+            return None
+        try:
+            principal = await self._bearer(cookie)
+        except Unauthorized:
+            return None  # an old cookie does not shut out who logs in anew
+        self._check_site(scope, cookie)
+        return principal
+
+    async def _by_token(self, known: Principal | None, token: str | None) -> Principal:
+        if known is not None:
+            return known
+        if token is None:
+            raise Unauthorized
+        return await self._bearer(token)
 
     async def login(self, scope: AsgiScope) -> Principal:
         """Return who shows a name and a password.
@@ -88,7 +97,7 @@ class Access:
         name, colon, password = _pair(text).partition(":") if kind == "basic" else ("", "", "")
         if not colon:
             raise Unauthorized
-        principal = await self._context.users.verify(name, password, self._context.wall_ms())
+        principal = await self._context.log_in(scope, name, password)
         if headers(scope, b"sec-fetch-site"):
             self._check_site(scope, text)  # browsers remember passwords and send them unasked
         return principal
@@ -123,9 +132,9 @@ class Access:
 
 
 def _principal(claims: Claims) -> Principal:
-    return Principal(
-        name=claims.account or "token",
-        scopes=frozenset(scope for scope in Scope if scope in claims.scopes),
+    return Principal.of_token(
+        claims.account or "token",
+        claims.scopes,
         account=claims.account,
         workspace=claims.workspace,
         expires_at=claims.expires_at and claims.expires_at + LEEWAY_MS,

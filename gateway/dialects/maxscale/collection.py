@@ -72,7 +72,7 @@ async def listed(call: Call, collection: Collection[T], filters: Sequence[Filter
         rows = collection.rows(offset, size)
     visibility = call.principal.visibility()
     key = hashlib.blake2b(digest_size=16)
-    for part in (visibility.by, visibility.value, call.scene.base, collection.kind):
+    for part in (visibility, call.scene.base, collection.kind):
         key.update(encode(part))
     key.update(call.scope["query_string"] + b"%d" % call.scene.is_full)
     tag = hashlib.blake2b(b"%d" % total, digest_size=16)

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from starlette.responses import Response
 
 from gateway import __version__
-from gateway.auth.credentials import client_address, networks
+from gateway.auth.credentials import check_cookie_login, client_address, networks, origins
 from gateway.core.errors import Draining, NotFound
 from gateway.core.model import Session
 from gateway.core.query import View
@@ -69,6 +69,9 @@ async def log_in(call: Call) -> Response:
     if call.query.is_on("logout"):
         set_cookie("", max_age=0)
         return response
+    if call.query.is_on("persist"):
+        allowed = origins(call.context.settings.allowed_origins)
+        check_cookie_login(call.scope, allowed, trusted, has_body=False)
     principal = await call.access.login(call.scope)
     life_s = call.query.seconds("max-age") or None
     token = call.access.issue(principal, life_s)

@@ -22,6 +22,7 @@ from gateway.core.errors import (
     SessionClosed,
     Unauthorized,
     Unavailable,
+    UnsupportedMediaType,
 )
 from gateway.dialects.neko.shapes import ErrorMessage
 
@@ -37,6 +38,7 @@ _TABLE: Final[tuple[tuple[type[GatewayError], int, str | None], ...]] = (  # the
     (BadRequest, 400, UNREADABLE),
     (Invalid, 400, UNREADABLE),
     (PayloadTooLarge, 400, UNREADABLE),
+    (UnsupportedMediaType, 415, None),
     (RateLimited, 429, None),
     (LimitExceeded, 422, None),
     (Conflict, 503, None),

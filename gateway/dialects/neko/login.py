@@ -11,6 +11,7 @@ but no session of its own, and nobody sees it.
 Not here: passwords (``members``), where in a request a token stands (``caller``).
 """
 
+from collections.abc import Hashable
 from typing import Final
 
 from msgspec import Struct
@@ -48,6 +49,11 @@ class Caller(Struct, frozen=True, kw_only=True):
         return View(visibility=self.visibility)
 
 
+def caller_key(caller: Caller) -> Hashable:
+    """Return what makes two callers the same one."""
+    return caller.id, caller.workspace
+
+
 def private_of(name: str, visibility: Visibility, token_hash: str) -> Private:
     """Return what a session keeps of the login that opened it."""
     return Private(token_hash=token_hash, environment={_ID: name, _SEES: visibility.by})
@@ -77,7 +83,7 @@ def caller_of(session: Session) -> Caller:
         case "workspace":
             visibility = Visibility("workspace", session.workspace or "")
         case "account":
-            visibility = Visibility("account", session.account or "")
+            visibility = Visibility("account", session.account or "", session.workspace or "")
         case _:
             visibility = Visibility("session", session.id)
     return Caller(

@@ -12,11 +12,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
-from msgspec import Meta, Struct, ValidationError, convert, to_builtins
+from msgspec import Struct, ValidationError, convert, to_builtins
 from msgspec.structs import replace
 
 from gateway.auth.principals import ADMIN, Principal, Scope
@@ -34,8 +34,6 @@ MEMBERS_MAX: Final = 10_000  # members that were added here
 HASHING: Final = 2  # passwords that are hashed at a time: argon2 takes 64 MiB and a core
 WAITING_MAX: Final = 64  # and that wait for it; the last one for about four seconds
 PASSWORD_MAX: Final = 1024  # characters
-
-Username = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from gateway.auth.credentials import Credential, check_same_site, headers, netwo
 from gateway.core.errors import GatewayError, Unauthorized
 from gateway.dialects.neko.bodies import parse, read_bytes
 from gateway.dialects.neko.errors import Refused, failure, refusal
-from gateway.dialects.neko.login import Caller
+from gateway.dialects.neko.login import Caller, caller_key
 from gateway.dialects.neko.service import Service
 
 COOKIE: Final = "NEKO_SESSION"
@@ -160,7 +160,7 @@ async def caller_of(service: Service, request: Request) -> Caller:
         shown = Credential(token=token, source="cookie")
         check_same_site(request.scope, shown, networks(settings.trusted_proxies))
     asking = service.caller(token)
-    caller = await service.context.rate_limited(request.scope, asking, lambda caller: caller.id)
+    caller = await service.context.rate_limited(request.scope, asking, caller_key)
     if not caller.profile.can_login:
         raise Refused(403, LOGIN_DISABLED)
     return caller

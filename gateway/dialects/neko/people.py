@@ -5,7 +5,7 @@ from typing import Final
 from msgspec import ValidationError, convert
 
 from gateway.core.errors import NotFound, SessionClosed
-from gateway.core.model import Profile
+from gateway.core.model import IdName, Profile
 from gateway.dialects.neko.bodies import (
     NEW_PROFILE,
     MemberBulkDelete,
@@ -15,7 +15,7 @@ from gateway.dialects.neko.bodies import (
     ProfileChange,
 )
 from gateway.dialects.neko.errors import UNREADABLE, Refused
-from gateway.dialects.neko.members import Member, Username
+from gateway.dialects.neko.members import Member
 from gateway.dialects.neko.operation import Answer, Call, Operation, query_of
 from gateway.dialects.neko.service import merged
 from gateway.dialects.neko.shapes import MemberData, profile_of
@@ -45,7 +45,7 @@ async def create_member(call: Call) -> Answer:
     if not wanted.password:
         raise Refused(400, "password cannot be empty")
     try:
-        convert(wanted.username, Username)
+        convert(wanted.username, IdName)
     except ValidationError:
         raise Refused(400, UNREADABLE) from None
     new = merged(NEW_PROFILE, wanted.profile)

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict, replace
+from starlette.types import Scope as AsgiScope
 
 from gateway.auth.principals import (
     Scope,
@@ -20,7 +21,7 @@ from gateway.auth.principals import (
     secret_matches,
     split_session_token,
 )
-from gateway.context import Context
+from gateway.context import Context, caller_key
 from gateway.core.command import Close, Kick, Unwatch, Update
 from gateway.core.errors import (
     Conflict,
@@ -109,22 +110,28 @@ class Service:
 
     # --- login
 
-    async def login(self, name: str, password: str) -> tuple[Session, str]:
+    async def login(self, scope: AsgiScope, name: str, password: str) -> tuple[Session, str]:
         """Open a session without a connection; return it and its token.
 
         Raises:
             Unauthorized: The name or the password is wrong.
+            RateLimited: Too many logins come from this address.
             Refused: The member is connected already, or logins are locked.
             GatewayError: As ``Node.open``.
         """
-        node = self.node
-        member = await self.members.verify(name, password, self.context.wall_ms())
+        node, context = self.node, self.context
+        member = await context.checked_login(
+            scope,
+            name,
+            lambda: self.members.verify(name, password, context.wall_ms()),
+            lambda member: caller_key(member.principal),
+        )
         if not member.principal.has(Scope.CONNECT):
             raise Refused(403, "login is disabled for this session")
         room = self.rooms.room(member.principal.workspace or "")
         if room.settings.locked_logins and not member.profile.is_admin:
             raise Refused(403, "logins are locked")
-        if len(node.replica.sessions) >= self.context.settings.max_sessions:
+        if len(node.replica.sessions) >= context.settings.max_sessions:
             raise LimitExceeded("There are too many sessions.")
         before = node.documents.resolve(HANDLES, name)
         if before is not None:

@@ -6,6 +6,7 @@ from typing import Final
 from msgspec.structs import replace
 from starlette.responses import Response
 
+from gateway.auth.credentials import check_cookie_login, networks, origins
 from gateway.core.errors import NotFound, SessionClosed, Unauthorized
 from gateway.core.model import Session
 from gateway.core.public import rfc3339
@@ -30,15 +31,19 @@ COOKIE_LIFE: Final = timedelta(hours=24)  # of the cookie; the session has no en
 
 async def login(call: Call) -> Answer | Response:
     """Open a session."""
+    settings = call.service.context.settings
+    if settings.neko_cookie:
+        allowed, trusted = origins(settings.allowed_origins), networks(settings.trusted_proxies)
+        check_cookie_login(call.request.scope, allowed, trusted)
     body = await read_bytes(call.request.stream())
     if body.strip() == b"null":  # neko takes it for nobody
         raise Unauthorized
     wanted = parse(body, SessionLoginRequest)
-    session, token = await call.service.login(wanted.username, wanted.password)
+    session, token = await call.service.login(call.request.scope, wanted.username, wanted.password)
     shown = SessionLoginResponse(
         id=shown_id(session), profile=profile_of(session), state=state_of(session), token=token
     )
-    if not call.service.context.settings.neko_cookie:
+    if not settings.neko_cookie:
         return answer(Answer(200, shown))
     response = answer(Answer(200, replace(shown, token=None)))
     life_s = int(COOKIE_LIFE.total_seconds())

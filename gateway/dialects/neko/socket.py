@@ -22,7 +22,7 @@ from gateway.core.errors import CloseCode, Forbidden, GatewayError, Unauthorized
 from gateway.core.model import Session
 from gateway.dialects.neko.errors import NO_SESSION, failure, refusal
 from gateway.dialects.neko.line import Farewell, NekoLine
-from gateway.dialects.neko.login import Caller
+from gateway.dialects.neko.login import Caller, caller_key
 from gateway.dialects.neko.operation import token_of
 from gateway.dialects.neko.service import Service
 from gateway.dialects.neko.visit import MAY_NOT_CONNECT, Visit
@@ -75,7 +75,7 @@ class Door:
         service = self._service
         try:
             await service.started.wait()
-            caller, session = await _let_in(service, token)
+            caller, session = await _let_in(service, websocket.scope, token)
             return await Visit(service, websocket, line, caller, session).live()
         except ConnectionEnded as ended:
             return ended
@@ -94,16 +94,17 @@ class Door:
         return None
 
 
-async def _let_in(service: Service, token: str | None) -> tuple[Caller, Session]:
+async def _let_in(service: Service, scope: Scope, token: str | None) -> tuple[Caller, Session]:
     """Return whose *token* is, and that one's session.
 
     Raises:
         Farewell: Nobody's, or somebody's who may not connect.
+        RateLimited: Too many handshakes of this caller, or too many bad ones of its address.
     """
     if token is None:
         raise Farewell(MISSING)
     try:
-        caller = await service.caller(token)
+        caller = await service.context.rate_limited(scope, service.caller(token), caller_key)
     except Unauthorized:
         raise Farewell(NO_SESSION) from None
     if not caller.profile.can_login:

@@ -147,17 +147,7 @@ def _place(row: HistoryRow) -> tuple[int, int]:
 
 def may_see(visibility: Visibility, row: HistoryRow) -> bool:
     """Whether a row is of a session that may be seen."""
-    match visibility.by:
-        case "all":
-            return True
-        case "workspace":
-            return row.workspace == visibility.value
-        case "account":
-            return row.account == visibility.value
-        case "session":
-            return row.session_id == visibility.value
-        case "nothing":
-            return False
+    return visibility.allows_of(row.session_id, row.account, row.workspace)
 
 
 class _Fields:

@@ -21,6 +21,7 @@ from typing import Final
 
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
+from starlette.types import Scope as AsgiScope
 
 from gateway.auth.credentials import Credential
 from gateway.auth.principals import ADMIN, TOKEN_MAX, Principal, Scope, admin
@@ -54,6 +55,11 @@ class Caller(Struct, frozen=True, kw_only=True):
     principal: Principal
     claims: Claims | None = None
     is_expired: bool = False
+
+    @property
+    def is_session(self) -> bool:
+        """Whether the token of a session was shown: it opens nothing, and nobody logs in by it."""
+        return self.claims is None and self.principal.session is not None
 
 
 class Access:
@@ -106,30 +112,36 @@ class Access:
 
     # --- tokens
 
-    async def login(self, name: str, password: str, master: str | None) -> Token:
+    async def login(self, scope: AsgiScope, name: str, password: str, master: str | None) -> Token:
         """Return the ACCESS token of who logs in, with a new session id.
 
         Args:
+            scope: The request.
             name: As it was given; means nothing beside a master token.
             password: As it was given; the same.
             master: The text of a MASTER token.
 
         Raises:
             Unauthorized: Nobody we know.
+            RateLimited: Too many logins come from this address, or of this person.
             Overloaded: Too many log in at once.
         """
         try:
             if master:
-                claims = self._signer.read(master)
-                if claims is None or claims.type != "M" or claims.is_expired(self._now_ms()):
-                    raise Unauthorized
-                principal = await self._again(claims)
-                return self._issue("A", principal, claims.mark, claims.until)
-            principal = await self._context.users.verify(name, password, self._now_ms())
+                return await self._context.rate_limited(
+                    scope, self._by_master(master), lambda _: ("webida", master)
+                )
+            principal = await self._context.log_in(scope, name, password)
             marks = [mark for mark, known in await self._known(name) if known == principal]
         except Unauthorized:
             raise Unauthorized(FAILED) from None
         return self._issue("A", principal, marks[0] if marks else "", None)
+
+    async def _by_master(self, master: str) -> Token:
+        claims = self._signer.read(master)
+        if claims is None or claims.type != "M" or claims.is_expired(self._now_ms()):
+            raise Unauthorized
+        return self._issue("A", await self._again(claims), claims.mark, claims.until)
 
     async def renew(self, caller: Caller, kind: Kind, workspace: str | None) -> Token:
         """Return another token of *caller*.
@@ -143,11 +155,11 @@ class Access:
             Unauthorized: The person is not there any more, or has another password.
             Forbidden: The caller may not see that workspace, or shows the token of a session.
         """
+        if caller.is_session:
+            raise Forbidden("The token of a session is no login.")
         claims, principal = caller.claims, caller.principal
         until: int | None
         if claims is None:
-            if principal.session is not None:
-                raise Forbidden("The token of a session is no login.")
             ends_at = principal.expires_at or self._now_ms() + DERIVED_S * 1000
             mark, until = "", ends_at // 1000
         else:
@@ -157,10 +169,17 @@ class Access:
             if not may_enter(principal, workspace):
                 raise Forbidden("This token is not good for that workspace.")
             principal = restricted(principal, workspace)
-        session = caller.principal.session
-        if session is not None and session in self._context.node.replica.gone:
-            session = None  # an id is never used again, so keeping it would help nobody
-        return self._issue(kind, principal, mark, until, session)
+        return self._issue(kind, principal, mark, until, self._kept_id(caller, principal))
+
+    def _kept_id(self, caller: Caller, principal: Principal) -> str | None:
+        """Return the session id that a renewed token keeps, ``None`` if it gets another one."""
+        replica, session_id = self._context.node.replica, caller.principal.session
+        if session_id is None or session_id in replica.gone:
+            return None  # an id is never used again, so keeping it would help nobody
+        session = replica.sessions.get(session_id)
+        if session is not None and not principal.covers(session.workspace):
+            return None  # the new token is good for another workspace
+        return session_id
 
     def _issue(
         self,
@@ -264,9 +283,9 @@ def restricted(principal: Principal, workspace: str) -> Principal:
 
 
 def _principal(claims: Claims) -> Principal:
-    return Principal(
-        name=claims.sub,
-        scopes=frozenset(scope for scope in Scope if scope in claims.scopes),
+    return Principal.of_token(
+        claims.sub,
+        claims.scopes,
         account=claims.account,
         workspace=claims.workspace_id,
         session=claims.session_id,

@@ -24,7 +24,7 @@ from starlette.types import Scope as AsgiScope
 from gateway.auth.credentials import client_address, headers, networks
 from gateway.auth.principals import Principal, Scope, may_attach
 from gateway.connections.lifecycle import ServerClose
-from gateway.context import Context
+from gateway.context import Context, caller_key
 from gateway.core.command import Connect
 from gateway.core.document import Message, Recipients
 from gateway.core.errors import (
@@ -100,6 +100,7 @@ class Arrival:
 
         Raises:
             Goodbye: The client did not ask for its namespace.
+            RateLimited: Too many come of this caller, or too many bad tokens of its address.
             GatewayError: It may not come in, or not now.
         """
         try:
@@ -110,7 +111,11 @@ class Arrival:
         query = {**dict(self._pairs), **dict(joining.query)}
         if not query.get("token"):
             raise Unauthorized(NO_TOKEN)
-        caller = await self._access.visitor(query["token"])
+        caller = await self._context.rate_limited(
+            self._scope,
+            self._access.visitor(query["token"]),
+            lambda caller: caller_key(caller.principal),
+        )
         self._line.expire_at(caller.principal.expires_at, self._context.wall_ms)
         wanted = _named(query, "sessionId", SessionId) or caller.principal.session
         workspace = _named(query, "workspaceId", Name)
@@ -152,7 +157,9 @@ class Arrival:
         if session is None:
             if not own and session_id is not None and not principal.has(Scope.WRITE):
                 raise Forbidden
-        elif not own and not may_attach(session, principal, None):
+        elif not (own and principal.covers(session.workspace)) and not may_attach(
+            session, principal, None
+        ):
             raise Forbidden
         return session
 
@@ -217,6 +224,8 @@ class Arrival:
         """
         principal = caller.principal
         workspace = workspace or principal.workspace
+        if caller.is_session:
+            raise Forbidden
         if not (principal.has(Scope.CONNECT) or principal.has(Scope.WRITE)):
             raise Forbidden
         if workspace is not None and not may_enter(principal, workspace):

@@ -19,7 +19,9 @@ TokenType = Literal["MASTER", "ACCESS"]
 async def login(call: Call) -> Response:
     """Return an ACCESS token to who shows a password or a MASTER token."""
     given = await read_credential(call.scope, call.receive)
-    token = await call.access.login(given.loginId, given.loginPassword, given.masterToken)
+    token = await call.access.login(
+        call.scope, given.loginId, given.loginPassword, given.masterToken
+    )
     return _secret(reply(token))
 
 

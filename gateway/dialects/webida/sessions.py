@@ -132,7 +132,7 @@ async def _visible(call: Call, session_id: str) -> Session:
 
 
 def _sees(principal: Principal, session: Session) -> bool:
-    return session.id == principal.session or principal.visibility().allows(session)
+    return principal.owns(session) or principal.visibility().allows(session)
 
 
 # --- closing

@@ -164,13 +164,13 @@ async def test_right_is_that_of_the_effective_method(maxscale: MaxScale, session
 
 
 async def test_right_ends_at_the_workspace(maxscale: MaxScale, session: Session) -> None:
-    """A session that is seen by account cannot be changed from another workspace."""
+    """The same account in another workspace is somebody else: its session is not there."""
     assert session.workspace == "ws-1"
     maxscale.users.add("ann", PASSWORD, scopes=[Scope.WRITE, Scope.CLOSE], workspace="ws-2")
     async with maxscale.http(basic("ann", PASSWORD)) as http:
-        assert await shown(http) == ["2"]
-        assert (await http.delete("/v1/sessions/2")).status_code == 403
-        assert (await http.post("/v1/sessions/2/restart")).status_code == 403
+        assert await shown(http) == []
+        assert (await http.delete("/v1/sessions/2")).status_code == 404
+        assert (await http.post("/v1/sessions/2/restart")).status_code == 404
         assert (await http.post("/v1/sessions/restart")).status_code == 200
     assert maxscale.node.replica.sessions["one"] == session
 
@@ -266,6 +266,30 @@ async def test_persistent_login_is_a_cookie(maxscale: MaxScale) -> None:
     assert "secure" not in brief.headers["Set-Cookie"].lower()
     async with maxscale.http({"Cookie": f"a=b; token_sig; token_sig={cookie.value}; c"}) as http:
         assert (await http.get("/v1/sessions")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "page, status",
+    [
+        ({}, 204),
+        ({"Sec-Fetch-Site": "same-origin"}, 204),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://app.example.com"}, 204),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "none"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+    ],
+)
+async def test_page_of_somebody_else_logs_nobody_in(
+    maxscale: MaxScale, page: dict[str, str], status: int
+) -> None:
+    """A link with a name and a password in it does not leave its author's cookie behind."""
+    async with maxscale.http({**basic("admin", ADMIN), **page}) as http:
+        response = await http.get("/v1/auth?persist=yes")
+        token = await http.get("/v1/auth")
+
+    assert response.status_code == status
+    assert ("Set-Cookie" in response.headers) == (status == 204)
+    assert token.status_code == 200
 
 
 async def test_logout_needs_no_login_and_removes_the_cookie(maxscale: MaxScale) -> None:

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+from msgspec.json import encode
+
 from gateway.core.model import Profile
 from tests.dialects.neko.conftest import ADMIN_KEY, PASSWORD, Gateway, Start
 from tests.support import eventually
@@ -105,6 +108,36 @@ async def test_cookie_carries_the_token_where_it_is_chosen(start: Start) -> None
         gone = await mia.send("POST", "/api/logout", headers=own)
         assert (gone.status_code, gone.json()) == (200, True)
         assert "NEKO_SESSION=" in gone.headers["set-cookie"]
+
+
+async def test_cookie_is_for_our_own_page_that_sends_json(start: Start) -> None:
+    """A form or a page of somebody else logs nobody in: no cookie, and no session."""
+    async with start(neko_cookie=True) as gateway:
+        mia = gateway.client()
+        given = encode({"username": "mia", "password": PASSWORD})
+        own = {"Content-Type": "application/json", "Origin": gateway.url}
+        for headers, status in (
+            ({"Content-Type": "text/plain"}, 415),
+            ({"Content-Type": "application/x-www-form-urlencoded", "Origin": gateway.url}, 415),
+            ({**own, "Origin": "https://evil.example"}, 403),
+            ({**own, "Sec-Fetch-Site": "cross-site"}, 403),
+        ):
+            refused = await mia.send("POST", "/api/login", headers=headers, content=given)
+            assert (refused.status_code, refused.json()["code"]) == (status, status)
+            assert "set-cookie" not in refused.headers
+        assert not gateway.node.replica.sessions
+        login = await mia.send("POST", "/api/login", headers=own, content=given)
+        assert login.status_code == 200
+        assert "set-cookie" in login.headers
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+async def test_name_that_clients_resolve_is_no_name(gateway: Gateway, name: str) -> None:
+    """A member's name is an id in paths, where these two mean something else."""
+    root = await gateway.login("root")
+    status, body = await root.post("/api/members", username=name, password="x", profile={})
+
+    assert status == 400, body
 
 
 async def test_page_of_another_site_gets_no_socket(gateway: Gateway) -> None:

@@ -39,7 +39,7 @@ def key(
 
 KEYS: Final = (
     key("ann", "connect", account="ann", workspace="films"),
-    key("bob", "connect", account="bob", workspace="films"),
+    key("bob", "connect", account="bob"),
     key("reader", "read"),
     key("films", "read", "close", workspace="films"),
     key("music", "read", "close", workspace="music"),

@@ -192,7 +192,7 @@ async def test_history_is_of_what_the_caller_may_see(
         ("reader", 403, ["One", "Two", "Three", "one"]),
         ("ann", 403, ["One", "Two", "Three", "one"]),
         ("nothing", 403, ["One", "Two", "Three", "one"]),
-        ("writer-elsewhere", 403, ["One", "Two", "Three", "one"]),
+        ("writer-elsewhere", 404, ["One", "Two", "Three", "one"]),
     ],
 )
 async def test_row_is_deleted_by_who_may_write_there(

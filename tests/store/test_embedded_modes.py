@@ -1,0 +1,50 @@
+"""EmbeddedValkey: who may read what the server writes."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway.core.errors import StoreUnavailable
+from gateway.store.embedded import EmbeddedValkey
+
+
+async def test_data_is_for_this_user_alone(tmp_path: Path) -> None:
+    """Whatever the umask, nobody else reads what the server writes, or wrote in former times."""
+    folder = tmp_path / "new" / "data"
+    before = os.umask(0)
+    try:
+        async with EmbeddedValkey(folder) as valkey, Redis.from_url(valkey.url) as client:
+            await client.set("key", "value")
+            await client.bgrewriteaof()
+            written = [path for path in folder.rglob("*") if path.is_file()]
+            assert len(written) >= 5
+            modes = {stat.S_IMODE(path.stat().st_mode) for path in written}
+        for path in folder.glob("appendonlydir/*"):
+            path.chmod(0o644)
+        async with EmbeddedValkey(folder):
+            old = {stat.S_IMODE(path.stat().st_mode) for path in folder.glob("appendonlydir/*")}
+    finally:
+        os.umask(before)
+
+    assert (modes, old) == ({0o600}, {0o600})
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o701, 0o770, 0o2770])
+async def test_folder_that_others_may_enter_is_refused(tmp_path: Path, mode: int) -> None:
+    """The error names the command that mends it, and nothing was started or written."""
+    folder = tmp_path / "a volume"
+    folder.mkdir()
+    folder.chmod(mode)
+
+    with pytest.raises(StoreUnavailable, match=f"chmod 700 '{folder}'") as refused:
+        await EmbeddedValkey(folder).start()
+
+    assert f"mode {mode:o}" in str(refused.value)
+    assert list(folder.iterdir()) == []
+    folder.chmod(0o700)
+    async with EmbeddedValkey(folder) as valkey:
+        assert valkey.pid is not None
