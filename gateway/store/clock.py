@@ -30,6 +30,7 @@ class RedisClock:
         self._trip_ms = 0.0
         self._sampled_ms = 0.0
         self._frozen_until_ms = 0.0
+        self._told_ms = 0
 
     def sample(self, sent_ms: float, received_ms: float, redis_ms: int) -> None:
         """Take in what ``TIME`` said between two readings of the monotonic clock."""
@@ -40,19 +41,25 @@ class RedisClock:
                 self.steps += 1
                 CLOCK_STEPS.inc()
                 self._frozen_until_ms = received_ms + FREEZE_MS
+                self._told_ms = 0
             elif trip_ms > self._trip_ms and received_ms - self._sampled_ms < SAMPLE_AGE_MS:
                 return
         self._offset_ms, self._trip_ms, self._sampled_ms = offset_ms, trip_ms, received_ms
 
     def now_ms(self) -> int:
-        """Return Redis time in milliseconds.
+        """Return Redis time in milliseconds; it goes back only with the server's own clock.
 
         Raises:
             StoreUnavailable: Redis has not told its time yet.
         """
         if self._offset_ms is None:
             raise StoreUnavailable
-        return int(self.monotonic_ms() + self._offset_ms)
+        now_ms = int(self.monotonic_ms() + self._offset_ms)
+        # A better sample may say that it is earlier: what happened later would look earlier.
+        if now_ms < self._told_ms:
+            return self._told_ms
+        self._told_ms = now_ms
+        return now_ms
 
     @property
     def is_frozen(self) -> bool:

@@ -49,6 +49,18 @@ def test_old_sample_gives_way_to_a_newer_one(hand: Hand) -> None:
     assert clock.steps == 0
 
 
+def test_better_sample_takes_no_time_back(hand: Hand) -> None:
+    """When a quicker trip shows that it is earlier than was said, time stands until that is so."""
+    clock = RedisClock(hand)
+    clock.sample(1_000, 1_000 + 40, 50_040)
+    assert clock.now_ms() == 50_020
+
+    clock.sample(1_000, 1_000, 50_000)
+    assert clock.now_ms() == 50_020
+    hand.ms += 30
+    assert clock.now_ms() == 50_030
+
+
 @pytest.mark.parametrize("step_ms", [5_000, -5_000])
 def test_step_freezes_deadlines_for_a_while(hand: Hand, step_ms: int) -> None:
     """A server clock that jumps is followed, counted, and fires nothing for five seconds."""
@@ -56,6 +68,7 @@ def test_step_freezes_deadlines_for_a_while(hand: Hand, step_ms: int) -> None:
     clock.sample(1_000, 1_000, 50_000)
 
     assert not clock.is_frozen
+    assert clock.now_ms() == 50_000
 
     clock.sample(1_000, 1_000, 50_000 + step_ms)
 
