@@ -37,6 +37,7 @@ from gateway.store.clock import RedisClock
 from gateway.store.embedded import EmbeddedValkey
 from gateway.store.store import Store
 from gateway.transport import Limits, http_protocol
+from gateway.versions import check_versions
 
 START_S: Final = 5.0  # the store has to answer within this time of the start
 RETRY_S: Final = 0.1  # between two tries of that
@@ -90,8 +91,10 @@ async def running(settings: Settings) -> AsyncIterator[Context]:
 
     Raises:
         GatewayError: The store cannot be reached or used.
+        UnexpectedVersion: A library has another version than the one that is expected.
         ExceptionGroup: A task died.
     """
+    check_versions()
     async with AsyncExitStack() as stack:
         url = settings.redis_url
         embedded = None

@@ -34,6 +34,7 @@ from gateway.context import Context
 from gateway.core.errors import GatewayError
 from gateway.settings import TABLE, Settings
 from gateway.store.store import StoreRefused
+from gateway.versions import UnexpectedVersion
 
 COLLECT: Final = (20_000, 20, 50)  # gc.set_threshold; see tune_collector
 LOOK_EVERY_S: Final = 0.01  # whether the server listens
@@ -67,7 +68,7 @@ def _until_stopped(settings: Settings, work: Callable[[], int]) -> int:
         return work()
     except KeyboardInterrupt:
         return 0
-    except (GatewayError, StoreRefused) as error:
+    except (GatewayError, StoreRefused, UnexpectedVersion) as error:
         complain(f"cannot start: {error}{_where(settings)}")
     except OSError as error:
         complain(f"cannot start: {_reason(error)}")
