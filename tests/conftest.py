@@ -1,13 +1,16 @@
-"""Fixtures for every test: a real Valkey, a key prefix of its own, a real browser."""
+"""How tests are run, and fixtures for all: a real Valkey, a key prefix, a real browser."""
 
+import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
+from typing import Final, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -15,12 +18,76 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.store.embedded import EmbeddedValkey, valkey_binary
+from tests.processes import reserved_port
 from tests.support import S, eventually
+
+PROCESSES_A_CORE: Final = 2  # a test waits for half of its time
+IN_CI: Final = bool(os.environ.get("CI"))
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 _prefixes = count()
 
 # A shell that starts the tests in the background lets them, and all they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes ``-n auto`` starts."""
+    return PROCESSES_A_CORE * (os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each test a limit that grows with the slowness of the machine."""
+    default = float(config.getini("timeout"))
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        limit_s = own.args[0] if own else default
+        item.add_marker(pytest.mark.timeout(limit_s * S), append=False)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test that is marked ``alone`` wait until no other runs, and the others wait for it."""
+    if not hasattr(item.config, "workerinput"):  # there is one process
+        return (yield)
+    with _machine(item.config, alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+@contextmanager
+def _machine(config: pytest.Config, *, alone: bool) -> Iterator[None]:
+    """Have the machine together with other tests, or alone."""
+    assert config.cache is not None
+    place = Path(config.cache.mkdir("machine"))
+    how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+    with (place / "room").open("w") as room:
+        # Everybody passes the gate, so that nobody enters the room while a test waits to be alone.
+        with (place / "gate").open("w") as gate:
+            fcntl.flock(gate, how)
+            fcntl.flock(room, how)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail in CI what is skipped elsewhere."""
+    return _told((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Fail in CI a module that is skipped elsewhere."""
+    return _told((yield))
+
+
+def _told(report: Report) -> Report:
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason} (CI skips nothing)"
+    return report
 
 
 @dataclass(frozen=True)
@@ -40,10 +107,7 @@ async def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Embe
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
     """One Valkey in cluster mode that holds every slot: it refuses what crosses slots."""
-    with socket.socket() as free, socket.socket() as bus:
-        free.bind(("127.0.0.1", 0))
-        bus.bind(("127.0.0.1", 0))
-        port, bus_port = free.getsockname()[1], bus.getsockname()[1]
+    port, bus_port = reserved_port(), reserved_port()
     process = subprocess.Popen(  # noqa: ASYNC220
         [
             *(str(valkey_binary()), "--bind", "127.0.0.1", "--port", str(port)),
@@ -81,9 +145,8 @@ def prefix() -> str:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Path of a real browser; a machine that cannot have one skips its tests, CI does not."""
+    """Path of a real browser."""
     path = shutil.which("chromium")
     if path is None:
-        complain = pytest.fail if os.environ.get("CI") else pytest.skip
-        complain("chromium is not installed")
+        pytest.skip("chromium is not installed")
     return path

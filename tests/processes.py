@@ -20,19 +20,28 @@ ADMIN: Final = "the-admin-key-of-the-process-tests"
 AUTH: Final = {"Authorization": f"Bearer {ADMIN}"}
 
 
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+_reserved: Final[list[socket.socket]] = []
+
+
+def reserved_port() -> int:
+    """Return a port of the loopback that only a server that names it will get.
+
+    It stays bound by a socket that does not listen, until this process ends: the system gives it
+    to nobody who asks for any port, while a server that sets ``SO_REUSEADDR`` may have it.
+    """
+    free = socket.socket()
+    _reserved.append(free)
+    free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    free.bind(("127.0.0.1", 0))
+    port: int = free.getsockname()[1]
+    return port
 
 
 class Process:
     """One ``gateway serve``."""
 
     def __init__(self, *options: str, name: str = "a", port: int | None = None) -> None:
-        self.port = port or free_port()
+        self.port = port or reserved_port()
         self.http = f"http://127.0.0.1:{self.port}"
         self.ws = f"ws://127.0.0.1:{self.port}"
         self._process = subprocess.Popen(
@@ -59,7 +68,7 @@ class Process:
 
     async def request(self, method: str, path: str, **options: Any) -> httpx2.Response:  # noqa: ANN401
         """Ask it something as the admin."""
-        async with httpx2.AsyncClient(headers=AUTH, timeout=8) as client:
+        async with httpx2.AsyncClient(headers=AUTH, timeout=8 * S) as client:
             return await client.request(method, self.http + path, **options)
 
     async def get(self, path: str) -> httpx2.Response:
@@ -88,7 +97,7 @@ class Process:
     def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop; return its exit code."""
         self._process.send_signal(sent)
-        return self._process.wait(timeout=8)
+        return self._process.wait(timeout=8 * S)
 
     def end(self) -> None:
         """End it whatever it is doing."""

@@ -13,7 +13,7 @@ from gateway.store.embedded import EmbeddedValkey
 from tests.processes import AUTH, Process, gateways, heard
 from tests.support import S, eventually
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 
 def moment(text: str) -> float:

@@ -16,7 +16,7 @@ from gateway.store.embedded import EmbeddedValkey
 from tests.processes import Process, gateways, heard
 from tests.support import S, eventually
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 
 @pytest.fixture

@@ -347,6 +347,7 @@ class TwoNodes(RuleBasedStateMachine):
             assert fold.apply(item(delivery)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_two_nodes_agree_with_the_model_at_every_step(valkey: EmbeddedValkey) -> None:
     """Whatever is asked of either node, in whatever order, all see what the model says."""

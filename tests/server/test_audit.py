@@ -301,6 +301,7 @@ def traffic(url: str) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_audit_finds_nothing_wrong_with_a_gateway_in_use(
     served: Served, capsys: pytest.CaptureFixture[str]
@@ -326,6 +327,7 @@ def test_audit_finds_nothing_wrong_with_a_gateway_in_use(
     assert not any(feed["restarts"] for feed in told["feeds"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_audit_sees_that_redis_has_something_else(
     served: Served, capsys: pytest.CaptureFixture[str]
@@ -351,15 +353,17 @@ def test_audit_sees_that_redis_has_something_else(
     )  # fmt: skip
 
     assert ran.code == 1
-    assert [row[2].rpartition(" ")[2] for row in ran.rows] == [
-        *("violations", "checked", "checked", "violations", "kept"),
-    ]
+    verdicts = [row[2].rpartition(" ")[2] for row in ran.rows]
+    assert (verdicts[0], verdicts[3], verdicts[4]) == ("violations", "violations", "kept")
+    # Nothing happens meanwhile, unless a node on a busy machine has to renew something.
+    assert {*verdicts[1:3]} <= {"checked", "kept"}
     # Which probe is compared first is a matter of time.
     assert re.search(r"changed revision 1: Redis and \w+ differ in name", ran.err)
     assert re.search(r"lost: \w+ has revision 1, Redis has nothing", ran.err)
     assert "risen is open and closed at once" in ran.err
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_audit_of_another_gateways_redis_is_refused(
     served: Served, capsys: pytest.CaptureFixture[str], tmp_path: Path

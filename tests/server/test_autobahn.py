@@ -10,14 +10,14 @@ import pytest
 from gateway.core.frames import Caps
 from gateway.transport import Limits
 from tests.server.echo import Echo, serve
-from tests.support import S
 
 # websockets answers a close in the middle of a message with 1002, where the suite wants 1000.
 KNOWN = {"7.1.5"}
 CAPS = Caps(message_bytes=64 << 20, fragments=1 << 20, frames_per_s=1e9)
 
 
-@pytest.mark.timeout(60 * S)
+@pytest.mark.slow
+@pytest.mark.timeout(60)
 async def test_protocol_is_spoken_as_autobahn_wants_it(tmp_path: Path) -> None:
     """All cases but those of limits and compression pass, as far as websockets passes them."""
     async with serve(Echo(), Limits(caps=CAPS)) as served:

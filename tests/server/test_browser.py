@@ -7,7 +7,7 @@ import pytest
 from tests.browser import browser
 from tests.server.conftest import ADMIN, Gateway
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 HELPERS = """
     window.heard = [];

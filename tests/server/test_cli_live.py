@@ -17,8 +17,12 @@ import pytest
 from gateway.cli.serving import bind
 from gateway.client import Gateway, connect
 from tests.server.command import KEY, Ran, Served, environment, run, serve, start
+from tests.support import S
 
-pytestmark = pytest.mark.timeout(30)  # processes that import a whole server
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(30),  # processes that import a whole server
+]
 
 NAME = "Ann \x1b[31m\u202e[bold]"  # nobody should choose such a name
 
@@ -127,7 +131,7 @@ def test_serve_says_in_one_line_why_it_cannot_start(served: Served, tmp_path: Pa
         (("--port", "0", "--data-dir", str(tmp_path / "file" / "x")), "data directory"),
     ):
         with start(["serve", "--admin-key", KEY, *flags], environment(tmp_path)) as process:
-            out, err = process.communicate(timeout=10)
+            out, err = process.communicate(timeout=10 * S)
 
         assert (process.returncode, out) == (1, "")
         assert err.startswith("gateway: cannot start: ")
@@ -303,7 +307,7 @@ def test_watch_tells_each_event_on_a_line_at_once(served: Served) -> None:
 
         for process in (text, documents):
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=5)
+            _, err = process.communicate(timeout=5 * S)
             assert (process.returncode, err) == (130, "")
 
 
@@ -319,7 +323,7 @@ def test_watch_on_a_terminal_shows_a_line_an_event(served: Served) -> None:
         while "account=bob" not in shown:
             shown += read()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=5) == 130
+        assert process.wait(timeout=5 * S) == 130
 
     assert re.search(r"\d\d:\d\d:\d\d\.\d\d\d", shown)
     assert "session.opened" in shown
@@ -338,7 +342,7 @@ def test_watch_whose_reader_left_ends_without_a_word(served: Served) -> None:
         process.stdout.close()
         opened(served, "pipe-1", labels={"env": "pipe"})
 
-        assert process.wait(timeout=5) == 141
+        assert process.wait(timeout=5 * S) == 141
         assert process.stderr.read() == ""
 
 

@@ -20,6 +20,7 @@ from tests.server.command import KEY, Ran, Served, environment, run, serve, star
 from tests.support import S, eventually
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(60),  # processes that import a whole server, leases that run out
     pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="workers are found in /proc"),
 ]

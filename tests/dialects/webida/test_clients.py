@@ -17,7 +17,10 @@ from tests.dialects.webida.conftest import ADMIN, Webida, contested, serving
 from tests.nodes import blank
 from tests.support import S, eventually
 
-pytestmark = pytest.mark.timeout(150)  # the first one installs the clients
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(150),  # the first one installs the clients
+]
 
 Json = Any
 
