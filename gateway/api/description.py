@@ -34,35 +34,45 @@ DESCRIPTION: Final = (
 )
 
 _NO_NUL: Final = {"type": "string", "pattern": "^[^\\x00]*$"}
+_NULL: Final[Json] = {"type": "null"}
+_SCALARS: Final[list[Json]] = [{"type": "boolean"}, {"type": "number"}, _NO_NUL]
 
 
-def _any_of(list_of: list[str], *, map_of: str, null: bool = False) -> Json:
-    """Return the schema of JSON without NUL, whose lists and maps hold what is named."""
+def _list_of(inner: list[Json]) -> Json:
+    return {"type": "array", "items": {"anyOf": [*inner, _NULL]}}
+
+
+def _map_of(inner: list[Json]) -> Json:
     return {
-        "anyOf": [
-            *([{"type": "null"}] if null else []),
-            {"type": ["boolean", "number"]},
-            _NO_NUL,
-            {"type": "array", "items": {"anyOf": [_reference(name) for name in list_of]}},
-            {
-                "type": "object",
-                "propertyNames": _NO_NUL,
-                "additionalProperties": _reference(map_of),
-            },
-        ]
+        "type": "object",
+        "propertyNames": _NO_NUL,
+        "additionalProperties": {"anyOf": inner},
     }
 
 
-def _reference(name: str) -> Json:
-    return {"type": "null"} if name == "null" else {"$ref": f"#/components/schemas/{name}"}
-
+_FLAT: Final[list[Json]] = [
+    *_SCALARS,
+    _list_of(_SCALARS),
+    {"$ref": "#/components/schemas/ScalarMap"},
+]
+_NESTED: Final[list[Json]] = [
+    *_SCALARS,
+    _list_of(_FLAT),
+    {"$ref": "#/components/schemas/ValueMap"},
+]
 
 VALUES: Final[Json] = {
-    "Json": _any_of(["Json"], map_of="Json", null=True),
-    "Value": _any_of(["null", "Value"], map_of="Value"),
-    "PatchValue": _any_of(["null", "Value"], map_of="PatchValue", null=True),
+    "ScalarMap": _map_of(_SCALARS),
+    "ValueMap": _map_of(_FLAT),
+    "Value": {"anyOf": _NESTED},
+    "PatchValue": {"anyOf": [*_NESTED, _NULL]},
+    "Payload": {"anyOf": [*_NESTED, _NULL]},
 }
-"""JSON that is carried: a map holds null only where it is no content, or where it removes."""
+"""JSON that is carried, to a depth of three; a null in a map removes, so it is no content.
+
+Deeper values are served as well. They are not described, because many generators of clients fail on
+a schema that holds itself.
+"""
 
 SENT_HEADERS: Final[Json] = {
     "Gateway-Position": {

@@ -212,7 +212,7 @@ class MessageBody(Incoming, frozen=True, kw_only=True):
     to: Annotated[
         Addressees, Meta(extra_json_schema={"not": {"required": ["session", "workspace"]}})
     ] = Addressees()
-    body: Annotated[Any, Meta(extra_json_schema={"$ref": "#/components/schemas/Json"})] = None
+    body: Annotated[Any, Meta(extra_json_schema={"$ref": "#/components/schemas/Payload"})] = None
 
 
 class SessionQuery(Filter, frozen=True, kw_only=True):
