@@ -28,7 +28,7 @@ from gateway.core.event import (
     Updated,
     Watching,
 )
-from gateway.core.model import OPS_KEPT, SERVER_LINGER_MS, Deadline, Session
+from gateway.core.model import OPS_KEPT, SERVER_LINGER_MS, Closure, Deadline, Outcome, Session
 
 SKEW_MAX_MS: Final = 1_000  # by which two nodes may take the same moment for another
 
@@ -53,6 +53,21 @@ def unwatched(session: Session, position_ms: int | None, at: int) -> list[AnyEve
         return [Unwatched()]
     ended = replace(watch, position_ms=position_ms, position_at=at)
     return [Updated(watch=ended), Unwatched()]
+
+
+def ended(
+    session: Session,
+    now_ms: int,
+    *,
+    outcome: Outcome,
+    reason: str | None = None,
+    by: str | None = None,
+    code: int = 4500,
+    position_ms: int | None = None,
+) -> list[AnyEvent]:
+    """Return the events that end *session*, and what it watches with it."""
+    closed = Closure(at=now_ms, outcome=outcome, reason=reason, by=by, code=code)
+    return [*unwatched(session, position_ms, now_ms), SessionEnded(closed=closed)]
 
 
 def happens_at(session: Session | None, now_ms: int) -> int:

@@ -70,7 +70,6 @@ from gateway.core.event import (
     Connected,
     Disconnected,
     Opened,
-    SessionEnded,
     Settled,
     StreamStarted,
     StreamStopped,
@@ -79,14 +78,13 @@ from gateway.core.event import (
     Updated,
     Watching,
 )
-from gateway.core.evolve import advance, deadlines, evolve, later, unwatched
+from gateway.core.evolve import advance, deadlines, ended, evolve, later, unwatched
 from gateway.core.model import (
     MEMBERS_MAX,
     SERVER_LINGER_MS,
     STREAMS_MAX,
     Cause,
     Closing,
-    Closure,
     Deadline,
     Outcome,
     Session,
@@ -170,11 +168,11 @@ def decide(session: Session | None, command: AnyCommand, now_ms: int) -> list[An
             return [Updated(closing=replace(closing, saving_at=now_ms))]
         case Saved():
             closing = _pending(session)
-            return _end(session, now_ms, outcome="saved", reason=closing.reason, by=closing.by)
+            return ended(session, now_ms, outcome="saved", reason=closing.reason, by=closing.by)
         case Expire():
             return _expire(session, command, now_ms)
         case Close():
-            return _end(
+            return ended(
                 session,
                 now_ms,
                 outcome=command.outcome,
@@ -239,10 +237,10 @@ def _disconnect(session: Session, command: Disconnect, now_ms: int) -> list[AnyE
     closing = session.closing
     outcome: Outcome = "left" if command.cause == "clean" else "lost"
     if closing and command.cause in ("clean", "lost"):
-        return _end(session, now_ms, outcome=outcome, reason=closing.reason, by=closing.by)
+        return ended(session, now_ms, outcome=outcome, reason=closing.reason, by=closing.by)
     disconnected = _disconnected(session, command.cause, now_ms)
     if disconnected.linger_at is not None and disconnected.linger_at <= now_ms:
-        return [disconnected, *_end(session, now_ms, outcome=outcome)]
+        return [disconnected, *ended(session, now_ms, outcome=outcome)]
     return [disconnected]
 
 
@@ -347,7 +345,7 @@ def _pending(session: Session) -> Closing:
 
 def _request_close(session: Session, command: RequestClose, now_ms: int) -> list[AnyEvent]:
     if command.at <= now_ms:
-        return _end(session, now_ms, outcome="closed", reason=command.reason, by=command.by)
+        return ended(session, now_ms, outcome="closed", reason=command.reason, by=command.by)
     pending = session.closing
     return [
         ClosingScheduled(
@@ -385,21 +383,7 @@ def _expire(session: Session, command: Expire, now_ms: int) -> list[AnyEvent]:
         case Deadline.CLOSING:
             closing = _pending(session)
             outcome: Outcome = "unsaved" if session.is_connected else "lost"
-            return _end(session, now_ms, outcome=outcome, reason=closing.reason, by=closing.by)
+            return ended(session, now_ms, outcome=outcome, reason=closing.reason, by=closing.by)
         case Deadline.LINGER | Deadline.KEEPALIVE | Deadline.TTL | Deadline.START:
-            return _end(session, now_ms, outcome="expired", reason=command.kind.value)
+            return ended(session, now_ms, outcome="expired", reason=command.kind.value)
     assert_never(command.kind)
-
-
-def _end(
-    session: Session,
-    now_ms: int,
-    *,
-    outcome: Outcome,
-    reason: str | None = None,
-    by: str | None = None,
-    code: int = 4500,
-    position_ms: int | None = None,
-) -> list[AnyEvent]:
-    closed = Closure(at=now_ms, outcome=outcome, reason=reason, by=by, code=code)
-    return [*unwatched(session, position_ms, now_ms), SessionEnded(closed=closed)]
