@@ -91,7 +91,9 @@ class Pipeline:
                 caller = traits.nobody
             else:
                 asking = self._style.credential(request, endpoint)
-                caller = await self._context.rate_limited(request.scope, asking, traits.rate_key)
+                if traits.counts_callers:
+                    asking = self._context.rate_limited(request.scope, asking, traits.rate_key)
+                caller = await asking
             if endpoint is None:
                 raise _missing(match)
             traits.authorize(caller, endpoint)

@@ -49,6 +49,8 @@ class Traits(Struct, frozen=True, kw_only=True):
         nobody: The caller of a public endpoint.
         authorize: Refuses a caller who may not use an endpoint.
         rate_key: What makes two callers the same one.
+        counts_callers: Whether the pipeline counts who asks; else ``credential`` does, because it
+            may check a password, which is counted before it is hashed.
         credential_first: Whether an unknown path or method is told only to a known caller.
         body_max_bytes: A longer body is refused (413).
         body_discard_bytes: Of a body that is too long so many bytes are read on, so that a client
@@ -66,6 +68,7 @@ class Traits(Struct, frozen=True, kw_only=True):
     nobody: Any
     authorize: Callable[[Any, AnyEndpoint], None] = require_scope
     rate_key: Callable[[Any], Hashable] = caller_key
+    counts_callers: bool = True
     credential_first: bool = False
     body_max_bytes: int = BODY_MAX_BYTES
     body_discard_bytes: int = 0

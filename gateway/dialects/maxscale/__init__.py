@@ -1,14 +1,13 @@
-"""MaxScale: the sessions of MariaDB MaxScale's REST API, in the words of JSON:API.
+"""MaxScale: sessions as MariaDB MaxScale's REST API shows them, in JSON:API.
 
-For MaxCtrl, the vendor's GUI and scripts that watch and end the connections of a database proxy.
-There is no live channel: MaxScale's clients poll, and conditional requests make that cheap.
+Its clients are MaxCtrl, exporters, and scripts that watch and end the connections of a database
+proxy. There is no live channel: they poll, and conditional requests make that cheap.
 """
 
 from gateway.context import Context
-from gateway.dialects.maxscale.describe import describe
-from gateway.dialects.maxscale.routes import routes
+from gateway.dialects.maxscale.routes import application
 
-__all__ = ["describe", "routes", "run"]
+__all__ = ["application", "run"]
 
 
 async def run(_context: Context) -> None:

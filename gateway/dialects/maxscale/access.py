@@ -1,9 +1,9 @@
-"""Access: who asks, in MaxScale's way: a cookie, a bearer token, or a name and a password.
+"""Access: MaxScale's logins: a cookie, a bearer token, or a name and a password.
 
-Accounts of MaxScale are ``admin`` or ``basic`` (may only read). Ours have scopes: whoever lacks the
-one that a request needs is told what MaxScale tells a ``basic`` user. All tokens of the gateway are
-good here. Tokens that are issued here are good at all doors if the gateway has a key to sign with,
-else only here, signed with a key that all nodes of the same store have.
+An account of MaxScale is ``admin`` or ``basic`` (which may only read). Ours have scopes: a caller
+without the scope that a request needs is told what MaxScale tells a ``basic`` user. All tokens of
+the gateway are good here. Tokens that are issued here are good at all doors if the gateway has a
+key to sign with; else the key is made of the store's secret, and they are good here alone.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ _PURPOSE: Final = b"maxscale tokens"
 
 
 class Access:
-    """Who may come in through this door.
+    """Finds out whose a request is, and issues tokens.
 
     Args:
         context: Users, tokens, and the store's secret.
@@ -58,8 +58,8 @@ class Access:
 
         Raises:
             RateLimited: It asks too often.
-            Unauthorized: Nobody we know.
-            Forbidden: The page of somebody else asks, with what the browser adds by itself.
+            Unauthorized: There is no credential, or none that is good.
+            Forbidden: A page of another origin asks, with what the browser adds by itself.
             Overloaded: Too many log in at once.
         """
         kind, text = _authorization(scope)
@@ -88,7 +88,7 @@ class Access:
         return await self._bearer(token)
 
     async def login(self, scope: AsgiScope) -> Principal:
-        """Return who shows a name and a password.
+        """Return whose name and password a request shows.
 
         Raises:
             GatewayError: As :meth:`caller`.

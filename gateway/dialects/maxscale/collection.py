@@ -1,63 +1,104 @@
 """Collection: lists of resources, filtered, paged and cut to the wanted fields, in that order.
 
-MaxScale's clients ask for everything at once. A long list is therefore looked at and sent in
-chunks, between which others get their turn, from a selection that is frozen when it begins: the
-memory it takes is that of one chunk, and no row is missed or doubled on its pages' account.
+MaxScale's clients ask for everything at once. A long list is therefore searched and sent in chunks,
+between which other requests have their turn. The selection is frozen when it begins, so that no row
+is missed or sent twice, and the memory a reply takes is that of one chunk.
 """
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct, to_builtins
 from msgspec.json import decode, encode
 from msgspec.json import format as indented
 from starlette.responses import Response, StreamingResponse
 
+from gateway.auth.principals import Principal
 from gateway.core.model import Object
-from gateway.dialects.maxscale.conditions import is_unmodified
-from gateway.dialects.maxscale.documents import PageLinks, Shape, Total, Type
-from gateway.dialects.maxscale.door import INDENT, JSON, Call
-from gateway.dialects.maxscale.filters import Filter
-from gateway.dialects.maxscale.query import Tree, pruned
+from gateway.dialects.maxscale.conditions import ValidatorCache, is_unmodified
+from gateway.dialects.maxscale.filters import DocumentFilter
+from gateway.dialects.maxscale.query import CommonParameters, FieldTree, pruned
+from gateway.dialects.maxscale.render import RenderContext
+from gateway.dialects.maxscale.schema import Document, PageLinks, ResourceType, Total
+from gateway.http.endpoint import JSON, Call
 
+INDENT: Final = 4  # blanks a level, as MaxScale writes
 CHUNK: Final = 100  # resources written between two turns: about 3 ms of work
-STAMPS: Final = 1000  # resources looked at between two turns: about as much
+TAGGED_AT_ONCE: Final = 500  # resources whose tags are hashed between two turns: about 1 ms
 
 T = TypeVar("T")
 
+ApiCall = Call[Principal, CommonParameters, Any]
 
-class Ending(Shape, frozen=True, kw_only=True, omit_defaults=True):
-    """What follows the rows of a collection."""
+
+class CollectionEnd(Document, frozen=True, kw_only=True, omit_defaults=True):
+    """The members of a collection's document after its rows."""
 
     links: PageLinks
     meta: Total | None = None
 
 
 class Collection(Struct, Generic[T], frozen=True, kw_only=True):
-    """What a list is made of.
+    """The source of a list.
 
     Args:
         kind: The type of its resources.
         count: Returns how many there are.
         rows: Returns so many of them after so many.
         render: Returns one as a resource.
-        stamp: Returns what changes whenever something happened to one.
+        tag: Returns a text that changes whenever something happened to one.
     """
 
-    kind: Type
+    kind: ResourceType
     count: Callable[[], int]
     rows: Callable[[int, int], Sequence[T]]
     render: Callable[[T], Struct]
-    stamp: Callable[[T], str]
+    tag: Callable[[T], str]
 
 
-async def listed(call: Call, collection: Collection[T], filters: Sequence[Filter]) -> Response:
+def is_pretty(call: ApiCall) -> bool:
+    """Whether the reply is indented; the seed's server did so only when asked."""
+    is_seed = call.context.settings.maxscale_generation == "seed"
+    return call.query.is_pretty(default=not is_seed)
+
+
+def document_reply(
+    call: ApiCall, document: object, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return *document* as a reply."""
+    text = encode(document)
+    body = indented(text, indent=INDENT) if is_pretty(call) else text
+    return Response(body, 200, dict(headers or {}), JSON)
+
+
+def resource_reply(
+    call: ApiCall, document: Struct, kind: ResourceType, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return the reply to a GET of one resource: *document* with the wanted fields.
+
+    Raises:
+        BadRequest: The fields cannot be read.
+    """
+    fields = call.query.fields(kind)
+    if fields is None:
+        return document_reply(call, document, headers)
+    whole: Object = to_builtins(document)
+    return document_reply(call, {**whole, "data": pruned(whole["data"], fields)}, headers)
+
+
+async def collection_reply(
+    call: ApiCall,
+    collection: Collection[T],
+    filters: Sequence[DocumentFilter],
+    context: RenderContext,
+    validators: ValidatorCache,
+) -> Response:
     """Return the reply to a GET of *collection*.
 
     Raises:
-        BadRequest: Fields cannot be read.
+        BadRequest: The fields cannot be read.
         RevisionMismatch: A precondition does not hold.
     """
     query, page = call.query, call.query.page()
@@ -70,46 +111,24 @@ async def listed(call: Call, collection: Collection[T], filters: Sequence[Filter
     else:
         total = collection.count()
         rows = collection.rows(offset, size)
-    visibility = call.principal.visibility()
-    key = hashlib.blake2b(digest_size=16)
-    for part in (visibility, call.scene.base, collection.kind):
-        key.update(encode(part))
-    key.update(call.scope["query_string"] + b"%d" % call.scene.is_full)
-    tag = hashlib.blake2b(b"%d" % total, digest_size=16)
-    for place, row in enumerate(rows):
-        tag.update(collection.stamp(row).encode() + b"\n")
-        if place % STAMPS == STAMPS - 1:
-            await asyncio.sleep(0)
-    current = call.seen.validators(key.digest(), tag.hexdigest(), call.context.wall_ms())
-    headers = current.headers()
-    if is_unmodified(call.headers, current, is_read=True):
-        return Response(status_code=304, headers=dict(headers))
-    ending = Ending(
-        links=query.links(call.scene.collection(collection.kind), page, total),
+    tag = await _tag_of(collection, rows, total)
+    current = validators.validators(
+        _name_of(call, collection, context), tag, call.context.wall_ms()
+    )
+    headers = dict(current.headers())
+    if is_unmodified(call.request.headers(), current, is_read=True):
+        return Response(status_code=304, headers=headers)
+    end = CollectionEnd(
+        links=query.links(context.collection(collection.kind), page, total),
         meta=Total(total=total) if page else None,
     )
-    pieces = _written(collection, rows, fields, ending, is_pretty=call.is_pretty)
+    pieces = _written(collection, rows, fields, end, is_pretty=is_pretty(call))
     if len(rows) > CHUNK:
-        return StreamingResponse(pieces, 200, dict(headers), JSON)
-    return Response(b"".join([piece async for piece in pieces]), 200, dict(headers), JSON)
+        return StreamingResponse(pieces, 200, headers, JSON)
+    return Response(b"".join([piece async for piece in pieces]), 200, headers, JSON)
 
 
-def single(
-    call: Call, document: Struct, kind: Type, headers: Mapping[str, str] | None = None
-) -> Response:
-    """Return the reply to a GET of one resource: *document* with the wanted fields.
-
-    Raises:
-        BadRequest: Fields cannot be read.
-    """
-    fields = call.query.fields(kind)
-    if fields is None:
-        return call.reply(document, headers)
-    whole: Object = to_builtins(document)
-    return call.reply({**whole, "data": pruned(whole["data"], fields)}, headers)
-
-
-async def _matching(collection: Collection[T], filters: Sequence[Filter]) -> list[T]:
+async def _matching(collection: Collection[T], filters: Sequence[DocumentFilter]) -> list[T]:
     found: list[T] = []
     for place, row in enumerate(collection.rows(0, collection.count())):
         # As it is sent: lists are lists there, and what is unset is not there.
@@ -121,11 +140,30 @@ async def _matching(collection: Collection[T], filters: Sequence[Filter]) -> lis
     return found
 
 
+async def _tag_of(collection: Collection[T], rows: Sequence[T], total: int) -> str:
+    """Return a digest of what happened to *rows*."""
+    digest = hashlib.blake2b(b"%d" % total, digest_size=16)
+    for place, row in enumerate(rows):
+        digest.update(collection.tag(row).encode() + b"\n")
+        if place % TAGGED_AT_ONCE == TAGGED_AT_ONCE - 1:
+            await asyncio.sleep(0)
+    return digest.hexdigest()
+
+
+def _name_of(call: ApiCall, collection: Collection[T], context: RenderContext) -> bytes:
+    """Return what tells a representation from all others."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (call.caller.visibility(), context.base, collection.kind):
+        digest.update(encode(part))
+    digest.update(call.request.query_string + b"%d" % context.is_full)
+    return digest.digest()
+
+
 async def _written(
     collection: Collection[T],
     rows: Sequence[T],
-    fields: Tree | None,
-    ending: Ending,
+    fields: FieldTree | None,
+    end: CollectionEnd,
     *,
     is_pretty: bool,
 ) -> AsyncIterator[bytes]:
@@ -144,5 +182,5 @@ async def _written(
         yield (b"," if start else b"") + b",".join(texts)
         await asyncio.sleep(0)
     yield (half if rows else b"") + b"],"
-    rest = encode(ending)
+    rest = encode(end)
     yield (indented(rest, indent=INDENT) if is_pretty else rest)[1:]

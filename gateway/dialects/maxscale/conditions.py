@@ -1,13 +1,13 @@
-"""Conditions: validators of what is sent, and requests that are done only if they still hold.
+"""Conditions: validators of replies, and requests that are done only if they still hold.
 
-MaxScale hashes a document with its ageing values and so never repeats a tag, and it judges
-preconditions after the deed. Here a tag says what *happened* to a session: its revision, and when
-its client was last heard of; a 304 means that only time has passed. Preconditions are judged first
-(RFC 9110 section 13.2.2), and ``If-Match`` looks at the revision alone, so that a tag from a GET
-fits the DELETE after it.
+MaxScale hashes a document together with values that age, so that its tags never repeat, and it
+judges preconditions after the deed. Here a tag is made of what *happened* to a session: its
+revision, and when its client was last heard of; a 304 means that only time has passed. What a
+request depends on is judged first (RFC 9110 section 13.2.2). ``If-Match`` looks at the revision
+alone, so that a tag from a GET fits the DELETE after it.
 
-A session has no date of its last change. ``Last-Modified`` is when this node first showed the state
-that it shows: never before the change, which is all that a date must promise.
+A session has no date of its last change. ``Last-Modified`` is when this node first showed the
+present state. It is never before the change, which is all that a date must promise.
 """
 
 import re
@@ -21,9 +21,9 @@ from msgspec import Struct
 
 from gateway.core.errors import RevisionMismatch
 from gateway.core.model import Session
-from gateway.dialects.maxscale.shapes import heard_at
+from gateway.dialects.maxscale.render import heard_at
 
-SEEN_MAX: Final = 4096  # representations whose date is known; of older ones it starts anew
+KNOWN_MAX: Final = 4096  # representations whose date is kept; the oldest are dropped first
 
 _TAG: Final = re.compile(r'(?:W/)?"([^"]*)"|([^\s,"]+)')  # MaxScale takes tags without quotes
 
@@ -52,8 +52,8 @@ class Validators(Struct, frozen=True):
         return {"ETag": f'"{self.tag}"', "Last-Modified": date}
 
 
-class Seen:
-    """When each representation was first shown as it is, for those that were asked for lately."""
+class ValidatorCache:
+    """The dates at which recently requested representations were first shown as they are."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
@@ -70,7 +70,7 @@ class Seen:
         if known != tag:
             seen_ms = now_ms
         self._known[key] = tag, seen_ms
-        if len(self._known) > SEEN_MAX:
+        if len(self._known) > KNOWN_MAX:
             self._known.popitem(last=False)
         return Validators(tag, seen_ms, now_ms)
 

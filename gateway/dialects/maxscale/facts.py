@@ -1,9 +1,9 @@
-"""Facts: what a producer tells of a session in MaxScale's words, under ``attributes.maxscale``.
+"""Facts: what a producer reports of a session in MaxScale's words, under ``attributes.maxscale``.
 
-A database proxy knows of queries, memory and backends; a session of another door knows nothing of
-them. Both are shown, so every fact has the neutral value that MaxScale shows when there is nothing
-to tell. Anybody who may write a session may write nonsense here: a fact that is not of its type is
-as if it had not been told.
+A database proxy reports queries, memory and backends; a session of another door has none of them.
+Both are shown, so every fact has the neutral value that MaxScale shows where there is nothing to
+report. Whoever may write a session may write nonsense here: a fact that is not of its type is
+ignored.
 
 Names and types: MaxScale REST API, *Session Resource*, 24.02.
 """
@@ -22,24 +22,24 @@ Amount = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 FilterName = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+" + END)]
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class StatementResponse(Struct, frozen=True, kw_only=True):
     """What one server did for a query; ``duration`` is in milliseconds."""
 
     server: str = ""
     duration: Amount = 0
 
 
-class Query(Struct, frozen=True, kw_only=True):
+class Statement(Struct, frozen=True, kw_only=True):
     """One of the last statements; without ``completed`` it is still running."""
 
     command: str | UnsetType = UNSET
     statement: str | UnsetType = UNSET
     received: str = ""
     completed: str | UnsetType = UNSET
-    responses: tuple[Answer, ...] = ()
+    responses: tuple[StatementResponse, ...] = ()
 
 
-class Buffers(Struct, frozen=True, kw_only=True):
+class BufferSizes(Struct, frozen=True, kw_only=True):
     """Bytes of one connection's buffers."""
 
     readq: Amount = 0
@@ -52,11 +52,11 @@ class ConnectionBuffers(Struct, frozen=True, kw_only=True):
     """Bytes of all connections of a session."""
 
     total: Amount = 0
-    client: Buffers = Buffers()
-    backends: dict[str, Buffers] = {}
+    client: BufferSizes = BufferSizes()
+    backends: dict[str, BufferSizes] = {}
 
 
-class Memory(Struct, frozen=True, kw_only=True):
+class MemoryUse(Struct, frozen=True, kw_only=True):
     """Bytes that a session takes."""
 
     connection_buffers: ConnectionBuffers = ConnectionBuffers()
@@ -67,8 +67,8 @@ class Memory(Struct, frozen=True, kw_only=True):
     total: Amount = 0
 
 
-class Parameters(Struct, frozen=True, kw_only=True):
-    """What is logged of a session."""
+class LogSwitches(Struct, frozen=True, kw_only=True):
+    """Which levels are logged of a session."""
 
     log_info: bool = False
     log_notice: bool = False
@@ -86,51 +86,51 @@ class ClientFacts(Struct, frozen=True, kw_only=True):
     sescmd_history_stored_metadata: Amount | UnsetType = UNSET
 
 
-class Backend(Struct, frozen=True, kw_only=True):
-    """What a stream of kind ``backend`` tells in its data."""
+class BackendFacts(Struct, frozen=True, kw_only=True):
+    """What a stream of kind ``backend`` has in its data."""
 
     server: str = ""
     connection_id: Amount = 0
     cipher: str = ""
 
 
-class Facts(Struct, frozen=True, kw_only=True):
-    """Everything that can be told."""
+class ProxyFacts(Struct, frozen=True, kw_only=True):
+    """Everything that can be reported."""
 
     remote: str | None = None
     port: Annotated[int, Meta(ge=0, le=65535)] | None = None
     io_activity: Amount = 0
     thread: Amount = 0
     client: ClientFacts = ClientFacts()
-    queries: tuple[Query, ...] = ()
+    queries: tuple[Statement, ...] = ()
     log: tuple[str, ...] = ()
-    memory: Memory = Memory()
-    parameters: Parameters = Parameters()
+    memory: MemoryUse = MemoryUse()
+    parameters: LogSwitches = LogSwitches()
     filters: tuple[FilterName, ...] = ()
 
 
-_NOTHING: Final = Facts()
-_TYPES: Final = {info.name: info.type for info in fields(Facts)}
+_NOTHING: Final = ProxyFacts()
+_TYPES: Final = {info.name: info.type for info in fields(ProxyFacts)}
 
 
-def facts_of(session: Session) -> Facts:
-    """Return what is told of *session*; whatever is no such fact is left out."""
-    told = session.attributes.get(NAME)
-    if not isinstance(told, dict):
+def proxy_facts(session: Session) -> ProxyFacts:
+    """Return what is reported of *session*; whatever is no such fact is left out."""
+    reported = session.attributes.get(NAME)
+    if not isinstance(reported, dict):
         return _NOTHING
     try:
-        return convert(told, Facts)
+        return convert(reported, ProxyFacts)
     except ValidationError:
         good = {}
         for name, kind in _TYPES.items():
             with suppress(KeyError, ValidationError):
-                good[name] = convert(told[name], kind)
-        return Facts(**good)
+                good[name] = convert(reported[name], kind)
+        return ProxyFacts(**good)
 
 
-def backend_of(data: dict[str, object]) -> Backend:
-    """Return what a backend stream tells of itself."""
+def backend_facts(data: dict[str, object]) -> BackendFacts:
+    """Return what the data of a backend stream say."""
     try:
-        return convert(data, Backend)
+        return convert(data, BackendFacts)
     except ValidationError:
-        return Backend()
+        return BackendFacts()

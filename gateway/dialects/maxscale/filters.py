@@ -1,12 +1,13 @@
 """Filters: which resources of a collection are shown, in MaxScale's filter language.
 
-``filter=POINTER=EXPR`` (RFC 6901) and ``filter[PATH]=EXPR`` (a part of JSONPath); several are all
-to be met, several values under one path are alternatives, and a resource without the member is not
-shown. ``EXPR`` is a JSON literal or ``eq ne lt le gt ge`` of one, joined by ``and or not``. Pure.
+A filter is ``filter=POINTER=EXPR`` (RFC 6901) or ``filter[PATH]=EXPR`` (a part of JSONPath). A
+resource must match all filters; several values at one path are alternatives, and a resource without
+the member does not match. ``EXPR`` is a JSON literal or ``eq ne lt le gt ge`` of one, joined by
+``and or not``. Pure.
 
-Better than MaxScale, and nothing it accepts is refused: numbers are compared by value, so that
-``gt(60)`` fits a real; ``le`` and ``ge`` of different types do not match; ``true``, ``false`` and
-``null`` may stand alone.
+Whatever MaxScale accepts is accepted. Three things are better here: numbers are compared by value,
+so that ``gt(60)`` fits a real; ``le`` and ``ge`` of different types do not match; and ``true``,
+``false`` and ``null`` may stand alone.
 
 Facts: MaxScale REST API, *Common Parameters*, 24.02.
 """
@@ -48,7 +49,7 @@ _STEP: Final = re.compile(
 )
 
 
-class Compare(Struct, frozen=True):
+class Comparison(Struct, frozen=True):
     """A value in relation to a literal."""
 
     relation: Relation
@@ -59,13 +60,13 @@ class Joined(Struct, frozen=True):
     """Expressions that all, some or none of which must be true."""
 
     junction: Junction
-    parts: tuple["Compare | Joined", ...]
+    parts: tuple["Comparison | Joined", ...]
 
 
-Expression = Compare | Joined
+Expression = Comparison | Joined
 
 
-class Filter(Struct, frozen=True):
+class DocumentFilter(Struct, frozen=True):
     """One filter of a request."""
 
     path: Path
@@ -76,7 +77,7 @@ class Filter(Struct, frozen=True):
         return any(_is_true(self.expression, value) for value in _found(resource, self.path))
 
 
-def by_pointer(text: str) -> Filter | None:
+def by_pointer(text: str) -> DocumentFilter | None:
     """Return the filter ``POINTER=EXPR``; ``None`` if there is no second part.
 
     Raises:
@@ -87,10 +88,10 @@ def by_pointer(text: str) -> Filter | None:
         return None
     names = pointer.removeprefix("/").split("/")
     steps = tuple((name.replace("~1", "/").replace("~0", "~"),) for name in names)
-    return Filter(_bounded(steps, pointer), _Reader(expression).whole())
+    return DocumentFilter(_bounded(steps, pointer), _Reader(expression).whole())
 
 
-def by_path(path: str, expression: str) -> Filter:
+def by_path(path: str, expression: str) -> DocumentFilter:
     """Return the filter of ``filter[path]=expression``.
 
     Raises:
@@ -114,7 +115,7 @@ def by_path(path: str, expression: str) -> Filter:
                 steps.append(tuple(step["indexes"].split(",")))
             case _:
                 steps.append(None)
-    return Filter(_bounded(tuple(steps), path), _Reader(expression).whole())
+    return DocumentFilter(_bounded(tuple(steps), path), _Reader(expression).whole())
 
 
 def _bounded(steps: Path, text: str) -> Path:
@@ -141,12 +142,12 @@ class _Reader:
     def _expression(self, depth: int) -> Expression:
         call = _CALL.match(self._text, self._place)
         if call is None:
-            return Compare("eq", self._literal())
+            return Comparison("eq", self._literal())
         if depth >= DEPTH_MAX:
             self._refuse()
         self._place = call.end()
         if relation := _RELATIONS.get(call[1]):
-            compared = Compare(relation, self._literal())
+            compared = Comparison(relation, self._literal())
             self._take(")")
             return compared
         junction = _JUNCTIONS.get(call[1])
@@ -200,7 +201,7 @@ def _found(value: Json, path: Path) -> Iterator[Json]:
 
 def _is_true(expression: Expression, value: Json) -> bool:
     match expression:
-        case Compare(relation, wanted):
+        case Comparison(relation, wanted):
             return _relates(relation, value, wanted)
         case Joined("and", parts):
             return all(_is_true(part, value) for part in parts)

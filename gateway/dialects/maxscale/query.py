@@ -1,30 +1,30 @@
 """Query: what MaxScale's common parameters ask for: form, fields, filters and pages.
 
-MaxScale ignores what it does not know, and so do we: its clients count on it. Names are read
-whatever their case, and of one that is repeated the first counts; what stands in brackets keeps its
-case. Pure. Facts: MaxScale REST API, *Common Parameters*; JSON:API 1.1, *Fetching Data*.
+Unknown parameters are ignored, because MaxScale ignores them and its clients count on that. Names
+are read whatever their case, except in brackets; of a repeated parameter the first one counts.
+Pure. Facts: MaxScale REST API, *Common Parameters*; JSON:API 1.1, *Fetching Data*.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, urlencode
 
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.core.errors import BadRequest
-from gateway.dialects.maxscale.documents import PageLinks
 from gateway.dialects.maxscale.filters import (
     FILTERS_MAX,
     STEPS_MAX,
-    Compare,
-    Filter,
+    Comparison,
+    DocumentFilter,
     by_path,
     by_pointer,
 )
-from gateway.dialects.maxscale.shapes import NO_SERVICE
+from gateway.dialects.maxscale.render import NO_SERVICE
+from gateway.dialects.maxscale.schema import PageLinks
+from gateway.http.request import read_pairs
 
-PARAMETERS_MAX: Final = 256  # in one query
 FIELDS_MAX: Final = 256  # paths in one fields[TYPE]
 PAGE_MAX: Final = 2**31 - 1  # rows a page, and pages
 DIGITS_MAX: Final = 18  # of a number that are read; more is as good as endless
@@ -35,17 +35,17 @@ _COUNT: Final = re.compile(r"[0-9]+")
 _SERVICE: Final = (("relationships",), ("services",), ("data",), ("0",), ("id",))
 
 Json = Any
-Tree = dict[str, "Tree"]  # what is kept, by name; an empty one keeps all below
+FieldTree = dict[str, "FieldTree"]  # the names to keep; an empty tree keeps all below
 
 
-class PageOf(Struct, frozen=True):
-    """``size`` rows, after ``number`` pages of as many."""
+class NumberedPage(Struct, frozen=True):
+    """A page of ``size`` rows, after ``number`` pages of as many."""
 
     size: int
     number: int
 
 
-class Query(Struct, frozen=True):
+class CommonParameters(Struct, frozen=True):
     """The parameters of a request, each with the first value it came with.
 
     Args:
@@ -55,23 +55,14 @@ class Query(Struct, frozen=True):
     values: Mapping[str, str]
 
     @classmethod
-    def parse(cls, text: bytes) -> "Query":
-        """Return the parameters of a query string.
+    def parse(cls, query_string: bytes) -> "CommonParameters":
+        """Return the parameters of a query.
 
         Raises:
             BadRequest: It cannot be read, or has too many.
         """
-        try:
-            pairs = parse_qsl(
-                text.decode("ascii"),
-                keep_blank_values=True,
-                max_num_fields=PARAMETERS_MAX,
-                errors="strict",
-            )
-        except ValueError as error:
-            raise BadRequest("The query of the address cannot be read.") from error
         values: dict[str, str] = {}
-        for name, value in pairs:
+        for name, value in read_pairs({"query_string": query_string}):
             family, bracket, rest = name.partition("[")
             values.setdefault(family.lower() + bracket + rest, value)
         return cls(values)
@@ -90,7 +81,7 @@ class Query(Struct, frozen=True):
         value = self.values.get(name, "")
         return int(value[:DIGITS_MAX]) if _COUNT.fullmatch(value) else None
 
-    def filters(self) -> tuple[Filter, ...]:
+    def filters(self) -> tuple[DocumentFilter, ...]:
         """Return the filters, all of which a resource must match.
 
         Raises:
@@ -103,7 +94,7 @@ class Query(Struct, frozen=True):
             raise BadRequest(f"A request has at most {FILTERS_MAX} filters.")
         return wanted
 
-    def fields(self, kind: str) -> Tree | None:
+    def fields(self, kind: str) -> FieldTree | None:
         """Return what is kept of a resource of *kind*, ``None`` if everything is.
 
         Raises:
@@ -115,7 +106,7 @@ class Query(Struct, frozen=True):
         paths = [tuple(filter(None, path.split("/"))) for path in text.split(",")]
         if len(paths) > FIELDS_MAX or any(len(path) > STEPS_MAX for path in paths):
             raise BadRequest("There are too many fields, or too long ones.")
-        tree: Tree = {}
+        tree: FieldTree = {}
         # A short path keeps what a longer one would choose from, so that it has to come last.
         for path in sorted(filter(None, paths), key=len, reverse=True):
             branch = tree
@@ -124,12 +115,12 @@ class Query(Struct, frozen=True):
             branch[path[-1]] = {}
         return tree
 
-    def page(self) -> PageOf | None:
+    def page(self) -> NumberedPage | None:
         """Return the page that is asked for; ``None`` without a positive ``page[size]``."""
         size, number = (_count(self.values.get(f"page[{name}]", "")) for name in ("size", "number"))
-        return PageOf(size, number) if size else None
+        return NumberedPage(size, number) if size else None
 
-    def links(self, collection: str, page: PageOf | None, total: int) -> PageLinks:
+    def links(self, collection: str, page: NumberedPage | None, total: int) -> PageLinks:
         """Return the links of a collection; each repeats the other parameters (JSON:API).
 
         Args:
@@ -167,16 +158,18 @@ class Query(Struct, frozen=True):
                 yield name[len(start) : -1], value
 
 
-def service_asked_for(filters: Iterable[Filter]) -> str | None:
+def service_asked_for(filters: Iterable[DocumentFilter]) -> str | None:
     """Return the one service whose sessions can match, as the vendor's GUI asks; else ``None``."""
     for wanted in filters:
         match wanted:
-            case Filter(path, Compare("eq", str(name))) if path == _SERVICE and name != NO_SERVICE:
+            case DocumentFilter(path, Comparison("eq", str(name))) if (
+                path == _SERVICE and name != NO_SERVICE
+            ):
                 return name
     return None
 
 
-def pruned(resource: dict[str, Json], kept: Tree) -> dict[str, Json]:
+def pruned(resource: dict[str, Json], kept: FieldTree) -> dict[str, Json]:
     """Return a resource with only the *kept* attributes and relationships, if any are left.
 
     A path that ends at a list, or goes on below one, keeps the whole list.
@@ -196,7 +189,7 @@ def pruned(resource: dict[str, Json], kept: Tree) -> dict[str, Json]:
     return result
 
 
-def _has(value: Json, kept: Tree) -> bool:
+def _has(value: Json, kept: FieldTree) -> bool:
     """Whether something of *value* is kept."""
     if not kept or isinstance(value, list | tuple):
         return True
@@ -205,7 +198,7 @@ def _has(value: Json, kept: Tree) -> bool:
     )
 
 
-def _pruned(value: Json, kept: Tree) -> Json:
+def _pruned(value: Json, kept: FieldTree) -> Json:
     if not kept or not isinstance(value, dict):
         return value
     return {

@@ -1,189 +1,180 @@
-"""Routes: the table of what this dialect serves of MaxScale's REST API (24.02).
+"""Routes: the table of what is served of MaxScale's REST API (24.02), and its description.
 
-What every request goes through is in ``door``, what is done in ``sessions`` and ``server``.
+Of the two ways to write an address the table has the one with the version, of the two forms of a
+session the description has the current one.
 """
 
 from functools import partial
 from typing import Final
 
-from starlette.routing import BaseRoute, Route
-
 from gateway.auth.principals import Scope
 from gateway.context import Context
-from gateway.dialects.maxscale.bodies import FilterList, PartialDocument
-from gateway.dialects.maxscale.documents import (
-    GatewayDocument,
-    NamedDocument,
-    NamedsDocument,
+from gateway.core.errors import (
+    Conflict,
+    Forbidden,
+    NotFound,
+    RateLimited,
+    RevisionMismatch,
+    Unauthorized,
+)
+from gateway.dialects.maxscale.access import Access
+from gateway.dialects.maxscale.conditions import ValidatorCache
+from gateway.dialects.maxscale.endpoints import Endpoints
+from gateway.dialects.maxscale.schema import (
+    CloseSessionQuery,
+    CollectionQuery,
+    ErrorDocument,
+    FilterReferences,
+    FormQuery,
+    LoginDocument,
+    LoginQuery,
+    NamedResourceDocument,
+    NamedResourceList,
+    PartialDocument,
     Relationship,
+    ResourceQuery,
+    ServerDocument,
     SessionDocument,
-    SessionsDocument,
-    TokenDocument,
+    SessionResourceList,
 )
-from gateway.dialects.maxscale.door import Door, Endpoint
-from gateway.dialects.maxscale.server import get_gateway, get_named, list_named, log_in, ping
-from gateway.dialects.maxscale.sessions import (
-    delete_session,
-    get_filters,
-    get_services,
-    get_session,
-    list_sessions,
-    patch_filters,
-    patch_session,
-    restart_session,
-    restart_sessions,
-)
+from gateway.dialects.maxscale.style import MaxScaleStyle, status_of
+from gateway.http.endpoint import AnyEndpoint, Endpoint
+from gateway.http.openapi import Description, described
+from gateway.http.pipeline import Application, Pipeline
 
-_FORM: Final = {"pretty": "Whether the reply is indented; it is, unless this is false, off, no, 0."}
-_FIELDS: Final = {
-    "fields[TYPE]": "Comma-separated paths of attributes and relationships to keep of that type."
-}
-_ONE: Final = {**_FORM, **_FIELDS}
-_LIST: Final = {
-    **_ONE,
-    "filter": 'JSON pointer, equals sign, expression: `/attributes/user="ann"`.',
-    "filter[PATH]": "Expression for the values at a JSON path: `gt(60)`.",
-    "page[size]": "Resources a page.",
-    "page[number]": "Which page, from 0.",
-}
-
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (
-    Endpoint(method="GET", path="", handler=ping, summary="Health check"),
-    Endpoint(
-        method="GET",
-        path="auth",
-        handler=log_in,
-        summary="Log in by Basic, or log out",
-        returns=TokenDocument,
-        is_public=True,
-        parameters={
-            **_FORM,
-            "max-age": "Seconds that the token is good for: 28 800, 86 400 at most.",
-            "persist": "`yes`: the token comes as a cookie.",
-            "logout": "`yes`: the cookie is removed.",
-        },
-    ),
-    Endpoint(
-        method="GET",
-        path="maxscale",
-        handler=get_gateway,
-        summary="Look at the server",
-        returns=GatewayDocument,
-        parameters=_FORM,
-    ),
-    Endpoint(
-        method="GET",
-        path="sessions",
-        handler=list_sessions,
-        is_conditional=True,
-        summary="List sessions",
-        returns=SessionsDocument,
-        parameters=_LIST,
-    ),
-    Endpoint(
-        method="POST",
-        path="sessions/restart",
-        handler=restart_sessions,
-        summary="Ask for a restart of all sessions",
-        scope=Scope.WRITE,
-    ),
-    Endpoint(
-        method="GET",
-        path="sessions/{id}",
-        handler=get_session,
-        is_conditional=True,
-        summary="Look at a session",
-        returns=SessionDocument,
-        parameters=_ONE,
-    ),
-    Endpoint(
-        method="PATCH",
-        path="sessions/{id}",
-        handler=patch_session,
-        is_conditional=True,
-        summary="Change a session's log switches and filters",
-        body=PartialDocument,
-        scope=Scope.WRITE,
-    ),
-    Endpoint(
-        method="DELETE",
-        path="sessions/{id}",
-        handler=delete_session,
-        is_conditional=True,
-        summary="Close a session, now or later",
-        scope=Scope.CLOSE,
-        parameters={"ttl": "Seconds until then."},
-    ),
-    Endpoint(
-        method="POST",
-        path="sessions/{id}/restart",
-        handler=restart_session,
-        is_conditional=True,
-        summary="Ask for a restart of a session",
-        scope=Scope.WRITE,
-    ),
-    Endpoint(
-        method="GET",
-        path="sessions/{id}/relationships/services",
-        handler=get_services,
-        summary="Look at a session's service",
-        returns=Relationship,
-        parameters=_FORM,
-    ),
-    Endpoint(
-        method="GET",
-        path="sessions/{id}/relationships/filters",
-        handler=get_filters,
-        summary="Look at a session's filters",
-        returns=Relationship,
-        parameters=_FORM,
-    ),
-    Endpoint(
-        method="PATCH",
-        path="sessions/{id}/relationships/filters",
-        handler=patch_filters,
-        is_conditional=True,
-        summary="Change a session's filters",
-        body=FilterList,
-        scope=Scope.WRITE,
-    ),
-    Endpoint(
-        method="GET",
-        path="services",
-        handler=partial(list_named, "services"),
-        is_conditional=True,
-        summary="List the services of sessions",
-        returns=NamedsDocument,
-        parameters=_LIST,
-    ),
-    Endpoint(
-        method="GET",
-        path="services/{id}",
-        handler=partial(get_named, "services"),
-        summary="Look at a service",
-        returns=NamedDocument,
-        parameters=_ONE,
-    ),
-    Endpoint(
-        method="GET",
-        path="filters",
-        handler=partial(list_named, "filters"),
-        is_conditional=True,
-        summary="List the filters of sessions",
-        returns=NamedsDocument,
-        parameters=_LIST,
-    ),
-    Endpoint(
-        method="GET",
-        path="filters/{id}",
-        handler=partial(get_named, "filters"),
-        summary="Look at a filter",
-        returns=NamedDocument,
-        parameters=_ONE,
-    ),
+ABOUT: Final = Description(
+    title="MaxScale REST API",
+    text="Sessions as MariaDB MaxScale's REST API (24.02) shows them, in JSON:API.",
+    security_schemes={
+        "basic": {"type": "http", "scheme": "basic"},
+        "token": {"type": "http", "scheme": "bearer"},
+        "cookie": {"type": "apiKey", "in": "cookie", "name": "token_sig"},
+    },
+    failure=ErrorDocument,
+    status_of=status_of,
 )
 
+_IF_CHANGED: Final = {304: None}
+_WRITE_ERRORS: Final = (NotFound, Conflict, RevisionMismatch)
 
-def routes(context: Context) -> list[BaseRoute]:
-    """Return what serves the dialect: one door for all addresses, the unknown ones too."""
-    return [Route("/{path:path}", Door(context, ENDPOINTS))]
+
+def endpoints(handlers: Endpoints) -> tuple[AnyEndpoint, ...]:
+    """Return the table."""
+    get = partial(Endpoint, method="GET", errors=(NotFound,))
+    change = partial(Endpoint, scope=Scope.WRITE, consumes=(), returns={200: None})
+    named = [
+        row
+        for kind in ("services", "filters")
+        for row in (
+            get(
+                path=f"/v1/{kind}",
+                handler=partial(handlers.list_named, kind),
+                name=f"list_{kind}",
+                summary=f"List the {kind} of sessions",
+                query=CollectionQuery,
+                returns={200: NamedResourceList, **_IF_CHANGED},
+            ),
+            get(
+                path=f"/v1/{kind}/{{id}}",
+                handler=partial(handlers.get_named, kind),
+                name=f"get_{kind.removesuffix('s')}",
+                summary=f"Look at a {kind.removesuffix('s')}",
+                query=ResourceQuery,
+                returns={200: NamedResourceDocument},
+            ),
+        )
+    ]
+    return (
+        get(path="/v1", handler=handlers.ping, summary="Health check", returns={200: None}),
+        get(
+            path="/v1/auth",
+            handler=handlers.log_in,
+            summary="Log in by Basic, or log out",
+            query=LoginQuery,
+            returns={200: LoginDocument, 204: None},
+            is_public=True,
+            errors=(Unauthorized, Forbidden, RateLimited),
+        ),
+        get(
+            path="/v1/maxscale",
+            handler=handlers.get_server,
+            summary="Look at the server",
+            query=FormQuery,
+            returns={200: ServerDocument},
+        ),
+        get(
+            path="/v1/sessions",
+            handler=handlers.list_sessions,
+            summary="List sessions",
+            query=CollectionQuery,
+            returns={200: SessionResourceList, **_IF_CHANGED},
+        ),
+        change(
+            method="POST",
+            path="/v1/sessions/restart",
+            handler=handlers.restart_sessions,
+            summary="Ask for a restart of all sessions",
+        ),
+        get(
+            path="/v1/sessions/{id}",
+            handler=handlers.get_session,
+            summary="Look at a session",
+            query=ResourceQuery,
+            returns={200: SessionDocument, **_IF_CHANGED},
+        ),
+        change(
+            method="PATCH",
+            path="/v1/sessions/{id}",
+            handler=handlers.patch_session,
+            summary="Change a session's log switches and filters",
+            body=PartialDocument,
+            errors=_WRITE_ERRORS,
+        ),
+        Endpoint(
+            method="DELETE",
+            path="/v1/sessions/{id}",
+            handler=handlers.delete_session,
+            summary="Close a session, now or later",
+            query=CloseSessionQuery,
+            returns={200: None},
+            scope=Scope.CLOSE,
+            errors=_WRITE_ERRORS,
+        ),
+        change(
+            method="POST",
+            path="/v1/sessions/{id}/restart",
+            handler=handlers.restart_session,
+            summary="Ask for a restart of a session",
+            errors=_WRITE_ERRORS,
+        ),
+        get(
+            path="/v1/sessions/{id}/relationships/services",
+            handler=handlers.get_services,
+            summary="Look at a session's service",
+            query=FormQuery,
+            returns={200: Relationship},
+        ),
+        get(
+            path="/v1/sessions/{id}/relationships/filters",
+            handler=handlers.get_filters,
+            summary="Look at a session's filters",
+            query=FormQuery,
+            returns={200: Relationship},
+        ),
+        change(
+            method="PATCH",
+            path="/v1/sessions/{id}/relationships/filters",
+            handler=handlers.patch_filters,
+            summary="Change a session's filters",
+            body=FilterReferences,
+            errors=_WRITE_ERRORS,
+        ),
+        *named,
+    )
+
+
+def application(context: Context, root: str) -> Application:
+    """Return what serves MaxScale's API, mounted at *root*."""
+    access = Access(context)
+    table = described(endpoints(Endpoints(access, ValidatorCache())), ABOUT, root)
+    return Application(http=Pipeline(context, MaxScaleStyle(context, access, table)))

@@ -5,14 +5,16 @@ from typing import Any, Final
 from msgspec.json import decode, encode
 
 from gateway.core.model import Client, Closing, Connection, Session, Stream
-from gateway.dialects.maxscale.shapes import Scene
+from gateway.dialects.maxscale.render import RenderContext
 
 OPENED_AT: Final = 1_709_626_509_000  # Tue, 05 Mar 2024 08:15:09 GMT
 NOW_MS: Final = OPENED_AT + 73_250
 
-SCENE: Final = Scene(base="http://gw.example:8989/v1/", now_ms=NOW_MS, is_full=True)
-PLAIN: Final = Scene(base="http://gw.example:8989/v1/", now_ms=NOW_MS)
-SEED: Final = Scene(base="http://gw.example:8989/v1/", now_ms=NOW_MS, is_full=True, is_seed=True)
+SCENE: Final = RenderContext(base="http://gw.example:8989/v1/", now_ms=NOW_MS, is_full=True)
+PLAIN: Final = RenderContext(base="http://gw.example:8989/v1/", now_ms=NOW_MS)
+SEED: Final = RenderContext(
+    base="http://gw.example:8989/v1/", now_ms=NOW_MS, is_full=True, is_seed=True
+)
 
 
 def connection(**facts: Any) -> Connection:  # noqa: ANN401 - fields of a Struct

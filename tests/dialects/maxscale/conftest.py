@@ -20,7 +20,7 @@ from gateway.auth.users import Users
 from gateway.context import Context
 from gateway.core.command import Connect, StartStream
 from gateway.core.model import Connection, Session, Stream
-from gateway.dialects.maxscale import routes
+from gateway.dialects.maxscale import application
 from gateway.node import Node
 from gateway.settings import ApiKey, Settings
 from gateway.settings.table import ScopeName
@@ -137,7 +137,12 @@ class served:  # noqa: N801 - reads as a function
             users=self._users,
             wall_ms=self._wall,
         )
-        app = Starlette(routes=[Mount("/maxscale", routes=routes(context)), *routes(context)])
+        app = Starlette(
+            routes=[
+                Mount("/maxscale", application(context, "/maxscale")),
+                Mount("", application(context, "")),
+            ]
+        )
         config = uvicorn.Config(
             app,
             port=0,

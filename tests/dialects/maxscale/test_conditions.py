@@ -5,7 +5,7 @@ import pytest
 
 from gateway.core.command import Update
 from gateway.core.model import Session
-from gateway.dialects.maxscale.conditions import SEEN_MAX, Seen, is_unmodified
+from gateway.dialects.maxscale.conditions import KNOWN_MAX, ValidatorCache, is_unmodified
 from tests.dialects.maxscale.conftest import MaxScale, bearer
 
 LATER = "Sat, 03 Jan 2026 00:00:00 GMT"
@@ -197,10 +197,10 @@ async def test_callers_do_not_share_dates(maxscale: MaxScale, session: Session) 
 
 def test_dates_of_many_representations_are_bounded() -> None:
     """The oldest date is forgotten, and then starts anew: later, never earlier."""
-    seen = Seen()
-    for number in range(SEEN_MAX + 1):
+    seen = ValidatorCache()
+    for number in range(KNOWN_MAX + 1):
         seen.validators(b"%d" % number, "1-0", 1000)
 
     assert seen.validators(b"0", "1-0", 9000).seen_ms == 9000
-    assert seen.validators(b"%d" % SEEN_MAX, "1-0", 9000).seen_ms == 1000
+    assert seen.validators(b"%d" % KNOWN_MAX, "1-0", 9000).seen_ms == 1000
     assert not is_unmodified({}, seen.validators(b"0", "1-0", 9000), is_read=True)

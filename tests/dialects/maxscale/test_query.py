@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
+from gateway.auth.credentials import PARAMETERS_MAX
 from gateway.core.errors import BadRequest
 from gateway.dialects.maxscale.filters import FILTERS_MAX
 from gateway.dialects.maxscale.query import (
     FIELDS_MAX,
     PAGE_MAX,
-    PARAMETERS_MAX,
-    PageOf,
-    Query,
+    CommonParameters,
+    NumberedPage,
     pruned,
     service_asked_for,
 )
@@ -50,7 +50,7 @@ RESOURCE: Any = {
 )
 def test_pretty_may_be_bare_or_have_a_value(query: str, default: bool, pretty: bool) -> None:
     """Replies are indented unless the parameter says no; the first one counts."""
-    assert Query.parse(query.encode()).is_pretty(default=default) is pretty
+    assert CommonParameters.parse(query.encode()).is_pretty(default=default) is pretty
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_pretty_may_be_bare_or_have_a_value(query: str, default: bool, pretty: b
 )
 def test_seconds_are_digits_or_nothing(value: str, seconds: int | None) -> None:
     """Only digits are a number of seconds."""
-    assert Query.parse(f"ttl={value}".encode()).seconds("ttl") == seconds
+    assert CommonParameters.parse(f"ttl={value}".encode()).seconds("ttl") == seconds
 
 
 @pytest.mark.parametrize(
@@ -84,28 +84,32 @@ def test_seconds_are_digits_or_nothing(value: str, seconds: int | None) -> None:
 def test_unreadable_query_is_refused(query: bytes) -> None:
     """A query that is not UTF-8, not ASCII on the wire, or has no end is refused."""
     with pytest.raises(BadRequest):
-        Query.parse(query)
+        CommonParameters.parse(query)
 
 
 def test_names_ignore_case_but_not_what_is_in_brackets() -> None:
     """The name of a parameter may have any case; a path in it keeps its own."""
-    query = Query.parse(b'FILTER[attributes.User]="x"&filter[attributes.User]="y"&Page[size]=3')
+    query = CommonParameters.parse(
+        b'FILTER[attributes.User]="x"&filter[attributes.User]="y"&Page[size]=3'
+    )
 
     assert len(query.filters()) == 1
     assert query.filters()[0].matches({"attributes": {"User": "x"}})
-    assert query.page() == PageOf(3, 0)
+    assert query.page() == NumberedPage(3, 0)
 
 
 def test_filters_of_both_spellings_are_all_to_be_met() -> None:
     """A pointer and paths together narrow each other down."""
-    query = Query.parse(b'filter=id="1"&filter[a]=2&filter[b]=3')
+    query = CommonParameters.parse(b'filter=id="1"&filter[a]=2&filter[b]=3')
 
     assert len(query.filters()) == 3
 
 
 def test_too_many_filters_are_refused() -> None:
     """A request has a bounded number of filters."""
-    query = Query.parse("&".join(f"filter[a{n}]=1" for n in range(FILTERS_MAX + 1)).encode())
+    query = CommonParameters.parse(
+        "&".join(f"filter[a{n}]=1" for n in range(FILTERS_MAX + 1)).encode()
+    )
 
     with pytest.raises(BadRequest):
         query.filters()
@@ -120,15 +124,15 @@ def test_too_many_filters_are_refused() -> None:
         (b"page[size]=-1", None),
         (b"page[size]=abc", None),
         (b"page[size]=", None),
-        (b"page[size]=2", PageOf(2, 0)),
-        (b"page%5Bsize%5D=2&page%5Bnumber%5D=3", PageOf(2, 3)),
-        (b"page[size]=2&page[number]=x", PageOf(2, 0)),
-        (b"page[size]=" + b"9" * 40, PageOf(PAGE_MAX, 0)),
+        (b"page[size]=2", NumberedPage(2, 0)),
+        (b"page%5Bsize%5D=2&page%5Bnumber%5D=3", NumberedPage(2, 3)),
+        (b"page[size]=2&page[number]=x", NumberedPage(2, 0)),
+        (b"page[size]=" + b"9" * 40, NumberedPage(PAGE_MAX, 0)),
     ],
 )
-def test_page_needs_a_positive_size(query: bytes, page: PageOf | None) -> None:
+def test_page_needs_a_positive_size(query: bytes, page: NumberedPage | None) -> None:
     """Paging is on with a positive size only; brackets may be encoded or not."""
-    assert Query.parse(query).page() == page
+    assert CommonParameters.parse(query).page() == page
 
 
 @pytest.mark.parametrize(
@@ -148,7 +152,7 @@ def test_page_needs_a_positive_size(query: bytes, page: PageOf | None) -> None:
 )
 def test_page_links_lead_to_what_exists(query: bytes, total: int, links: dict[str, int]) -> None:
     """First, last and self are always there; next and previous where there is one."""
-    parsed = Query.parse(query)
+    parsed = CommonParameters.parse(query)
     start = f"{SESSIONS}?page%5Bsize%5D=2&page%5Bnumber%5D="
 
     assert as_json(parsed.links(SESSIONS, parsed.page(), total)) == {
@@ -158,14 +162,14 @@ def test_page_links_lead_to_what_exists(query: bytes, total: int, links: dict[st
 
 def test_links_repeat_the_other_parameters() -> None:
     """A page link asks for the same filter and fields as the request that it came with."""
-    query = Query.parse(b'filter=/id="4 1"&page[size]=1&fields[sessions]=user')
+    query = CommonParameters.parse(b'filter=/id="4 1"&page[size]=1&fields[sessions]=user')
     start = f"{SESSIONS}?filter=%2Fid%3D%224%201%22&fields%5Bsessions%5D=user"
 
     assert query.links(SESSIONS, None, 9).self_ == start
     assert query.links(SESSIONS, query.page(), 9).next == (
         f"{start}&page%5Bsize%5D=1&page%5Bnumber%5D=1"
     )
-    assert Query.parse(b"").links(SESSIONS, None, 9).self_ == SESSIONS
+    assert CommonParameters.parse(b"").links(SESSIONS, None, 9).self_ == SESSIONS
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,7 @@ def test_fields_keep_what_they_name(
     relationships: dict[str, Any] | None,
 ) -> None:
     """Only named members are left, and id, type and links always; what is empty goes."""
-    kept = Query.parse(f"fields[sessions]={fields}".encode()).fields("sessions")
+    kept = CommonParameters.parse(f"fields[sessions]={fields}".encode()).fields("sessions")
     wanted = {"id": "41", "type": "sessions", "links": {"self": SESSIONS}}
 
     assert kept is not None
@@ -203,8 +207,8 @@ def test_fields_keep_what_they_name(
 
 def test_fields_of_another_type_change_nothing() -> None:
     """Fields are asked for by type."""
-    assert Query.parse(b"fields[servers]=user").fields("sessions") is None
-    assert Query.parse(b"fields=user&fields[sessions").fields("sessions") is None
+    assert CommonParameters.parse(b"fields[servers]=user").fields("sessions") is None
+    assert CommonParameters.parse(b"fields=user&fields[sessions").fields("sessions") is None
 
 
 def test_resource_without_a_part_keeps_the_other() -> None:
@@ -218,7 +222,7 @@ def test_resource_without_a_part_keeps_the_other() -> None:
 def test_too_many_fields_are_refused(text: str) -> None:
     """Fields have a bounded number and depth."""
     with pytest.raises(BadRequest):
-        Query.parse(f"fields[sessions]={text}".encode()).fields("sessions")
+        CommonParameters.parse(f"fields[sessions]={text}".encode()).fields("sessions")
 
 
 @pytest.mark.parametrize(
@@ -236,4 +240,4 @@ def test_too_many_fields_are_refused(text: str) -> None:
 )
 def test_filter_by_service_is_known(query: bytes, service: str | None) -> None:
     """What the vendor's GUI asks for is found by the index of services."""
-    assert service_asked_for(Query.parse(query).filters()) == service
+    assert service_asked_for(CommonParameters.parse(query).filters()) == service

@@ -7,7 +7,7 @@ import httpx2
 
 from gateway.core.command import Close, Kick
 from gateway.core.model import Session
-from gateway.dialects.maxscale.server import counted
+from gateway.dialects.maxscale.endpoints import counted
 from tests.dialects.maxscale.conftest import MaxScale, bearer
 from tests.nodes import blank
 from tests.support import S
@@ -114,7 +114,7 @@ async def test_facts_are_the_same_as_through_other_doors(
 async def test_idle_starts_anew_when_the_client_speaks(
     maxscale: MaxScale, http: httpx2.AsyncClient
 ) -> None:
-    """Idle is the mirror's: the time since the client's last message."""
+    """Idle is the replica's: the time since the client's last message."""
     (session, *_) = await some(maxscale)
     maxscale.node.replica.active[session.id] = maxscale.node.clock.now_ms() - 60_000
     connection = session.connection

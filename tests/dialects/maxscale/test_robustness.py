@@ -12,10 +12,10 @@ from msgspec.json import decode, encode
 
 from gateway.core.errors import BadRequest
 from gateway.core.model import Stream
-from gateway.dialects.maxscale import door
-from gateway.dialects.maxscale.facts import Facts
-from gateway.dialects.maxscale.query import Query, pruned
-from gateway.dialects.maxscale.shapes import document
+from gateway.dialects.maxscale.facts import ProxyFacts
+from gateway.dialects.maxscale.query import CommonParameters, pruned
+from gateway.dialects.maxscale.render import document
+from gateway.http import request as http_request
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
 from tests.dialects.maxscale.build import SCENE, SEED, as_json, created
@@ -40,7 +40,7 @@ JSON = some.recursive(
     max_leaves=12,
 )
 FACTS = some.dictionaries(
-    some.sampled_from([*Facts.__struct_fields__]),
+    some.sampled_from([*ProxyFacts.__struct_fields__]),
     JSON,
 )
 
@@ -68,7 +68,7 @@ def test_whatever_a_query_says_it_is_read_or_refused(name: str, value: str) -> N
     """A query is understood or refused, and never breaks what reads it."""
     resource = as_json(document(created(), None, SCENE))["data"]
     try:
-        query = Query({name: value})
+        query = CommonParameters({name: value})
         for wanted in query.filters():
             wanted.matches(resource)
         kept = query.fields("sessions")
@@ -112,7 +112,7 @@ async def test_strange_request_is_refused_in_maxscales_words(
     maxscale: MaxScale, monkeypatch: pytest.MonkeyPatch, lines: list[bytes], status: int
 ) -> None:
     """What no client sends gets the body that every refusal has."""
-    monkeypatch.setattr(door, "BODY_WITHIN_S", 50 * MS)
+    monkeypatch.setattr(http_request, "BODY_WITHIN_S", 50 * MS)
     await maxscale.open("one")
     request = b"\r\n".join([*lines, b"Connection: close", b"", b""])
 

@@ -7,9 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.core.model import Closure, Session, State, Stream, Watch
-from gateway.dialects.maxscale.facts import Facts, facts_of
-from gateway.dialects.maxscale.shapes import (
-    Scene,
+from gateway.dialects.maxscale.facts import ProxyFacts, proxy_facts
+from gateway.dialects.maxscale.render import (
+    RenderContext,
     document,
     error_document,
     filters_of,
@@ -37,7 +37,7 @@ Golden = Callable[[str], Any]
 ACTIVE_AT = NOW_MS - 12_460
 
 
-def attributes(session: Session, scene: Scene = SCENE, active_at: int | None = None) -> Any:  # noqa: ANN401
+def attributes(session: Session, scene: RenderContext = SCENE, active_at: int | None = None) -> Any:  # noqa: ANN401
     """Return what is told of a session."""
     return as_json(resource(session, active_at, scene))["attributes"]
 
@@ -58,7 +58,7 @@ def attributes(session: Session, scene: Scene = SCENE, active_at: int | None = N
     ],
 )
 def test_session_looks_like_its_golden_file(
-    name: str, session: Session, active_at: int | None, scene: Scene, golden: Golden
+    name: str, session: Session, active_at: int | None, scene: RenderContext, golden: Golden
 ) -> None:
     """A session in each state is the document that MaxScale would send."""
     assert as_json(document(session, active_at, scene)) == golden(name)
@@ -190,13 +190,13 @@ def test_nonsense_in_attributes_is_as_if_it_were_not_there(nonsense: object) -> 
     """A session can always be shown, whatever was written into its attributes."""
     spoilt = created(attributes={"maxscale": nonsense})
 
-    assert facts_of(spoilt) == Facts()
+    assert proxy_facts(spoilt) == ProxyFacts()
     assert attributes(spoilt) == attributes(created())
 
 
 def test_one_bad_fact_leaves_the_others() -> None:
     """A fact of the wrong type does not take the good ones with it."""
-    facts = facts_of(created(attributes={"maxscale": {"thread": "x", "io_activity": 4}}))
+    facts = proxy_facts(created(attributes={"maxscale": {"thread": "x", "io_activity": 4}}))
 
     assert (facts.thread, facts.io_activity) == (0, 4)
 

@@ -1,11 +1,12 @@
-"""Shapes: a session as MaxScale's REST API shows it, and the documents around it (JSON:API).
+"""Render: sessions as resources of MaxScale's REST API, and the documents around them (JSON:API).
 
-Pure. Two generations: the *current* one (24.02) and the *seed* (the API as it was first described,
-2017-05), which knows five attributes, dates without a zone and other links and state names.
+Pure. There are two generations: the *current* one (24.02) and the *seed* (the API as it was first
+described, 2017-05), which has five attributes, dates without a zone, and other links and states.
 
-Where a session has what MaxScale has not, the nearest word is taken: one that is away is still
-started, a pending close shows as stopping. What MaxScale has and a session has not is in ``facts``.
-A session without a service is one of the service :data:`NO_SERVICE`: there always is one.
+Where a session has what MaxScale does not know, the nearest word is taken: a session that is away
+is still started, a pending close shows as stopping. What MaxScale has and a session has not is in
+``facts``. A session without a service belongs to the service :data:`NO_SERVICE`, because MaxScale's
+sessions always have one.
 
 Facts: MaxScale REST API, *Resources* and *Session Resource*; JSON:API 1.1.
 """
@@ -19,26 +20,26 @@ from urllib.parse import quote
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.core.model import Session, State, Stream
-from gateway.dialects.maxscale.documents import (
-    Attributes,
+from gateway.dialects.maxscale.facts import ClientFacts, ProxyFacts, backend_facts, proxy_facts
+from gateway.dialects.maxscale.schema import (
     BackendConnection,
     ErrorDocument,
-    Identifier,
-    Link,
+    ErrorObject,
     NamedAttributes,
     NamedResource,
-    Problem,
     Relationship,
     RelationshipLinks,
     Relationships,
-    Resource,
+    ResourceIdentifier,
+    ResourceType,
     SeedAttributes,
     SeedResource,
     SeedSessionDocument,
+    SelfLink,
+    SessionAttributes,
     SessionDocument,
-    Type,
+    SessionResource,
 )
-from gateway.dialects.maxscale.facts import ClientFacts, Facts, backend_of, facts_of
 
 NO_SERVICE: Final = "default"  # the service of a session that was opened on none
 BACKEND: Final = "backend"  # the kind of a stream that is a connection to a server
@@ -57,7 +58,7 @@ _SEED_STATES: Final[Mapping[str, str]] = {
 }
 
 
-class Scene(Struct, frozen=True, kw_only=True):
+class RenderContext(Struct, frozen=True, kw_only=True):
     """What a rendering depends on besides its session.
 
     Args:
@@ -72,41 +73,43 @@ class Scene(Struct, frozen=True, kw_only=True):
     is_seed: bool = False
     is_full: bool = False
 
-    def collection(self, kind: Type) -> str:
+    def collection(self, kind: ResourceType) -> str:
         """Return the address of a collection."""
         return f"{self.base}{kind}/"
 
-    def one(self, kind: Type, name: str) -> str:
+    def one(self, kind: ResourceType, name: str) -> str:
         """Return the address of one resource; the seed wrote no slash at its end."""
         return f"{self.base}{kind}/{quote(name, safe='')}{'' if self.is_seed else '/'}"
 
 
 def error_document(*details: str) -> ErrorDocument:
     """Return the document that tells *details*."""
-    return ErrorDocument(errors=tuple(Problem(detail=detail) for detail in details))
+    return ErrorDocument(errors=tuple(ErrorObject(detail=detail) for detail in details))
 
 
-def resource(session: Session, active_at: int | None, scene: Scene) -> Resource | SeedResource:
+def resource(
+    session: Session, active_at: int | None, context: RenderContext
+) -> SessionResource | SeedResource:
     """Return a session as a resource.
 
     Args:
         session: An open session.
-        active_at: When its client was last heard of, as the mirror knows.
-        scene: For whom, where and when.
+        active_at: When its client was last heard of, as the replica knows.
+        context: For whom, where and when.
     """
-    facts = facts_of(session)
+    facts = proxy_facts(session)
     relationships = Relationships(
-        services=service_of(session, scene),
-        filters=_filters(session, facts, scene) if facts.filters else UNSET,
+        services=service_of(session, context),
+        filters=_filters(session, facts, context) if facts.filters else UNSET,
     )
     name = str(session.number)
-    links = Link(self_=scene.one("sessions", name))
-    idle = _idle(session, active_at, facts, scene)
+    links = SelfLink(self_=context.one("sessions", name))
+    idle = _idle(session, active_at, facts, context)
     user = session.account or session.name or UNSET
-    connection = session.connection if scene.is_full else None
+    connection = session.connection if context.is_full else None
     remote = (connection.address if connection else None) or facts.remote or UNSET
     began_at = session.connected_at or session.created_at
-    if scene.is_seed:
+    if context.is_seed:
         state = _state(session)
         seed_attributes = SeedAttributes(
             state=_SEED_STATES.get(state, state),
@@ -118,13 +121,13 @@ def resource(session: Session, active_at: int | None, scene: Scene) -> Resource 
         return SeedResource(
             id=name, attributes=seed_attributes, relationships=relationships, links=links
         )
-    attributes = Attributes(
+    attributes = SessionAttributes(
         state=_state(session),
         user=user,
         remote=remote,
-        port=_port(session, facts, scene),
+        port=_port(session, facts, context),
         connected=format_datetime(_time(began_at), usegmt=True),
-        seconds_alive=max(scene.now_ms - began_at, 0) / 1000,
+        seconds_alive=max(context.now_ms - began_at, 0) / 1000,
         idle=idle,
         io_activity=facts.io_activity,
         thread=facts.thread,
@@ -135,28 +138,28 @@ def resource(session: Session, active_at: int | None, scene: Scene) -> Resource 
         memory=facts.memory,
         parameters=facts.parameters,
     )
-    return Resource(id=name, attributes=attributes, relationships=relationships, links=links)
+    return SessionResource(id=name, attributes=attributes, relationships=relationships, links=links)
 
 
 def document(
-    session: Session, active_at: int | None, scene: Scene
+    session: Session, active_at: int | None, context: RenderContext
 ) -> SessionDocument | SeedSessionDocument:
     """Return the reply to a GET of *session*; see :func:`resource`."""
-    data = resource(session, active_at, scene)
+    data = resource(session, active_at, context)
     if isinstance(data, SeedResource):
         return SeedSessionDocument(data=data, links=data.links)
     return SessionDocument(data=data, links=data.links)
 
 
 def named(
-    kind: Literal["services", "filters"], name: str, count: int, scene: Scene
+    kind: Literal["services", "filters"], name: str, count: int, context: RenderContext
 ) -> NamedResource:
     """Return a service or filter that *count* sessions refer to, as a resource."""
     return NamedResource(
         id=name,
         type=kind,
         attributes=NamedAttributes(connections=count),
-        links=Link(self_=scene.one(kind, name)),
+        links=SelfLink(self_=context.one(kind, name)),
     )
 
 
@@ -165,7 +168,7 @@ def heard_at(session: Session, active_at: int | None) -> int | None:
 
     Args:
         session: Any.
-        active_at: Its last message, as the mirror knows.
+        active_at: Its last message, as the replica knows.
     """
     since = session.connection.connected_at if session.connection else None
     return max(since or 0, active_at or 0) or None
@@ -176,14 +179,14 @@ def service_name(session: Session) -> str:
     return session.service or NO_SERVICE
 
 
-def service_of(session: Session, scene: Scene) -> Relationship:
+def service_of(session: Session, context: RenderContext) -> Relationship:
     """Return the relationship of a session to its one service."""
-    return _relationship("services", (service_name(session),), session, scene)
+    return _relationship("services", (service_name(session),), session, context)
 
 
-def filters_of(session: Session, scene: Scene) -> Relationship:
+def filters_of(session: Session, context: RenderContext) -> Relationship:
     """Return the relationship of a session to its filters, in order."""
-    return _filters(session, facts_of(session), scene)
+    return _filters(session, proxy_facts(session), context)
 
 
 def backends(session: Session) -> tuple[Stream, ...]:
@@ -191,20 +194,23 @@ def backends(session: Session) -> tuple[Stream, ...]:
     return tuple(stream for stream in session.streams if stream.kind == BACKEND)
 
 
-def _filters(session: Session, facts: Facts, scene: Scene) -> Relationship:
-    return _relationship("filters", facts.filters, session, scene)
+def _filters(session: Session, facts: ProxyFacts, context: RenderContext) -> Relationship:
+    return _relationship("filters", facts.filters, session, context)
 
 
 def _relationship(
-    kind: Literal["services", "filters"], names: tuple[str, ...], session: Session, scene: Scene
+    kind: Literal["services", "filters"],
+    names: tuple[str, ...],
+    session: Session,
+    context: RenderContext,
 ) -> Relationship:
-    related = scene.collection(kind)
-    if scene.is_seed:
+    related = context.collection(kind)
+    if context.is_seed:
         links = RelationshipLinks(self_=related)
     else:
-        own = f"{scene.one('sessions', str(session.number))}relationships/{kind}/"
+        own = f"{context.one('sessions', str(session.number))}relationships/{kind}/"
         links = RelationshipLinks(self_=own, related=related)
-    data = tuple(Identifier(id=name, type=kind) for name in names)
+    data = tuple(ResourceIdentifier(id=name, type=kind) for name in names)
     return Relationship(data=data, links=links)
 
 
@@ -214,21 +220,23 @@ def _state(session: Session) -> str:
     return _STATES[session.state]
 
 
-def _idle(session: Session, active_at: int | None, facts: Facts, scene: Scene) -> float | UnsetType:
+def _idle(
+    session: Session, active_at: int | None, facts: ProxyFacts, context: RenderContext
+) -> float | UnsetType:
     if any(query.completed is UNSET for query in facts.queries):
         return 0.0
     heard = heard_at(session, active_at)
-    return UNSET if heard is None else max(scene.now_ms - heard, 0) // 100 / 10
+    return UNSET if heard is None else max(context.now_ms - heard, 0) // 100 / 10
 
 
-def _port(session: Session, facts: Facts, scene: Scene) -> int | UnsetType:
+def _port(session: Session, facts: ProxyFacts, context: RenderContext) -> int | UnsetType:
     """Return the port that belongs to the address that is shown."""
     connection = session.connection
-    shown = connection.port if scene.is_full and connection and connection.address else facts.port
+    shown = connection.port if context.is_full and connection and connection.address else facts.port
     return UNSET if shown is None else shown
 
 
-def _client(session: Session, facts: Facts) -> ClientFacts:
+def _client(session: Session, facts: ProxyFacts) -> ClientFacts:
     told, client = facts.client, session.client
     described = {
         "_client_name": client and client.product,
@@ -248,7 +256,7 @@ def _client(session: Session, facts: Facts) -> ClientFacts:
 
 
 def _backend(stream: Stream) -> BackendConnection:
-    told = backend_of(stream.data)
+    told = backend_facts(stream.data)
     return BackendConnection(
         server=told.server or stream.key, connection_id=told.connection_id, cipher=told.cipher
     )

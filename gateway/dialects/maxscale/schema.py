@@ -1,0 +1,333 @@
+"""Schema: MaxScale's resources, the JSON:API documents around them, and what requests hold.
+
+Everything here is a type: ``render`` fills those that are sent, the pipeline reads the others, and
+the description is made of both. Of the log switches in a body only those that exist and are on or
+off are taken; ``id`` and ``type`` are not looked at, as MaxCtrl leaves the one out and sends a
+wrong other.
+
+Names and types: MaxScale REST API, 24.02; the seed's: its first description, 2017-05.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from gateway.core.model import Object
+from gateway.dialects.maxscale.facts import ClientFacts, LogSwitches, MemoryUse, Statement
+
+ResourceType = Literal["sessions", "services", "filters"]
+References = Annotated[tuple[Object, ...], Meta(max_length=256)]
+
+
+class Document(Struct, frozen=True):
+    """Base of what is sent; only what is ``UNSET`` is left out."""
+
+
+# --- parts of documents
+
+
+class SelfLink(Document, frozen=True, kw_only=True):
+    """Where a resource is."""
+
+    self_: str = field(name="self")
+
+
+class PageLinks(Document, frozen=True, kw_only=True):
+    """Where a collection is, and its pages if it has some."""
+
+    self_: str = field(name="self")
+    first: str | UnsetType = UNSET
+    prev: str | UnsetType = UNSET
+    next: str | UnsetType = UNSET
+    last: str | UnsetType = UNSET
+
+
+class RelationshipLinks(Document, frozen=True, kw_only=True):
+    """``self`` is the relationship; in the seed it is what ``related`` is now."""
+
+    self_: str = field(name="self")
+    related: str | UnsetType = UNSET
+
+
+class ResourceIdentifier(Document, frozen=True, kw_only=True):
+    """The name of a resource."""
+
+    id: str
+    type: ResourceType
+
+
+class Relationship(Document, frozen=True, kw_only=True):
+    """What a session belongs to; also a document of its own."""
+
+    data: tuple[ResourceIdentifier, ...]
+    links: RelationshipLinks
+
+
+class Relationships(Document, frozen=True, kw_only=True):
+    """The service always, filters if there are any, in their order."""
+
+    services: Relationship
+    filters: Relationship | UnsetType = UNSET
+
+
+class BackendConnection(Document, frozen=True, kw_only=True):
+    """A connection to a server; ``connection_id`` is the server's name for it, 0 if unknown."""
+
+    server: str
+    connection_id: int
+    cipher: str
+
+
+class Total(Document, frozen=True, kw_only=True):
+    """How many resources there are on all pages together."""
+
+    total: int
+
+
+# --- resources
+
+
+class SessionAttributes(Document, frozen=True, kw_only=True):
+    """A session in the current form; times in seconds, ``connected`` an HTTP date."""
+
+    state: str
+    user: str | UnsetType = UNSET
+    remote: str | UnsetType = UNSET
+    port: int | UnsetType = UNSET
+    connected: str
+    seconds_alive: float
+    idle: float | UnsetType = UNSET
+    io_activity: int
+    thread: int
+    client: ClientFacts
+    connections: tuple[BackendConnection, ...]
+    queries: tuple[Statement, ...]
+    log: tuple[str, ...]
+    memory: MemoryUse
+    parameters: LogSwitches
+
+
+class SeedAttributes(Document, frozen=True, kw_only=True):
+    """A session in the seed's form; ``connected`` as C's ``asctime`` writes it, in UTC."""
+
+    state: str
+    connected: str
+    user: str | UnsetType = UNSET
+    remote: str | UnsetType = UNSET
+    idle: float | UnsetType = UNSET
+
+
+class SessionResource(Document, frozen=True, kw_only=True):
+    """A session."""
+
+    id: str
+    type: Literal["sessions"] = "sessions"
+    attributes: SessionAttributes
+    relationships: Relationships
+    links: SelfLink
+
+
+class SeedResource(Document, frozen=True, kw_only=True):
+    """A session in the seed's form."""
+
+    id: str
+    type: Literal["sessions"] = "sessions"
+    attributes: SeedAttributes
+    relationships: Relationships
+    links: SelfLink
+
+
+class NamedAttributes(Document, frozen=True, kw_only=True):
+    """How many of the sessions that the caller sees refer to it."""
+
+    state: Literal["Started"] = "Started"
+    connections: int
+
+
+class NamedResource(Document, frozen=True, kw_only=True):
+    """A service or a filter: all that is known of it is that sessions refer to it."""
+
+    id: str
+    type: Literal["services", "filters"]
+    attributes: NamedAttributes
+    links: SelfLink
+
+
+class ServerParameters(Document, frozen=True, kw_only=True):
+    """What MaxCtrl looks at before it lists queries: how many are kept of each session."""
+
+    retain_last_statements: int = 1
+
+
+class ServerAttributes(Document, frozen=True, kw_only=True):
+    """This server's version and parameters."""
+
+    version: str
+    parameters: ServerParameters = ServerParameters()
+
+
+class ServerResource(Document, frozen=True, kw_only=True):
+    """The resource that stands for this server."""
+
+    id: Literal["maxscale"] = "maxscale"
+    type: Literal["maxscale"] = "maxscale"
+    attributes: ServerAttributes
+
+
+# --- documents
+
+
+class SessionDocument(Document, frozen=True, kw_only=True):
+    """The reply to a GET of one session."""
+
+    data: SessionResource
+    links: SelfLink
+
+
+class SeedSessionDocument(Document, frozen=True, kw_only=True):
+    """The same in the seed's form."""
+
+    data: SeedResource
+    links: SelfLink
+
+
+class SessionResourceList(Document, frozen=True, kw_only=True):
+    """The reply to a GET of all sessions."""
+
+    data: tuple[SessionResource, ...]
+    links: PageLinks
+    meta: Total | UnsetType = UNSET
+
+
+class NamedResourceDocument(Document, frozen=True, kw_only=True):
+    """The reply to a GET of one service or filter."""
+
+    data: NamedResource
+    links: SelfLink
+
+
+class NamedResourceList(Document, frozen=True, kw_only=True):
+    """The reply to a GET of all services or filters."""
+
+    data: tuple[NamedResource, ...]
+    links: PageLinks
+    meta: Total | UnsetType = UNSET
+
+
+class ServerDocument(Document, frozen=True, kw_only=True):
+    """The reply to a GET of the server itself."""
+
+    data: ServerResource
+    links: SelfLink
+
+
+class LoginToken(Document, frozen=True, kw_only=True):
+    """A JSON Web Token."""
+
+    token: str
+
+
+class LoginDocument(Document, frozen=True, kw_only=True):
+    """The reply to a login."""
+
+    meta: LoginToken
+
+
+class ErrorObject(Document, frozen=True, kw_only=True):
+    """One error; ``detail`` is all that MaxScale tells."""
+
+    detail: str
+
+
+class ErrorDocument(Document, frozen=True, kw_only=True):
+    """The reply to a request that was refused."""
+
+    errors: tuple[ErrorObject, ...]
+
+
+# --- bodies of requests
+
+
+class FilterReferences(Struct, frozen=True, kw_only=True):
+    """A session's filters, all of them, in order."""
+
+    data: References
+
+
+class PartialAttributes(Struct, frozen=True, kw_only=True):
+    """The attributes that may be changed: the log switches."""
+
+    parameters: dict[str, Any] = {}
+
+
+class PartialRelationships(Struct, frozen=True, kw_only=True):
+    """The relationships that may be changed: the filters."""
+
+    filters: FilterReferences | UnsetType = UNSET
+
+
+class PartialResource(Struct, frozen=True, kw_only=True):
+    """A part of a session."""
+
+    attributes: PartialAttributes = PartialAttributes()
+    relationships: PartialRelationships = PartialRelationships()
+
+
+class PartialDocument(Struct, frozen=True, kw_only=True):
+    """The body of a PATCH of a session."""
+
+    data: PartialResource
+
+
+# --- parameters of queries, as they are described; ``query`` reads them
+
+
+class FormQuery(Struct, frozen=True, kw_only=True):
+    """The parameter that every document has."""
+
+    pretty: Annotated[
+        str | None,
+        Meta(description="Whether the reply is indented: not if `false`, `off`, `no` or `0`."),
+    ] = None
+
+
+class ResourceQuery(FormQuery, frozen=True, kw_only=True):
+    """The parameters of one resource."""
+
+    fields: Annotated[
+        str | None, Meta(description="Comma-separated paths of what to keep of that type.")
+    ] = field(name="fields[TYPE]", default=None)
+
+
+class CollectionQuery(ResourceQuery, frozen=True, kw_only=True):
+    """The parameters of a list."""
+
+    filter: Annotated[
+        str | None,
+        Meta(description='JSON pointer, equals sign, expression: `/attributes/user="ann"`.'),
+    ] = None
+    path_filter: Annotated[
+        str | None, Meta(description="Expression for the values at a JSON path: `gt(60)`.")
+    ] = field(name="filter[PATH]", default=None)
+    size: Annotated[str | None, Meta(description="Resources a page.")] = field(
+        name="page[size]", default=None
+    )
+    number: Annotated[str | None, Meta(description="Which page, from 0.")] = field(
+        name="page[number]", default=None
+    )
+
+
+class LoginQuery(FormQuery, frozen=True, kw_only=True):
+    """The parameters of a login."""
+
+    max_age: Annotated[
+        str | None, Meta(description="Seconds that the token is good for: 28 800, at most 86 400.")
+    ] = field(name="max-age", default=None)
+    persist: Annotated[str | None, Meta(description="`yes`: the token comes as a cookie.")] = None
+    logout: Annotated[str | None, Meta(description="`yes`: the cookie is removed.")] = None
+
+
+class CloseSessionQuery(Struct, frozen=True, kw_only=True):
+    """The parameter of a close."""
+
+    ttl: Annotated[str | None, Meta(description="Seconds until then.")] = None
