@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from types import FrameType
 from typing import Any, Final, Protocol
 
@@ -178,12 +179,17 @@ def _application(dialect: Any, context: Context, root: str) -> ASGIApp:  # noqa:
     if hasattr(dialect, "application"):
         found: ASGIApp = dialect.application(context, root)
         return found
-    about = {"openapi": "3.1.0", "info": {"title": root, "version": "0"}}
-    body = encode(
-        {**about, "servers": [{"url": root or "/"}], "security": [], **dialect.describe()}
-    )
+    body = _described(dialect, root)
     described = Route("/openapi.json", lambda _: Response(body, media_type="application/json"))
     return Router([described, *dialect.routes(context)], redirect_slashes=False)
+
+
+@cache
+def _described(dialect: Any, root: str) -> bytes:  # noqa: ANN401 - one that is not moved yet
+    about = {"openapi": "3.1.0", "info": {"title": root, "version": "0"}}
+    return encode(
+        {**about, "servers": [{"url": root or "/"}], "security": [], **dialect.describe()}
+    )
 
 
 class _Prefixes:
