@@ -1,7 +1,7 @@
-"""Commands: what somebody asks of a session.
+"""Commands: the requests to change a session.
 
-A command names absolute times only and carries no right: who may send it was settled at the door.
-:func:`gateway.core.session.decide` says what follows from it.
+A command holds absolute times only. It carries no rights, because the door has checked them.
+:func:`gateway.core.session.decide` returns the events that follow from it.
 """
 
 from operator import attrgetter
@@ -32,9 +32,9 @@ class Command(Struct, frozen=True, kw_only=True, tag=True):
     """Base of all commands.
 
     Args:
-        via: The connection it came over. A displaced socket must not speak for the session any
-            more: refused when the record names another connection, or the same as ended.
-        revision: Only if the session still has it.
+        via: The connection that the command came over. The command is refused when the record names
+            another connection, or says that this one ended: a displaced socket has no say.
+        revision: The revision that the session must still have.
     """
 
     via: str | None = None
@@ -51,11 +51,11 @@ class Connect(Command, frozen=True):
     """Attach a socket.
 
     Args:
-        connection: The new one; its ``connected_at`` becomes the time of the commit.
-        displace: Whether it ends a live one; if not, a live one refuses it.
-        readmit: Whether the door saw the session's own token.
-        again: Only if the record still names this connection, which was ended by mistake; another
-            one that came meanwhile refuses it, also if it has gone since.
+        connection: The new connection; its ``connected_at`` becomes the time of the commit.
+        displace: Whether it takes the place of a live connection; if not, it is refused then.
+        readmit: Whether the client has shown the session's own token.
+        again: The connection that was ended by mistake and is attached again. This is refused if
+            another connection came meanwhile, even if that one has gone since.
     """
 
     connection: Connection
@@ -76,13 +76,13 @@ class Kick(Command, frozen=True):
 
 
 class Watch(Command, frozen=True):
-    """Look at something; another key ends the watch before."""
+    """Begin to watch something; a watch of another key ends."""
 
     watch: model.Watch
 
 
 class Progress(Command, frozen=True):
-    """Where the current watch is; coalesced by the node."""
+    """Report the position of the current watch; the node coalesces such reports."""
 
     position_ms: int | None = None
     state: str | None = None
@@ -90,21 +90,21 @@ class Progress(Command, frozen=True):
 
 
 class Unwatch(Command, frozen=True):
-    """Look at nothing; ``position_ms`` is where the watch ended, if the producer says so."""
+    """End the watch; ``position_ms`` is where it ended, if the producer knows."""
 
     position_ms: int | None = None
 
 
 class Report(Command, frozen=True):
-    """A producer without a socket is alive: renews ``keepalive_at``, nothing else."""
+    """Report that a producer without a socket is alive; this renews only ``keepalive_at``."""
 
 
 class Update(Command, frozen=True):
-    """Change fields: replace them by name (``None`` unsets), or with a merge patch, or both.
+    """Change fields: by name (``None`` unsets one), by a merge patch, or both.
 
     Args:
-        patch: A merge patch (RFC 7396) of the fields below, applied to the session as it is when
-            this is decided, so that two patches at once both count.
+        patch: A merge patch (RFC 7396) of the fields below. It is applied to the session as it is
+            when the command is decided, so that two concurrent patches both take effect.
     """
 
     patch: Object | None = None
@@ -122,19 +122,19 @@ class Update(Command, frozen=True):
 
     @property
     def wanted(self) -> dict[str, Any]:
-        """The fields that are named, with their new values."""
+        """The fields that the command names, with their new values."""
         fields = zip(UPDATABLE, _values(self), strict=True)
         return {name: value for name, value in fields if value is not UNSET}
 
 
 class StartStream(Command, frozen=True):
-    """Add a stream; a known key is updated."""
+    """Add a stream, or update the stream of this key."""
 
     stream: Stream
 
 
 class UpdateStream(Command, frozen=True):
-    """Change a stream's state or data; coalesced by the node."""
+    """Change a stream's state or data; the node coalesces such commands."""
 
     stream: Stream
 
@@ -146,19 +146,19 @@ class EndStream(Command, frozen=True):
 
 
 class Join(Command, frozen=True):
-    """Members come in; those already there stay."""
+    """Add members; those that are there already stay."""
 
     members: tuple[str, ...]
 
 
 class Leave(Command, frozen=True):
-    """Members go."""
+    """Remove members."""
 
     members: tuple[str, ...]
 
 
 class RequestClose(Command, frozen=True):
-    """Close at ``at``; moves a pending close and starts a new extension budget."""
+    """Close at ``at``; this moves a pending close and starts a new extension budget."""
 
     at: int
     reason: str | None = None
@@ -167,27 +167,27 @@ class RequestClose(Command, frozen=True):
 
 
 class ExtendClose(Command, frozen=True):
-    """The client needs until ``at``; granted up to the first deadline + ``extend_max_ms``."""
+    """Extend the pending close to ``at``, at most to the first deadline + ``extend_max_ms``."""
 
     at: int
 
 
 class CancelClose(Command, frozen=True):
-    """Call a pending close off."""
+    """Cancel the pending close."""
 
 
 class Saving(Command, frozen=True):
-    """The client heard the warning and is saving."""
+    """Report that the client got the warning and is saving."""
 
 
 class Saved(Command, frozen=True):
-    """The client has saved: close now."""
+    """Report that the client has saved, so that the session closes now."""
 
 
 class Expire(Command, frozen=True):
-    """A deadline passed; ignored unless the record still says ``kind`` and ``at``.
+    """Act on a deadline that passed, if the record still has that ``kind`` and ``at``.
 
-    ``amnesty_ms`` is how much of it outages prolong; the store has the last word on that.
+    ``amnesty_ms`` is how far an outage postpones the deadline; ``commit.lua`` checks that again.
     """
 
     kind: Deadline

@@ -1,8 +1,9 @@
-"""What is kept or said beside sessions: documents and messages.
+"""Documents and messages: what the store and the log hold besides sessions.
 
 A *document* is a small record that is not a session: a dialect's member or room, a number given to
 an account, a handle (a door's own id for a session). It lives in the same store, log and replica,
-and in no public list. A *message* is said once to live connections and kept nowhere but in the log.
+and in no public list. A *message* is delivered once to live connections and is kept only in the
+log.
 """
 
 from typing import Annotated, Any, Final
@@ -32,23 +33,23 @@ class Document(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
     @property
     def field(self) -> str:
-        """Where it is kept; the slash keeps it apart from session ids."""
+        """The hash field of the document; session ids contain no slash."""
         return f"{self.kind}/{self.key}"
 
 
 class Recipients(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Who hears a message: one session, a workspace, or all (none of both)."""
+    """The recipients of a message: one session, a workspace, or everybody if neither is set."""
 
     session: SessionId | None = None
     workspace: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
 
 
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Something said once to the live connections of its recipients.
+    """A message, delivered once to the live connections of its recipients.
 
     Args:
-        to: Who hears it.
-        topic: What it is about.
+        to: The recipients.
+        topic: What the message is about.
         body: Any JSON, at most 4 KiB.
         sender: The account or session it comes from, as the door knows it.
     """

@@ -1,8 +1,8 @@
-"""Every error the gateway can answer with: raised in the core, translated once at the edge.
+"""Every error of the gateway: raised anywhere, translated at the doors.
 
-A class carries what each door needs: ``code`` (stable text for programs), ``status`` (HTTP, RFC
-9110), ``close_code`` (WebSocket, RFC 6455 section 7.4.2: 4000-4499 come back, 4500-4999 do not) and
-``retry`` (the same request may succeed later). The message is for people and may change.
+An error class holds what each door needs: ``code`` (stable text for programs), ``status`` (HTTP,
+RFC 9110), ``close_code`` (WebSocket, RFC 6455 section 7.4.2: 4000-4499 come back, 4500-4999 do not)
+and ``retry`` (the same request may succeed later). The message is for people and may change.
 
 GatewayError
  ├── BadRequest ─ BadPosition            the request itself is malformed
@@ -345,7 +345,7 @@ class Overloaded(Unavailable):
 
 
 def excerpt(text: str) -> str:
-    """Return *text*, which may quote input, with its middle cut so that little of it is left."""
+    """Return *text* with its middle cut out, because it may quote the client's input."""
     return text if len(text) <= EXCERPT_MAX else f"{text[:60]}…{text[-30:]}"
 
 

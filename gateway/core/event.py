@@ -1,8 +1,8 @@
-"""What happened: the events of a commit, and the log entries that carry them to every node.
+"""Events of a session, and the log entries that carry them to every node.
 
-One commit is one log entry: its events in order, the operation that caused them, the record after
-and what the record was before, so that any node can tell every watcher what changed without having
-seen the past.
+A commit is one log entry. It holds the events in order, the operation that caused them, the record
+after the commit and the former values of the fields that changed. So a node can tell every watcher
+what changed even if it has not seen the past.
 """
 
 from typing import Any, Final, Literal
@@ -34,17 +34,17 @@ HISTORY_ROW_MAX_BYTES: Final = 1024  # a row of the history stream
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="type"):
-    """Base of all events; they happened at their log entry's ``at``."""
+    """Base of all events; an event happened at the ``at`` of its log entry."""
 
 
 class Opened(Event, tag="session.opened", frozen=True):
-    """The session exists from now on; it stands here whole, without its first connection."""
+    """The session was opened; ``session`` is the whole record without its first connection."""
 
     session: Session
 
 
 class Connected(Event, tag="session.connected", frozen=True):
-    """A socket is attached; ``replaced`` says that it took the place of a live one."""
+    """A socket was attached; ``replaced`` says that it took the place of a live one."""
 
     connection: Connection
     replaced: bool = False
@@ -63,13 +63,13 @@ class Settled(Event, tag="session.settled", frozen=True):
 
 
 class Watching(Event, tag="session.watching", frozen=True):
-    """The session looks at something new."""
+    """The session watches something new."""
 
     watch: Watch
 
 
 class Unwatched(Event, tag="session.unwatched", frozen=True):
-    """The session looks at nothing any more."""
+    """The session has stopped watching."""
 
 
 class Updated(Event, tag="session.updated", frozen=True):
@@ -121,13 +121,13 @@ class StreamStarted(Event, tag="stream.started", frozen=True):
 
 
 class StreamUpdated(Event, tag="stream.updated", frozen=True):
-    """The stream of this key is now this."""
+    """The stream of this key has changed to this."""
 
     stream: Stream
 
 
 class StreamStopped(Event, tag="stream.stopped", frozen=True):
-    """The stream of this key is gone."""
+    """The stream of this key has ended."""
 
     key: str
 
@@ -142,7 +142,7 @@ AnyEvent = (
 
 
 class LogEntry(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="kind"):
-    """Base of what stands in the log; ``at``: when it was decided (milliseconds of Redis time)."""
+    """Base of all log entries; ``at`` is when it was decided, in milliseconds of Redis time."""
 
     at: int
 
@@ -172,7 +172,7 @@ class DocumentEntry(LogEntry, tag="d", frozen=True):
 
 
 class MessageEntry(LogEntry, tag="m", frozen=True):
-    """Something said to live connections, delivered once."""
+    """A message to live connections, delivered once."""
 
     message: Message
 
@@ -184,7 +184,7 @@ class ActiveEntry(LogEntry, tag="a", frozen=True):
 
 
 class RowErasedEntry(LogEntry, tag="h", frozen=True):
-    """The history row of this number was deleted; an older version reads it as nothing."""
+    """The history row of this number was deleted; older versions ignore the entry."""
 
     number: int
 
@@ -201,7 +201,7 @@ AnyEntry = SessionEntry | DocumentEntry | MessageEntry | ActiveEntry | RowErased
 class _SessionText(
     Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="kind", tag="s"
 ):
-    """A :class:`SessionEntry` to be written, of which the record is text already."""
+    """A :class:`SessionEntry` to be written whose record is encoded already."""
 
     op: str
     events: list[Any]
@@ -211,7 +211,7 @@ class _SessionText(
 
 
 class _LooseEntry(Struct):
-    """An entry of which some part may be newer than this version; each part is read by itself."""
+    """An entry with parts that may be newer than this version; each part is decoded by itself."""
 
     kind: str
     at: int
@@ -233,11 +233,11 @@ _EVENTS: Final = {kind.__struct_config__.tag: kind for kind in Event.__subclasse
 
 
 def decode_entry(data: bytes) -> AnyEntry:
-    """Return a log entry, also one that a newer version wrote.
+    """Decode a log entry, even one that a newer version wrote.
 
     Unknown events are left out, unknown fields of the record are kept (see
-    :func:`~gateway.core.model.decode_session`), and an entry of an unknown kind becomes one that
-    says nothing: the record and what it was before hold all that this version can tell.
+    :func:`~gateway.core.model.decode_session`), and an entry of an unknown kind becomes one
+    without events: the record and its former fields hold all that this version can tell.
 
     Raises:
         msgspec.DecodeError: This is not a log entry.
@@ -263,11 +263,11 @@ def _known_event(raw: Raw) -> AnyEvent | None:
 
 
 def encode_entry(entry: AnyEntry, record: bytes | None = None) -> bytes:
-    """Return a log entry's text, the way back of :func:`decode_entry`.
+    """Encode a log entry; :func:`decode_entry` reads it.
 
     Args:
         entry: What is written.
-        record: The text of its record, if that is at hand.
+        record: The encoded record of the entry, if the caller has it.
     """
     if not isinstance(entry, SessionEntry):
         return encode(entry)
@@ -314,7 +314,7 @@ class HistoryRow(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False
 def history_rows(
     before: Session | None, events: list[AnyEvent], after: Session, at: int
 ) -> list[HistoryRow]:
-    """Return what a commit adds to the history: a row for a finished watch, one for the session."""
+    """Return the history rows of a commit: one for a finished watch, one for a closed session."""
     rows: list[HistoryRow] = []
     watch, since = (before.watch, before.watching_since) if before else (None, None)
     for event in events:

@@ -1,8 +1,8 @@
-"""The other half of the state machine: a session is what its events made of it.
+"""Event application: the half of the state machine that turns events into records.
 
-:func:`evolve` is total and refuses nothing: what may happen was decided in
-:mod:`gateway.core.session`, and what is in the log has happened. Every node, whatever its version,
-comes from the same events to the same record.
+:func:`evolve` is total and refuses nothing, because :mod:`gateway.core.session` has decided what
+may happen and an event in the log has happened. From the same events every node gets the same
+record, whatever its version.
 """
 
 from typing import Final, assert_never
@@ -30,11 +30,11 @@ from gateway.core.event import (
 )
 from gateway.core.model import OPS_KEPT, SERVER_LINGER_MS, Closure, Deadline, Outcome, Session
 
-SKEW_MAX_MS: Final = 1_000  # by which two nodes may take the same moment for another
+SKEW_MAX_MS: Final = 1_000  # by which the clocks of two nodes may differ
 
 
 def later(at: int, after_ms: int | None) -> int | None:
-    """Return the time *after_ms* milliseconds after *at*; none if it is unset."""
+    """Return the time *after_ms* milliseconds after *at*, or ``None`` if *after_ms* is unset."""
     return None if after_ms is None else at + after_ms
 
 
@@ -100,7 +100,7 @@ def evolve(session: Session | None, event: AnyEvent, at: int) -> Session:
     """Return the session after *event*, which happened at *at* (milliseconds of Redis time)."""
     after = _evolve(session, event, at)
     if after.start_within_ms is not None and after.is_at_work:
-        return replace(after, start_within_ms=None)  # for good: work that pauses is no late start
+        return replace(after, start_within_ms=None)  # for good: a pause is no late start
     return after
 
 
@@ -200,9 +200,9 @@ def advance(session: Session | None, events: list[AnyEvent], op: str, now_ms: in
 def deadlines(session: Session) -> list[tuple[Deadline, int, int]]:
     """Return the live deadlines as ``(kind, at, duration_ms)``.
 
-    The duration is what an outage of all nodes prolongs: such a deadline is effective at the
-    earliest ``duration_ms`` after the gateway is up again. It is 0 for those that hold whatever
-    happens: a delayed close, the longest life.
+    An outage of all nodes postpones a deadline: it takes effect at the earliest ``duration_ms``
+    after the gateway is up again. The duration is 0 for deadlines that no outage postpones: a
+    delayed close and the maximum lifetime.
     """
     if session.closed:
         return []

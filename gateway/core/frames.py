@@ -1,14 +1,14 @@
-"""Frames: what WebSocket messages are made of (RFC 6455 section 5), both ways; no socket here.
+"""WebSocket frames in both directions (RFC 6455 section 5), without any I/O.
 
-Out: :func:`frame` makes a message's bytes as they stand on the wire. A server's frames are not
-masked, so one frame serves every connection that is told the same: it is *prepared* once and
-written many times, through a :class:`Writer`. We never send fragments, so whole frames of different
-authors may follow each other in any order.
+Outgoing: :func:`frame` encodes a whole message as one frame. A server's frames are not masked, so
+one frame serves every connection that gets the same message: it is *prepared* once and written many
+times through a :class:`Writer`. The gateway never sends fragments, so frames of different senders
+may follow each other in any order.
 
-In: an :class:`Assembly` joins one connection's fragments to messages, reads text as UTF-8, and
-bounds what a client may make us do. It is fed frames whose form is right already.
+Incoming: an :class:`Assembly` joins the fragments of one connection to messages, decodes text as
+UTF-8 and limits the work that a client can cause. It takes frames that are well-formed already.
 
-Not here: parsing, a frame's form (1002), a message's size before it is read (1009): the parser's.
+Not here: the parser checks the form of a frame (1002) and the size of a message (1009).
 """
 
 from codecs import IncrementalDecoder, getincrementaldecoder
@@ -52,7 +52,7 @@ class Caps(Struct, frozen=True, kw_only=True):
 
 
 class ProtocolViolation(Exception):
-    """A client broke a rule; the connection has to end with ``code``."""
+    """A client broke the protocol; the connection has to end with ``code``."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code, reason)
@@ -61,56 +61,56 @@ class ProtocolViolation(Exception):
 
 
 class Listener(Protocol):
-    """Who has taken a connection over; it is told at once, so it neither waits nor raises."""
+    """The receiver of a connection's input; called synchronously, it must not block or raise."""
 
     def on_message(self, message: str | bytes) -> None:
-        """Take what the client said."""
+        """The client sent a message."""
         ...
 
     def on_writable(self) -> None:
-        """Take that the connection was full, and has room again."""
+        """The write buffer drained below the low-water mark."""
         ...
 
     def on_close(self, code: int, reason: str | None) -> None:
-        """Take that the connection is over, unless by ``Writer.close``; nothing follows.
+        """The connection ended, other than by ``Writer.close``; no further call follows.
 
         Args:
-            code: The client's close code, or what happened.
-            reason: The client's words; ``None`` if it sent no close frame.
+            code: The client's close code, or a code for what happened.
+            reason: The client's close reason; ``None`` if it sent no close frame.
         """
         ...
 
 
 class Writer(Protocol):
-    """A connection's way out, below its messages.
+    """The output of a connection, in frames.
 
-    Nothing here waits, and nothing fails: what is written to a connection that is over is lost.
+    No method waits or fails: what is written to a connection that has ended is discarded.
     """
 
     @property
     def unsent(self) -> int:
-        """How many bytes wait for the client to take them."""
+        """How many bytes wait in the write buffer."""
         ...
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is unsent that a writer should wait until there is room."""
+        """Whether the write buffer is above its high-water mark, so that callers should wait."""
         ...
 
     def write(self, data: bytes) -> bool:
-        """Send whole frames, however much is unsent; return whether there is room for more."""
+        """Send whole frames, even if the buffer is full; return whether it has room for more."""
         ...
 
     def close(self, code: int, reason: str, last: bytes = b"") -> None:
-        """Send the frame *last*, say close and end; what the client still says is not heard."""
+        """Send the frame *last* and a close frame, then end; later input is ignored."""
         ...
 
     def abort(self) -> None:
-        """End the connection at once; what is unsent is lost."""
+        """End the connection at once; unsent bytes are discarded."""
         ...
 
     def adopt(self, listener: Listener) -> None:
-        """Let *listener* hear the client from now on; the application may return meanwhile."""
+        """Deliver the client's input to *listener* from now on; the application may return."""
         ...
 
 
@@ -127,7 +127,7 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 
 class Assembly:
-    """One connection's messages in the making.
+    """Joins the fragments of one connection to messages.
 
     Args:
         caps: What the client may send.
@@ -157,7 +157,7 @@ class Assembly:
         """Count one frame, of any kind.
 
         Raises:
-            Refused: There were too many of late.
+            ProtocolViolation: The client sent too many frames.
         """
         per_s = self._caps.frames_per_s
         earned = (now_ms - self._credit_at_ms) * per_s / 1000
@@ -177,7 +177,7 @@ class Assembly:
             fin: Whether it is the message's last frame.
 
         Raises:
-            Refused: The text is not UTF-8, or the message has too many fragments.
+            ProtocolViolation: The text is not UTF-8, or the message has too many fragments.
         """
         try:
             if opcode != CONTINUATION:

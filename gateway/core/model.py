@@ -1,6 +1,6 @@
-"""The records that are kept: a session and its parts.
+"""The stored records: a session and its parts.
 
-Records are immutable; whoever wants a change goes through :mod:`gateway.core.session`. Times are
+Records are immutable; every change goes through :mod:`gateway.core.session`. Times are
 integers: milliseconds of Redis time since the Unix epoch; relative ones end in ``_ms``. Fields may
 be added with a default, never re-typed (msgspec, *Schema Evolution*); fields that a newer version
 wrote are carried along untouched.
@@ -22,9 +22,9 @@ OPS_KEPT: Final = 8  # operations a record remembers, so that a repeated command
 STREAMS_MAX: Final = 32  # streams a session
 MEMBERS_MAX: Final = 256  # members a session
 LABELS_MAX: Final = 32  # labels a session
-RECORD_MAX_BYTES: Final = 16 * 1024  # a record as text; see gateway.core.event.sealed
+RECORD_MAX_BYTES: Final = 16 * 1024  # a record as text; see record_codec.encode_checked
 ATTRIBUTES_MAX_BYTES: Final = 4 * 1024  # a session's attributes as text
-DEPTH_MAX: Final = 32  # maps and lists within each other; what walks them is recursive
+DEPTH_MAX: Final = 32  # nested maps and lists; the code that walks them is recursive
 CLOSE_AFTER_MAX_S: Final = 86_400  # a delayed close is at most a day away
 DURATION_MAX_MS: Final = 366 * 86_400_000  # any relative time in a record: at most a leap year
 SERVER_LINGER_MS: Final = 60_000  # a session whose socket the gateway ended waits at least so long
@@ -89,7 +89,7 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 
 class Profile(Record, omit_defaults=False, frozen=True):
-    """What the client may do, in the words of neko's member profile; always shown whole."""
+    """What the client may do, with the fields of neko's member profile; always rendered whole."""
 
     name: Text = ""
     is_admin: bool = False
@@ -129,7 +129,7 @@ class Connection(Record, frozen=True):
 
 
 class Watch(Record, frozen=True):
-    """What a session looks at or plays; ``position_at`` says when ``position_ms`` was true."""
+    """What a session watches or plays; ``position_ms`` was true at ``position_at``."""
 
     key: Key
     title: Text | None = None
@@ -152,7 +152,7 @@ class Stream(Record, frozen=True):
 
 
 class Closing(Record, frozen=True):
-    """A pending delayed close. ``first_at`` is where the extension budget is counted from."""
+    """A pending delayed close; the extension budget counts from ``first_at``."""
 
     at: int
     first_at: int
@@ -175,7 +175,7 @@ class Closure(Record, frozen=True):
 
 
 class Private(Record, frozen=True):
-    """Hashes and secrets: never rendered."""
+    """Hashes and secrets; no door renders them."""
 
     token_hash: str | None = None
     environment: dict[str, str] | None = None
@@ -184,9 +184,9 @@ class Private(Record, frozen=True):
 class Session(Record, frozen=True, forbid_unknown_fields=True):
     """One session's record; ``…_at`` is an absolute time in milliseconds, ``…_ms`` a duration.
 
-    It is read with :func:`decode_session`, which puts what this version does not know into
-    ``unknown``, and written with :func:`encode_session`, which puts it back where it was. The
-    bounds of its own fields are checked once, before it is written; see :class:`Bounded`.
+    :func:`decode_session` puts fields that this version does not know into ``unknown``, and
+    :func:`encode_session` writes them back. The bounds of the known fields are checked once,
+    before the record is written; see :class:`Bounded`.
     """
 
     id: str
@@ -228,7 +228,7 @@ class Session(Record, frozen=True, forbid_unknown_fields=True):
 
     @property
     def state(self) -> State:
-        """The one state, the strongest first."""
+        """The state of the session; where several apply, the first of this list counts."""
         if self.closed:
             return State.CLOSED
         if self.closing:
@@ -275,7 +275,7 @@ class Session(Record, frozen=True, forbid_unknown_fields=True):
 
 
 class Bounded(Session, frozen=True):
-    """A session's record with the bounds of its fields, which whoever writes it checks."""
+    """A session's record with the bounds of its fields; the writer checks them."""
 
     id: SessionId
     name: Name | None = None
@@ -299,9 +299,9 @@ KNOWN: Final = frozenset(_FIELDS) - {"unknown"}  # the fields of a record that t
 
 
 def decode_session(data: bytes) -> Session:
-    """Return the session that a record's text holds, with what a newer version added to it.
+    """Decode a session's record, and keep the fields that a newer version added.
 
-    The decoder refuses unknown fields, so that only a record that has some is read twice.
+    The decoder refuses unknown fields, so only a record that has some is decoded twice.
 
     Raises:
         msgspec.DecodeError: This is not a session's record.
@@ -313,7 +313,7 @@ def decode_session(data: bytes) -> Session:
 
 
 def encode_session(session: Session) -> bytes:
-    """Return a record's text, the way back of :func:`decode_session`."""
+    """Encode a session's record; :func:`decode_session` reads it."""
     return encode(session_to(session) if session.unknown else session)
 
 
@@ -329,21 +329,21 @@ def session_from(fields: Object) -> Session:
 
 
 def session_to(session: Session) -> Object:
-    """Return the fields of *session* that are set; the way back of :func:`session_from`."""
+    """Return the fields of *session* that are set; the inverse of :func:`session_from`."""
     fields: Object = to_builtins(replace(session, unknown={}))
     return {**session.unknown, **fields}
 
 
 def touched(before: Session, after: Session) -> tuple[str, ...]:
-    """Return the fields of two records of one session that are not the very same object.
+    """Return the names of the fields that are not the same object in both records of a session.
 
-    Records evolve by ``replace``, so this names what changed; a value may still be equal.
+    Records evolve by ``replace``, so these are the candidates for a change; a value may be equal.
     """
     return tuple(compress(_FIELDS, map(is_not, astuple(before), astuple(after))))
 
 
 def same_json(one: object, other: object) -> bool:
-    """Whether two values are the same as JSON; unlike ``==``, true is not 1 and 1.0 is not 1."""
+    """Whether two values are equal as JSON, where true is not 1 and 1.0 is not 1."""
     if one is other:
         return True
     if type(one) is not type(other) or one != other:
@@ -361,17 +361,17 @@ _LEAVES: Final = frozenset({str, int, float, bool, type(None)})
 
 
 def check_object(value: object, name: str, *, nulls: bool = False) -> None:
-    """Refuse JSON that the gateway cannot carry.
+    """Raise if the gateway cannot store and show this JSON.
 
     Args:
         value: Maps, lists and what they hold.
         name: What it is, for the message.
-        nulls: Whether maps may hold null: in a patch it removes.
+        nulls: Whether maps may hold null, as patches do to remove a member.
 
     Raises:
         Invalid: It is nested deeper than :data:`DEPTH_MAX`, or a map in it holds null.
-        TypeError: It is nothing that reading JSON gives: one node would keep what was written, the
-            others what they read.
+        TypeError: A JSON decoder never returns such a value, so the node that wrote it would hold
+            something else than the nodes that read it.
     """
     level = [value]
     for _ in range(DEPTH_MAX + 1):

@@ -1,8 +1,8 @@
-"""Positions: where in the feed somebody is, as one opaque text.
+"""Positions: a place in the feed, as one opaque text.
 
 A position is the gateway's epoch, one offset a partition and 32 bits of the view it was issued for
 (who sees, filtered how, in which dialect). Two positions compare only within one epoch: when Redis
-loses history the epoch changes and everything issued before is void.
+loses history the epoch changes and all earlier positions become void.
 """
 
 import re
@@ -20,7 +20,7 @@ class Position(Struct, frozen=True, gc=False):
 
     Args:
         epoch: Names an unbroken history.
-        offsets: The last log entry seen, by partition.
+        offsets: The offset of the last log entry seen, by partition.
         view: 32 bits of the view; 0 where no view is meant.
     """
 
@@ -45,7 +45,7 @@ class Position(Struct, frozen=True, gc=False):
         return cls(epoch, tuple(map(int, offsets[1:].split("-"))), int(view, 16))
 
     def covers(self, other: Self) -> bool:
-        """Whether all that *other* has seen is seen here too."""
+        """Whether this position is at or after *other* in every partition of the same epoch."""
         return (
             self.epoch == other.epoch
             and len(self.offsets) == len(other.offsets)

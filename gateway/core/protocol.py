@@ -1,4 +1,4 @@
-"""The WebSocket messages, both ways, as types; no socket here.
+"""The WebSocket messages of both directions, as types, without any I/O.
 
 Every message is one JSON object with a ``type``. Both sides ignore types and fields they do not
 know, so that either may be newer than the other. A client may set ``ref`` on a message; the ``ack``
@@ -267,7 +267,7 @@ ObserverMessage = ObserverHello | SnapshotMessage | Events | ResyncMessage | Ser
 
 class _Head(Struct):
     type: str
-    ref: Any = None  # judged by itself, so that the error names it
+    ref: Any = None  # checked separately, so that the error can name it
 
 
 _head: Final = Decoder(_Head)
@@ -276,7 +276,7 @@ _KNOWN: Final = frozenset(str(kind.__struct_config__.tag) for kind in FromClient
 
 
 def parse(text: str | bytes) -> ClientMessage | None:
-    """Return the client's message, ``None`` if its type is unknown.
+    """Decode a client's message; return ``None`` if its type is unknown.
 
     Raises:
         BadRequest: This is not a JSON object with a ``type``, or its ``ref`` is not acceptable.

@@ -1,8 +1,8 @@
-"""The public session: what everybody is shown, and the merge patch (RFC 7396) between two of them.
+"""The public form of a session, and the merge patch (RFC 7396) between two of them.
 
-Unset is left out, never null; times are RFC 3339 UTC with milliseconds. The *full* level, for those
-who may write, adds where a client comes from and what it may do. Folding an event's ``changes``
-over the session before it and taking the event's ``revision`` gives the session after it.
+Unset fields are left out, never null; times are RFC 3339 UTC with milliseconds. The *full* level,
+for callers who may write, adds where a client comes from and what it may do. A session with the
+``changes`` of an event merged in and the ``revision`` of the event is the session after it.
 """
 
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ Time = Annotated[
 
 
 class Public(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Base of what is shown."""
+    """Base of all public forms."""
 
 
 class PublicConnection(Public, frozen=True):

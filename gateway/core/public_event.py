@@ -1,8 +1,8 @@
-"""What an event tells: the public form of something that happened, with what changed.
+"""The public form of an event, with the changes to its session.
 
-``changes`` is the merge patch from the public session before to the one after. Most events change
-few fields, so only those that the record's changed fields decide are rendered and compared; the
-definition, ``diff`` of the two rendered whole, is in the tests.
+``changes`` is the merge patch from the public session before the event to the one after it. Most
+events change few fields, so only the public fields that depend on the changed fields of the record
+are rendered and compared. The tests compare this with ``diff`` of both sessions rendered whole.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from gateway.core.public import (
     rfc3339,
 )
 
-# The public fields that a field of the record decides; all others bear the same name.
+# The public fields that depend on a field of the record; all others have the same name.
 _DECIDED_BY: Final[dict[str, tuple[str, ...]]] = {
     "revision": (),  # the event itself says it
     "connection": ("state", "is_connected", "connection"),
@@ -83,7 +83,7 @@ def render_event(
 
 @lru_cache(maxsize=1024)
 def _affected_fields(changed: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the public fields, in their order, that may differ when these of the record do."""
+    """Return the public fields, in their order, that depend on these fields of the record."""
     told = {name for field in changed for name in _DECIDED_BY.get(field, (field,))}
     return tuple(name for name in PublicSession.__struct_fields__ if name in told)
 

@@ -1,8 +1,7 @@
 """Filters, visibility, orders and pages: one language for lists, feeds and history.
 
-A *view* is everything that decides what somebody gets to see: the filter they asked for, what they
-may see at all, at which level of detail, in which dialect. Lists, feeds and positions all speak of
-views.
+A *view* is everything that decides what a caller sees: the filter, the visibility, the level of
+detail and the dialect. Lists, feeds and positions all refer to a view.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -23,7 +22,7 @@ Wanted = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
 class Filter(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What to show: a session must match everything that is set.
+    """The filter of a caller: a session must match everything that is set.
 
     Args:
         workspace: Sessions of this workspace.
@@ -50,7 +49,7 @@ class Filter(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     q: Wanted | None = None
 
     def matches(self, session: Session) -> bool:
-        """Whether *session* is asked for."""
+        """Whether *session* matches the filter."""
         return (
             (self.workspace is None or session.workspace == self.workspace)
             and (self.account is None or session.account == self.account)
@@ -79,11 +78,11 @@ def _contains(session: Session, text: str) -> bool:
 
 
 class Visibility(Struct, frozen=True, omit_defaults=True):
-    """What may be seen at all; an unset account or workspace never equals anything.
+    """What a caller may see; an unset account or workspace equals nothing.
 
     Args:
-        by: What must be equal, or that everything or nothing may be seen.
-        value: The workspace, account or session id that it must equal.
+        by: The field that must be equal, or ``all`` or ``nothing``.
+        value: The workspace, account or session id that the field must equal.
         within: The only workspace in which an account is seen; empty is every one.
     """
 
@@ -135,17 +134,17 @@ class View(Struct, frozen=True, omit_defaults=True):
 
     @property
     def key(self) -> bytes:
-        """The same for equal views, in every process."""
+        """A text that is the same for equal views, in every process."""
         return encode(self, order="sorted")
 
     @property
     def hash32(self) -> int:
-        """32 bits of the key, never 0; what positions carry."""
+        """32 bits of the key, never 0; positions carry them."""
         return crc32(self.key) or 1
 
     @property
     def equalities(self) -> set[Index]:
-        """The indexes in each of which a session in this view must stand."""
+        """The index keys that every session in this view has."""
         wanted, by = self.filter, self.visibility.by
         found = {
             (name, value)
@@ -165,7 +164,7 @@ class View(Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_equalities(self) -> bool:
-        """Whether standing in all :attr:`equalities` is enough to be in this view."""
+        """Whether a session with all :attr:`equalities` is in this view without further checks."""
         wanted = self.filter
         return (
             self.visibility.by != "nothing"
@@ -173,19 +172,19 @@ class View(Struct, frozen=True, omit_defaults=True):
             and wanted.watching is None
             and wanted.node is None
             and wanted.q is None
-            and not any("=" in name for name in wanted.labels)  # of no session; it splits elsewhere
+            and not any("=" in name for name in wanted.labels)  # the index key is ambiguous
         )
 
     @property
     def index(self) -> Index | None:
-        """The equality that is the most selective as a rule; ``None`` if there is none."""
+        """The equality that is usually the most selective; ``None`` if there is none."""
         return min(
             self.equalities, key=lambda index: (_SELECTIVE.index(index[0]), index[1]), default=None
         )
 
 
 def indexes_of(session: Session) -> list[Index]:
-    """Return every index *session* stands in."""
+    """Return every index key of *session*."""
     found: list[Index] = [("id", session.id), ("state", session.state.value)]
     if session.account is not None:
         found.append(("account", session.account))
@@ -225,7 +224,7 @@ SortKey = tuple[int, str]  # the compared field and the id
 
 
 def sort_key(session: Session, field: str) -> SortKey | None:
-    """Return where *session* stands in an order; ``None``: it lacks the field and is not listed."""
+    """Return the sort key of *session*; ``None`` if it lacks the field and so is not listed."""
     value = getattr(session, field)
     return None if value is None else (value, session.id)
 
@@ -236,9 +235,9 @@ class Page(Struct, frozen=True, kw_only=True):
     Args:
         sort: The order.
         limit: At most this many.
-        after: The last one of the page before, from its cursor.
-        offset: How many to skip; for dialects that page so.
-        looks: About how many sessions to look at for it at most; ``None`` is all.
+        after: The sort key of the last session of the previous page, from its cursor.
+        offset: How many sessions to skip, for dialects with offset paging.
+        scan_limit: About how many sessions a page may scan; ``None`` is no limit.
     """
 
     sort: Sort = Sort.CREATED_AT
@@ -249,12 +248,12 @@ class Page(Struct, frozen=True, kw_only=True):
 
 
 def cursor(view: View, sort: Sort, last: SortKey) -> str:
-    """Return the text that continues a list after *last*; it holds nothing that was not shown."""
+    """Return the cursor that continues a list after *last*; it holds only what was shown."""
     return urlsafe_b64encode(encode((view.hash32, sort.value, *last))).rstrip(b"=").decode()
 
 
 def parse_cursor(view: View, sort: Sort, text: str) -> SortKey:
-    """Return where the list goes on.
+    """Return the sort key after which the list continues.
 
     Raises:
         BadPosition: The text is no cursor, or of another list.

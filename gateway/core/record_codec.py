@@ -1,6 +1,6 @@
-"""Sealing: the last look at a record before a commit stores it, and the way back to the one before.
+"""Record codec: validate and encode a record for commit; restore its predecessor from the log.
 
-What is once stored is read by every node, so nothing may get there that one of them cannot read.
+Every node reads what is stored, so a record that some node could not read must never get there.
 """
 
 from typing import Any, Final
@@ -39,31 +39,31 @@ _bounded: Final = Decoder(Bounded)
 
 
 def encode_checked(before: Session | None, entry: SessionEntry) -> bytes:
-    """Return the text of the record after the commit *entry*, after a last look at it.
+    """Validate and encode the record after the commit *entry*.
 
     What a client adds must leave the record within :data:`~gateway.core.model.RECORD_MAX_BYTES`.
-    Nothing else is refused for its size: whatever a record holds, it can be closed. *before* was
-    read from such a text, so only what the commit changed is read once more.
+    Other commits are not refused for their size, so that every session can be closed. *before* was
+    validated when it was written, so only the fields that the commit changed are validated again.
 
     Raises:
-        LimitExceeded: Its events make the record too large.
-        Invalid: A value in it is not what its type allows; no node could read it back.
+        LimitExceeded: The events make the record too large.
+        Invalid: A value is outside the bounds of its type, so that no node could read it.
     """
     data = encode_session(entry.record)
     if (
         len(data) > RECORD_MAX_BYTES
-        and any(map(_adds, entry.events))
+        and any(map(_adds_content, entry.events))
         and (before is None or len(data) > len(encode_session(before)))
     ):
         raise LimitExceeded(f"A session's record holds at most {RECORD_MAX_BYTES} bytes.")
     try:
-        _bounded.decode(_news(entry, data))
+        _bounded.decode(_changed_part(entry, data))
     except ValidationError as error:
         raise Invalid(excerpt(str(error))) from error
     return data
 
 
-def _news(entry: SessionEntry, data: bytes) -> bytes:
+def _changed_part(entry: SessionEntry, data: bytes) -> bytes:
     record = entry.record
     if entry.before is not None:
         record = replace(_BLANK, **{name: getattr(record, name) for name in entry.before})
@@ -72,7 +72,7 @@ def _news(entry: SessionEntry, data: bytes) -> bytes:
     return encode(record)
 
 
-def _adds(event: AnyEvent) -> bool:
+def _adds_content(event: AnyEvent) -> bool:
     if isinstance(event, Updated):
         return any(getattr(event, name) is not UNSET for name in (*UPDATABLE, "watch"))
     return isinstance(event, Opened | Watching | StreamStarted | StreamUpdated)
@@ -90,9 +90,9 @@ def changed_fields(before: Session | None, after: Session) -> dict[str, Any] | N
 
 
 def merge_unchanged(before: Session, entry: SessionEntry) -> Session:
-    """Return the record after the commit *entry*, made of the objects of *before* where it can.
+    """Return the record after the commit *entry*, with the unchanged objects of *before*.
 
-    Both were read from texts and share nothing; what is the same object needs no comparison.
+    Both were decoded separately; comparisons are cheap once they share the unchanged objects.
     """
     record, changed = entry.record, entry.before
     if changed is None or not changed.keys() <= KNOWN or before.revision + 1 != record.revision:
@@ -101,13 +101,13 @@ def merge_unchanged(before: Session, entry: SessionEntry) -> Session:
 
 
 def reuse_evolved(evolved: Session, record: Session) -> Session:
-    """Return *record*, as the session that *evolved* to it if it is the same but for its commit."""
+    """Return *evolved* with the revision of *record* if they are equal otherwise, else *record*."""
     own = replace(evolved, revision=record.revision, ops=record.ops)
     return own if encode_session(own) == encode_session(record) else record
 
 
 def restore(record: Session, before: dict[str, Any] | None) -> Session | None:
-    """Return the session before the commit that led to *record*: :func:`changed_fields` undone."""
+    """Return the session before the commit of *record*; the inverse of :func:`changed_fields`."""
     if before is None:
         return None
     if not before.keys() <= KNOWN:

@@ -1,8 +1,8 @@
-"""The state machine: whatever may happen to a session is decided in this file.
+"""The state machine of a session: which events follow from a command.
 
-Somebody asks for a change with a :mod:`command <gateway.core.command>`; :func:`decide` answers with
-the events that follow, or raises and nothing happens; :func:`evolve` applies one event. Both are
-pure: ``now_ms`` is Redis time, every deadline is absolute.
+A caller asks for a change with a :mod:`command <gateway.core.command>`. :func:`decide` returns the
+events that follow, or raises and changes nothing; :func:`evolve` applies one event. Both are pure:
+``now_ms`` is Redis time, and every deadline is absolute.
 
 States are derived, never stored::
 
@@ -11,8 +11,8 @@ States are derived, never stored::
     any of the three ──RequestClose──▶ closing ──CancelClose──▶ what it was
     any of the four ──▶ closed (final)
 
-Watching is independent of all that: legal in every open state. A session without a socket that has
-a ``keepalive_ms`` is renewed by whatever its producer reports.
+Watching is independent of the state and legal in every open one. Any report of its producer renews
+a session that has a ``keepalive_ms`` and no socket.
 
 Not here: writing (``store``), rendering (``public``), timers (``live.deadlines``), rights
 (``api``).
@@ -211,7 +211,7 @@ def _holds(session: Session, connection: str) -> bool:
 
 
 def _alive(session: Session) -> list[AnyEvent]:
-    """Nothing changes, but the producer has spoken: that renews its keepalive."""
+    """Return an event without changes, which renews the keepalive of the producer."""
     return [] if session.keepalive_at is None else [Updated()]
 
 

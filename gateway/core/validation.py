@@ -1,8 +1,7 @@
-"""What a session carries for others: objects that the gateway keeps and shows, never interprets.
+"""Validation of opaque JSON: objects that the gateway stores and shows but does not interpret.
 
-Whatever door they come through, they are looked at here, because what is once in the log must be
-shown by every node: no null in a map (a merge patch could not carry it), nothing nested so deep
-that walking it fails, nothing too large.
+All doors use these checks, because every node must be able to show what is in the log: no null in a
+map (a merge patch could not carry it), no nesting so deep that recursion fails, nothing too large.
 """
 
 from typing import Any, Final
@@ -27,7 +26,7 @@ _UPDATABLE: Final = frozenset(UPDATABLE)
 
 
 def check_content(*parts: Object | Profile | Watch | Stream | None) -> None:
-    """Refuse what cannot be carried; a bare object stands for a session's attributes.
+    """Raise if a part holds JSON that cannot be stored; a bare object stands for attributes.
 
     Raises:
         Invalid: An object in it holds null in a map, is nested too deep or too large.
@@ -49,7 +48,7 @@ def check_content(*parts: Object | Profile | Watch | Stream | None) -> None:
 
 
 def patched_fields(session: Session, patch: Object) -> dict[str, Any]:
-    """Return the fields that *patch* names, as the merge patch (RFC 7396) makes them.
+    """Return the new values of the fields that the merge patch (RFC 7396) names.
 
     Raises:
         Invalid: It names a field that cannot be changed, or makes one that is not acceptable.
