@@ -1,9 +1,10 @@
-"""Node: the one object that doors call: commands in, the replica and subscriptions out.
+"""Node: the one object that doors call, with commands, reads and subscriptions.
 
-Every change goes one road: decided against the session, committed once, and seen when it comes
-back through the feed, like everybody else's. :meth:`Node.run` holds the tasks of that road.
+Every change takes the same road: it is decided against the session, committed once, and applied
+when its log entry comes back, like the changes of other nodes. :meth:`Node.run` holds the tasks of
+that road.
 
-Not here: who may do what (``api``), when the process starts and ends (``app``).
+Not here: rights (the doors), the start and end of the process (``app``).
 """
 
 import asyncio
@@ -47,11 +48,11 @@ from gateway.live.writer import CommandWriter, TooEarly
 from gateway.store.clock import RedisClock
 from gateway.store.store import Store
 
-LEAVE_S: Final = 3.0  # to say goodbye; a store that is away must not keep the process
-UPKEEP_S: Final = 1.0  # between two looks at held-back updates and lost goodbyes
-ACTIVE_S: Final = 10.0  # between two reports of who was active
-TRIM_S: Final = 60.0  # between two looks for what is past its time
-UNREADY_MS: Final = 3_000  # a node that did not hear from its store for this long is not ready
+LEAVE_S: Final = 3.0  # to leave politely; a store that is away must not hold up the process
+UPKEEP_S: Final = 1.0  # between two checks of held-back reports and pending disconnects
+ACTIVE_S: Final = 10.0  # between two reports of activity
+TRIM_S: Final = 60.0  # between two removals of what is too old
+UNREADY_MS: Final = 3_000  # a node whose store has been silent for this long is not ready
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ class Node:
         store: An open store.
         clock: Redis time.
         name: How operators call this process.
-        boot: Random text; tells this run from others of the same name.
+        boot: Random text that tells this run from others of the same name.
         token: Returns random text.
     """
 
@@ -92,7 +93,7 @@ class Node:
     # --- life
 
     async def start(self) -> None:
-        """Load everything; the node is ready once :meth:`run` has caught up.
+        """Load all partitions; the node is ready once :meth:`run` has caught up.
 
         Raises:
             Unavailable: The store does not answer.
@@ -102,7 +103,7 @@ class Node:
             await self.replicator.load(partition)
 
     async def run(self) -> None:
-        """Do all that a node does, for ever; cancel to stop."""
+        """Run all tasks of the node until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.store.run())
             for partition in range(self.store.partitions):
@@ -115,7 +116,7 @@ class Node:
             group.create_task(self.deadlines.run())
 
     async def leave(self) -> None:
-        """Go politely: held-back updates written, sessions away, the lease given up."""
+        """Leave politely: write held-back reports, disconnect sessions, give up the lease."""
         self.is_draining = True
         try:
             async with asyncio.timeout(LEAVE_S):
@@ -139,15 +140,15 @@ class Node:
     async def apply(
         self, session_id: str, command: AnyCommand, *, op: str | None = None
     ) -> Session:
-        """Do *command* and return the session after it; it is visible to reads here by then.
+        """Apply *command* and return the session after it; reads on this node see it by then.
 
         Args:
-            session_id: Whose.
-            command: What is asked for.
-            op: Names the request; a repeat of one that the record remembers changes nothing.
+            session_id: The session.
+            command: The command.
+            op: Names the request; repeating one that the record remembers changes nothing.
 
         Raises:
-            GatewayError: Refused, or the store failed; the error says which.
+            GatewayError: The command was refused, or the store failed.
         """
         return await self._write(session_id, command, op)
 
@@ -157,7 +158,7 @@ class Node:
         held = self._coalescer.take(session_id)
         try:
             return await self._writer.write(session_id, held, command, op or self._writer.next_op())
-        except BaseException as error:  # refused or not written: what was accepted still counts
+        except BaseException as error:  # refused or not written: held-back reports still count
             if not _is_gone(error):
                 self._coalescer.give_back(session_id, held)
             raise
@@ -165,11 +166,11 @@ class Node:
             self._locks.release(session_id)
 
     async def open(self, session: Session, *, op: str | None = None) -> Session:
-        """Open *session*, attached to its ``connection`` if it has one; its number is given here.
+        """Open *session*, attached to its ``connection`` if it has one, and assign its number.
 
         Raises:
             IdUnavailable: The id is or was taken, unless by the same *op*.
-            Draining: This node is going.
+            Draining: This node is shutting down.
             StoreFull: Redis is short of memory.
             GatewayError: As :meth:`apply`.
         """
@@ -181,10 +182,10 @@ class Node:
         return await self.apply(session.id, Open(session=replace(session, number=number)), op=op)
 
     async def report(self, session_id: str, command: Progress | UpdateStream) -> None:
-        """Accept a command that is reported often; it is written within 5 s, or with the next one.
+        """Accept a frequent report; it is written within 5 s, or with the next command.
 
         Raises:
-            GatewayError: It would be refused now; or as :meth:`apply`.
+            GatewayError: The command would be refused now; or as :meth:`apply`.
         """
         session, now_ms = await self.find(session_id), self.clock.now_ms()
         decide(session, command, now_ms)
@@ -192,11 +193,11 @@ class Node:
             await self.apply(session_id, command)
 
     async def find(self, session_id: str) -> Session:
-        """Return an open session; one that is not known here is asked of the store.
+        """Return an open session; one that the replica lacks is read from the store.
 
         Raises:
-            SessionClosed: It is closed; ``error.record`` is its final record.
-            NotFound: There is none and was none lately.
+            SessionClosed: The session is closed; ``error.record`` is its final record.
+            NotFound: There is no such session, and was none lately.
             Unavailable: The store did not answer.
         """
         session = self.replica.sessions.get(session_id)
@@ -223,11 +224,11 @@ class Node:
     # --- subscriptions
 
     async def wait_for_position(self, position: Position) -> None:
-        """Wait until this node has seen *position*.
+        """Wait until this node has reached *position*.
 
         Raises:
-            PositionAhead: It has not within 2 s.
-            BadPosition: It belongs to another epoch.
+            PositionAhead: It has not reached it within 2 s.
+            BadPosition: The position belongs to another epoch.
         """
         here = self.replica.position()
         if position.epoch != here.epoch or len(position.offsets) != len(here.offsets):
@@ -241,7 +242,7 @@ class Node:
             raise BadPosition("This position is from before history was lost.")
 
     async def check_resume(self, view: View, since: Position) -> str | None:
-        """Return why a subscription cannot go on at *since*, or ``None`` if it can."""
+        """Return why a subscription cannot resume at *since*, or ``None`` if it can."""
         here = self.replica.position(view.hash32)
         if since.view != here.view:
             return "other view"
@@ -260,12 +261,12 @@ class Node:
     def subscribe(
         self, view: View, since: Position | None = None, reason: str | None = None
     ) -> Subscription:
-        """Subscribe to *view*, after *since* or, without it, from a snapshot on.
+        """Subscribe to *view*, from *since* on or, without it, with a snapshot first.
 
         Args:
-            view: What is seen.
-            since: A position for which :meth:`why_not` had no objection.
-            reason: What it objected, told to the subscriber.
+            view: The view.
+            since: A position for which :meth:`check_resume` returned ``None``.
+            reason: What it returned otherwise; the subscriber gets it.
 
         Raises:
             Overloaded: There are too many different subscriptions.
@@ -280,23 +281,23 @@ class Node:
     # --- connections
 
     def holding(self, session_id: str, connection_id: str) -> AbstractContextManager[None]:
-        """Say that a socket here holds this connection."""
+        """Note that a socket of this process holds this connection, within a ``with`` block."""
         return self._local_connections.holding(session_id, connection_id)
 
     def hold(self, session_id: str, connection_id: str) -> None:
-        """Say that a socket here holds this connection, until :meth:`let_go`."""
+        """Note that a socket of this process holds this connection, until :meth:`release`."""
         self._local_connections.hold(session_id, connection_id)
 
     def release(self, connection_id: str) -> None:
-        """Say that no socket here holds this connection any more."""
+        """Note that no socket of this process holds this connection any more."""
         self._local_connections.release(connection_id)
 
     async def disconnect(self, session_id: str, connection_id: str, cause: Cause) -> None:
-        """End a connection; if the store is away it is done as soon as it is back."""
+        """End a connection; if the store is away, this is retried until it is back."""
         await self._local_connections.disconnect(session_id, connection_id, cause)
 
     def touch(self, session_id: str) -> None:
-        """Note that the client spoke; told to the others every 10 s."""
+        """Note that the client was active; other nodes learn it every 10 s."""
         self._local_connections.touch(session_id)
 
     # --- upkeep
@@ -325,7 +326,7 @@ class Node:
 
     async def _trim(self) -> None:
         now_ms = self.clock.now_ms()
-        gone = self.replica.gone  # an id that was free may have been used and closed again
+        gone = self.replica.gone  # an id may have been used and closed again since it was dropped
         self._forgotten = [known for known in self._forgotten if known not in gone]
         self._forgotten += self.replica.forget_gone(now_ms)
         if rendezvous_owner("trim", self.lease.live) != self.id:
@@ -345,7 +346,7 @@ class Node:
         ending: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as group:
             while True:
-                known = set(self.replica.nodes)  # whoever has a connection had a lease before
+                known = set(self.replica.nodes)  # a node with a connection had a lease before
                 try:
                     wait_s = await self.lease.renew()
                 except Unavailable:
@@ -368,5 +369,5 @@ class Node:
 
 
 def _is_gone(error: BaseException) -> bool:
-    """Whether *error* says that there is no such session; others of its kind speak of a part."""
+    """Whether the session itself is missing, and not only a stream or member of it."""
     return isinstance(error, SessionClosed) or type(error) is NotFound

@@ -1,12 +1,13 @@
-"""Channel: all local subscribers of one view, and the ring that each reads at its own pace.
+"""Channel: all local subscribers of one view, and the ring buffer that each reads at its own pace.
 
-Each batch of the feed becomes one *tick* a channel: its events encoded once, framed once, and kept
-in the ring. Who has read everything and *follows* is told at once, by a plain call: no task wakes,
-nothing waits. Everybody else reads the ring, and has no queue of its own either; one that falls out
-of the ring starts over with a snapshot and is told so. A snapshot is one frozen picture at one
-position, shared by all who join within a quarter of a second; its pages are rendered as they are
-read. Until a reader has the last one its position belongs to no view: it tells what has been seen,
-and whoever comes back with it gets a snapshot again, not what followed half of one.
+Each batch of the log becomes one *tick* of a channel: its events are encoded once, framed once and
+kept in the ring. Caught-up subscribers that *follow* are written to synchronously; there is no task
+per subscriber. All others read the ring and have no queue of their own. A subscriber that falls out
+of the ring gets a ``resync`` and a new snapshot.
+
+A snapshot is the list of sessions at one position, shared by all who join within a quarter of a
+second; its pages are rendered when they are read. Until a reader has the last page, its position
+belongs to no view: a client that resumes there gets a snapshot again, because it has half of one.
 """
 
 import asyncio
@@ -23,14 +24,14 @@ from gateway.live.outbound import OutboundMessage, Restart, SnapshotPage, Tick
 from gateway.live.replica import Replica
 from gateway.metrics import SLOW_READERS
 
-RING_TICKS: Final = 4096  # ticks a channel keeps for those who are behind, and at most
+RING_TICKS: Final = 4096  # ticks that a channel keeps for subscribers that are behind, and at most
 RING_BYTES: Final = 8 << 20  # bytes
 SNAPSHOT_PAGE: Final = 200  # sessions a snapshot message
-SNAPSHOT_AGE_MS: Final = 250  # a frozen snapshot is shared by all who join within this time
+SNAPSHOT_AGE_MS: Final = 250  # subscribers that join within this time share a snapshot
 
 
 class Trimmed(Exception):
-    """The log no longer has what a subscriber missed."""
+    """The log no longer has the entries that a subscriber missed."""
 
 
 Replay = Callable[[Position, Position], AsyncIterator[Tick]]
@@ -39,13 +40,13 @@ Push = Callable[[bytes], bool]
 
 
 class _Frozen:
-    """A snapshot: sessions frozen at one position, pages rendered as they are read.
+    """A snapshot: the sessions at one position; pages are rendered when they are read.
 
     Args:
-        sessions: All of it.
-        position: Who has all of it goes on there; within it nobody does.
-        sequence: Of the tick that follows.
-        at_ms: When it was made.
+        sessions: All sessions in view.
+        position: Where a reader of the whole snapshot continues.
+        sequence: The sequence number of the tick that follows.
+        at_ms: When the snapshot was taken.
     """
 
     def __init__(
@@ -76,21 +77,21 @@ class Channel:
     """All subscribers of one view on this node, and the ring that they read.
 
     Args:
-        view: What they see.
-        born: Where the feed is.
-        on_empty: Called when the last one has left.
+        view: The view.
+        born: The position at which the channel starts.
+        on_empty: Called when the last subscriber has left.
     """
 
     def __init__(
         self, view: View, born: Position, on_empty: "Callable[[Channel], None]" = lambda _: None
     ) -> None:
         self.view = view
-        self.born = born  # everything after this went through the ring
+        self.born = born  # every later tick went through the ring
         self.hash32 = view.hash32
         self.index = view.index
         self.subscribers = 0
         self.sequence = 0  # of the next tick
-        self.generation = 0  # raised when everybody has to start over
+        self.generation = 0  # raised when all subscribers have to start over
         self.reason = ""
         self.complete = True  # the ring still has everything since ``born``
         self.frozen: _Frozen | None = None
@@ -98,7 +99,7 @@ class Channel:
         self._bytes = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._followers: dict[Subscription, Push] = {}
-        self.last_sent_at_s = 0.0  # when they were told last, by the loop's time
+        self.last_sent_at_s = 0.0  # when followers were last sent a tick, in loop time
         self._on_empty = on_empty
 
     @property
@@ -111,10 +112,10 @@ class Channel:
         return self._ring[sequence - self.first]
 
     def after(self, position: Position) -> int | None:
-        """Return the sequence number that follows *position*, if the ring still has all since.
+        """Return the sequence number that follows *position*, if the ring has all ticks since then.
 
-        Other nodes have other batches: a position within one of ours, or one where our logs never
-        stood together, gets ``None`` and is served from the log, so that nothing is told twice.
+        Batches differ between nodes. A position within one of our ticks, or one that our logs never
+        reached together, gets ``None`` and is served from the log, so that no event is sent twice.
         """
         if not position.covers(self.born):
             return None
@@ -130,7 +131,7 @@ class Channel:
         return sequence if following is None or following.start.covers(position) else None
 
     def append(self, tick: Tick) -> None:
-        """Add a tick, tell it to all who follow, and wake all who wait for one."""
+        """Add a tick, write it to all followers, and wake the readers that wait for one."""
         self._ring.append(tick)
         self._bytes += tick.size
         self.sequence += 1
@@ -147,7 +148,7 @@ class Channel:
         self._wake()
 
     def restart(self, reason: str, born: Position) -> None:
-        """Make every subscriber start over, at *born*."""
+        """Make every subscriber start over at *born*."""
         last = self._ring[-1] if self._ring else None
         self.born, self.complete = born, True
         self._ring.clear()
@@ -161,18 +162,18 @@ class Channel:
         self._wake()
 
     def follow(self, reader: "Subscription", push: Push) -> None:
-        """Tell *reader*, who has read everything, each tick at once from now on."""
+        """Write each tick to *reader*, which has read the whole ring, from now on."""
         self._followers[reader] = push
 
     def leave(self, reader: "Subscription") -> None:
-        """Tell *reader* nothing more."""
+        """Remove *reader*."""
         self._followers.pop(reader, None)
         self.subscribers -= 1
         if not self.subscribers:
             self._on_empty(self)
 
     def thaw(self, frozen: _Frozen) -> None:
-        """Let go of a snapshot that is too old to be shared; whoever reads it still has it."""
+        """Drop a snapshot that is too old to be shared; its readers still have it."""
         if self.frozen is frozen:
             self.frozen = None
 
@@ -196,9 +197,9 @@ class Subscription:
     """One reader of a channel; ``with`` closes it.
 
     Args:
-        mode: ``resume``: what was missed comes first; ``snapshot``: everything in view does.
-        reason: Why it is not the mode that was asked for, or nothing.
-        position: Where it starts: what follows is all that happened after.
+        mode: ``resume`` starts with the events that were missed, ``snapshot`` with all sessions.
+        reason: Why the mode is not the one that was asked for, or ``None``.
+        position: The position at which the subscription starts.
     """
 
     def __init__(
@@ -235,24 +236,24 @@ class Subscription:
         self.close()
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         if not self._is_closed:
             self._is_closed, self._on_behind = True, None
             self._channel.leave(self)
 
     @property
     def view(self) -> View:
-        """What is seen."""
+        """The view of the channel."""
         return self._channel.view
 
     @property
     def last_sent_at_s(self) -> float:
-        """When it was last pushed something, by the loop's time; 0 if it does not follow."""
+        """When a tick was last pushed, in loop time; 0 if the subscription does not follow."""
         return 0.0 if self._on_behind is None else self._channel.last_sent_at_s
 
     @property
     def is_behind(self) -> bool:
-        """Whether there is something to read right now."""
+        """Whether there is a message to read right now."""
         return self._on_behind is None and (
             self._sequence < self._channel.sequence
             or self._frozen is not None
@@ -261,16 +262,16 @@ class Subscription:
         )
 
     def resume(self, sequence: int) -> None:
-        """Begin in the ring."""
+        """Start at a tick of the ring."""
         self._sequence = sequence
 
     def replay(self, missed: Replay, since: Position, upto: Position) -> None:
-        """Begin with what *missed* tells between two positions; it may raise :class:`Trimmed`."""
+        """Start with the ticks that *missed* yields between two positions."""
         self._replay, self._replayed, self._upto = missed, since, upto
         self._missed = missed(since, upto)
 
     def start(self) -> None:
-        """Begin with a snapshot."""
+        """Start with a snapshot."""
         self._missed = None
         frozen = self._channel.frozen
         if (
@@ -291,12 +292,12 @@ class Subscription:
         self.position = frozen.within
 
     def follow(self, push: Push, on_behind: Callable[[], None]) -> bool:
-        """Have each tick pushed from now on; return ``False`` if there is something to read first.
+        """Push each tick from now on; return ``False`` if there is something to read first.
 
         Args:
-            push: Writes a frame; one that returns ``False`` has taken it, but gets no more.
-            on_behind: Called when there is something to read again: it follows no more. It only
-                notes that; whoever tells all others waits for it.
+            push: Writes a frame; when it returns ``False`` the frame was taken, but no more follow.
+            on_behind: Called when the subscription follows no more and has to be read. It must
+                return at once, because the channel calls it while it writes to all others.
         """
         if self.is_behind:
             return False
@@ -305,8 +306,8 @@ class Subscription:
         return True
 
     def fall_behind(self, sequence: int, told: Tick | None) -> None:
-        """Take that it follows no more; everything before *sequence* was told, *told* last."""
-        if told is not None and self._sequence < sequence:  # else nothing came since it followed
+        """Stop following; all ticks before *sequence* were pushed, *told* last."""
+        if told is not None and self._sequence < sequence:  # else no tick came since it followed
             self.position = str(told.position)
         self._sequence = sequence
         on_behind, self._on_behind = self._on_behind, None
@@ -314,7 +315,7 @@ class Subscription:
             on_behind()
 
     def take(self) -> OutboundMessage | None:
-        """Return what comes next; ``None`` if it is not here, and has to be waited for."""
+        """Return the next message; ``None`` if the caller has to wait for it."""
         if self._on_behind is not None:
             return None
         channel = self._channel
@@ -342,7 +343,7 @@ class Subscription:
         return None
 
     async def next(self) -> OutboundMessage:
-        """Return what comes next; waits as long as nothing does."""
+        """Wait for the next message and return it."""
         while True:
             delivery = self.take()
             if delivery is not None:
@@ -356,7 +357,7 @@ class Subscription:
                 except Trimmed:
                     self.start()
                     return Restart("trimmed")
-                except asyncio.CancelledError:  # that ended the iterator, and must not end the tale
+                except asyncio.CancelledError:  # it ended the iterator, so begin again where it was
                     if self._replay:
                         self._missed = self._replay(self._replayed, self._upto)
                     raise

@@ -1,7 +1,7 @@
-"""Coalescer: holds back what is reported often, so that a session costs at most one commit in 5 s.
+"""Coalescer: holds back frequent reports, so that they cost a session at most one commit in 5 s.
 
-Only the newest of a kind is kept. Whatever else is asked of the session takes the held-back along
-in the same commit, so nothing is reported late or out of order.
+Only the newest report of a kind is kept. Any other command on the session writes the held-back ones
+in the same commit, so no report is late or out of order.
 
 Not here: deciding and writing (``node``).
 """
@@ -18,9 +18,9 @@ class Reported(NamedTuple):
     """A held-back command.
 
     Args:
-        command: What was accepted.
-        asked_at: When it was asked, in milliseconds of Redis time.
-        tried: The operations of which it was a part when nobody heard what became of them.
+        command: The command that was accepted.
+        asked_at: When it was accepted, in milliseconds of Redis time.
+        tried: The operations that may have written it, whose outcome is unknown.
     """
 
     command: AnyCommand
@@ -28,30 +28,30 @@ class Reported(NamedTuple):
     tried: tuple[str, ...] = ()
 
     def is_over(self, session: Session) -> bool:
-        """Whether it was done after all, or something newer is known of what it reports."""
+        """Whether it was written after all, or the session has a newer report."""
         if any(op in session.ops for op in self.tried):
             return True
         return isinstance(self.command, Progress) and self.asked_at < watched_ms(session)
 
     def tried_as(self, op: str) -> "Reported":
-        """Return it as a part of *op* too; a record remembers no more of them than are kept."""
+        """Return this command with *op* added to the operations that may have written it."""
         return self._replace(tried=(*self.tried, op)[-OPS_KEPT:])
 
     def followed_by(self, later: "Reported") -> "Reported":
-        """Return *later* with what only this one tells, unless that may have been done."""
+        """Return *later* with the fields that only this one sets, unless this may be written."""
         if self.tried or not isinstance(later.command, Progress):
             return later
         return later._replace(command=_merged(self.command, later.command))
 
 
 def watched_ms(session: Session) -> int:
-    """Return when *session* began its watch, or was last told where that is."""
+    """Return when *session* began its watch, or last reported its position."""
     position_at = session.watch.position_at if session.watch else None
     return max(session.watching_since or 0, position_at or 0)
 
 
 class Coalescer:
-    """Held-back commands by session: at most one progress and one update a stream each."""
+    """Held-back commands by session: at most one progress, and one update for each stream."""
 
     def __init__(self) -> None:
         self._held: dict[str, dict[str, Reported]] = {}
@@ -67,11 +67,11 @@ class Coalescer:
         """Hold *command* back; return ``False`` if it should be written now instead.
 
         Args:
-            session_id: Whose.
-            command: What was accepted.
-            now_ms: When it was asked.
-            since_ms: The :func:`watched_ms` that it was accepted on: it is newer than that,
-                whichever node's clock that came from, and takes along nothing that is older.
+            session_id: The session.
+            command: The command that was accepted.
+            now_ms: When it was accepted.
+            since_ms: The :func:`watched_ms` of the session at that time. The command counts as
+                newer, even if another node's clock is ahead, and nothing older is merged into it.
         """
         if now_ms - self._written_ms.get(session_id, 0) >= EVERY_MS:
             self._written_ms[session_id] = now_ms
@@ -85,12 +85,12 @@ class Coalescer:
         return True
 
     def take(self, session_id: str) -> list[Reported]:
-        """Return and forget what is held back of a session, oldest first."""
+        """Remove and return the held-back commands of a session, oldest first."""
         held = self._held.pop(session_id, None)
         return list(held.values()) if held else []
 
     def give_back(self, session_id: str, held: list[Reported]) -> None:
-        """Hold back again what was taken and could not be written; what came meanwhile is newer."""
+        """Hold back again what could not be written; commands that came meanwhile are newer."""
         older = {_key(reported.command): reported for reported in held}
         for key, reported in self._held.get(session_id, {}).items():
             before = older.pop(key, None)
@@ -99,7 +99,7 @@ class Coalescer:
             self._held[session_id] = older
 
     def sessions(self) -> list[str]:
-        """Return the sessions of which something is held back."""
+        """Return the sessions with held-back commands."""
         return list(self._held)
 
     def due(self, now_ms: int) -> list[str]:

@@ -1,7 +1,7 @@
-"""One log entry as a node tells it: what a session was, what it is, and its events, rendered once.
+"""Commit view: a log entry with the session before and after it, rendered once for all channels.
 
-Channels ask a :class:`CommitView` for the JSON they need; each piece is encoded when first asked
-and shared by all who see the same level.
+Channels ask a :class:`CommitView` for the JSON they need. Each piece is encoded at the first
+request and shared by all views of the same level.
 """
 
 from typing import Self
@@ -34,11 +34,11 @@ class Step(Struct, frozen=True, gc=False):
 
 
 class CommitView:
-    """One log entry, and for a session what it was before and is after.
+    """A log entry, with the session before and after it.
 
     Args:
         entry: The log entry.
-        before: The session before the commit; ``None`` if there was none or this is no session.
+        before: The session before the commit; ``None`` if there was none.
     """
 
     def __init__(self, entry: AnyEntry, before: Session | None = None) -> None:
@@ -50,7 +50,7 @@ class CommitView:
 
     @classmethod
     def from_log(cls, entry: AnyEntry) -> Self:
-        """Return the change of an entry whose past is known from the entry alone."""
+        """Return the view of an entry, with the session before it restored from the entry."""
         if isinstance(entry, SessionEntry):
             return cls(entry, restore(entry.record, entry.before))
         return cls(entry)
@@ -76,13 +76,14 @@ class CommitView:
         return [*steps, Step(last, before, record)]
 
     def native(self, view: View) -> list[EventItem]:
-        """Return what this change means in *view*, in the native words."""
+        """Return the events of this commit in *view*, in the native form."""
         items: list[EventItem] = []
         for number, step in enumerate(self.steps):
             saw = step.before is not None and view.matches(step.before)
             sees = view.matches(step.after)
             if step.after.closed:
-                sees = saw or (step.before is None and sees)  # a close is told to all who saw it
+                # Every view that saw the session gets its close.
+                sees = saw or (step.before is None and sees)
             if sees and (saw or step.before is None):
                 items.append(self._item(number, "event", full=view.full))
             elif sees:

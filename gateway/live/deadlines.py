@@ -1,14 +1,14 @@
-"""DeadlineScheduler: acts when a deadline of a session passes.
+"""Deadline scheduler: sends a command when a deadline of a session passes.
 
-A heap over the replica; no timer lives anywhere else. Acting is a command like any other, and it
-says which deadline it saw: if the session moved on meanwhile, nothing happens. So every node may
-run a scheduler over the same sessions. The node that holds a session's socket acts at once (for a
-session without one the first by rendezvous hash), the others ``OTHERS_AFTER_MS`` later.
+It keeps a heap over the sessions of the replica; sessions have no timers of their own. The command
+names the deadline that the scheduler saw, so it changes nothing if the session has moved on. So
+every node may schedule the same sessions. The node that holds a session's socket acts at once (for
+a session without one the owner by rendezvous hash), the others ``OTHERS_AFTER_MS`` later.
 
-Promises: never before the deadline by Redis time; a crash only delays; an outage of the whole
-gateway prolongs what :func:`~gateway.core.session.deadlines` says it prolongs.
+Promises: no deadline fires early by Redis time; a crash only delays it; an outage of the whole
+gateway postpones those for which :func:`~gateway.core.session.deadlines` says so.
 
-Not here: the decision (``core.session``), the write (``node``), the loop's parent (``app``).
+Not here: the decision (``core.session``), the write and the start of the loop (``node``).
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from gateway.store.clock import RedisClock
 
 OTHERS_AFTER_MS: Final = 50  # the head start of the node that should act
 RETRY_MS: Final = 250  # after the store failed
-CONCURRENT: Final = 512  # expiries on their way at once; two pipelines full
+CONCURRENT: Final = 512  # commands in flight; two full pipelines
 STALE_MAX: Final = 1_024  # stale deadlines kept before the heaps are swept
 WAIT_MAX_S: Final = 1.0  # a clock that stepped is noticed within this
 _PLACES: Final = {kind: place for place, kind in enumerate(Deadline)}
@@ -36,7 +36,7 @@ _NOTHING: Final = (0,) * len(_PLACES)
 
 
 class Due(Struct, frozen=True, order=True, gc=False):
-    """One deadline: when to act, and what was seen."""
+    """A deadline in the heap: when to act, and the deadline as it was seen."""
 
     act_at: int
     session_id: str
@@ -49,15 +49,15 @@ Expirer = Callable[[Due], Awaitable[int | None]]
 
 
 class DeadlineScheduler:
-    """Fires deadlines.
+    """Fires the deadlines of all sessions.
 
-    What is kept a session holds nothing that Python's collector follows: it would stop everything
-    for half a second when there are a hundred thousand.
+    The state of a session consists of objects that Python's garbage collector does not track: with
+    a hundred thousand sessions a collection would stop the process for half a second.
 
     Args:
-        replica: Where the sessions are.
+        replica: The sessions.
         clock: Redis time.
-        lease: Who lives, and since when the gateway is up.
+        lease: Which nodes are alive, and since when the gateway is up.
         expire: Sends the command; returns when to try again if it was too early.
     """
 
@@ -66,14 +66,14 @@ class DeadlineScheduler:
         self._clock = clock
         self._lease = lease
         self._expire = expire
-        self._heap: list[Due] = []  # not looked at yet, or this node's
-        self._others: list[Due] = []  # those of other nodes, should they be late
-        self._noted: dict[str, tuple[int, ...]] = {}  # by session: when, by kind; 0 is not
-        self._firing: set[tuple[str, Deadline, int, int]] = set()  # one a task
+        self._heap: list[Due] = []  # new ones, and those of this node
+        self._others: list[Due] = []  # those of other nodes, in case they are late
+        self._noted: dict[str, tuple[int, ...]] = {}  # deadlines by session and kind; 0 is unset
+        self._firing: set[tuple[str, Deadline, int, int]] = set()  # one for each task
         self._wake = asyncio.Event()
 
     def update(self, session: Session) -> None:
-        """Take in a session that changed; the replica has it already."""
+        """Schedule the deadlines of a session that changed; the replica has it already."""
         live = deadlines(session)
         if not live:
             self._noted.pop(session.id, None)
@@ -88,11 +88,11 @@ class DeadlineScheduler:
         self._noted[session.id] = tuple(noted)
         if self._size() > STALE_MAX and self._size() > 8 * len(self._noted):
             for heap in (self._heap, self._others):
-                heap[:] = filter(self._stands, heap)
+                heap[:] = filter(self._is_current, heap)
                 heapify(heap)
 
     def reload(self) -> None:
-        """Start over from the replica."""
+        """Schedule all sessions of the replica anew."""
         self._heap.clear()
         self._others.clear()
         self._noted.clear()
@@ -104,7 +104,7 @@ class DeadlineScheduler:
         return min((heap[0].act_at for heap in (self._heap, self._others) if heap), default=None)
 
     async def run(self) -> None:
-        """Fire deadlines for ever; a session that keeps its own waiting keeps no other one."""
+        """Fire deadlines until cancelled; a session whose command waits delays no other one."""
         async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
@@ -114,7 +114,7 @@ class DeadlineScheduler:
                 self.fire(group, self._clock.now_ms())
 
     def fire(self, group: asyncio.TaskGroup, now_ms: int) -> None:
-        """Begin to act, in *group*, on all that is due at *now_ms*; it goes on by itself."""
+        """Start commands in *group* for all deadlines that are due at *now_ms*."""
         if self._clock.is_frozen:
             return
         while len(self._firing) < CONCURRENT and (due := self._next(now_ms)):
@@ -124,33 +124,33 @@ class DeadlineScheduler:
         if self._clock.is_frozen:
             return RETRY_MS / 1000
         next_ms = self.next_ms()
-        if next_ms is None or len(self._firing) >= CONCURRENT:  # then who is done wakes us
+        if next_ms is None or len(self._firing) >= CONCURRENT:  # a task that ends wakes us
             return WAIT_MAX_S
         return min(max(next_ms - self._clock.now_ms(), 0) / 1000, WAIT_MAX_S)
 
     def _next(self, now_ms: int) -> Due | None:
-        """Take what is due off the heaps; in a crowd each node does its own part first."""
+        """Take the next due deadline off the heaps; those of this node go first."""
         return self._next_of(self._heap, now_ms) or self._next_of(self._others, now_ms)
 
     def _next_of(self, heap: list[Due], now_ms: int) -> Due | None:
         while heap and heap[0].act_at <= now_ms:
             due = heappop(heap)
-            if not self._stands(due) or due_facts(due) in self._firing:
+            if not self._is_current(due) or due_facts(due) in self._firing:
                 continue
-            act_at, is_mine = self._turn(due, now_ms)
+            act_at, is_mine = self._acts_at(due, now_ms)
             if act_at <= now_ms and (is_mine or heap is self._others):
                 self._firing.add(due_facts(due))
                 return due
             heappush(self._heap if is_mine else self._others, Due(act_at, *due_facts(due)))
         return None
 
-    def _stands(self, due: Due) -> bool:
+    def _is_current(self, due: Due) -> bool:
         return self._noted.get(due.session_id, _NOTHING)[_PLACES[due.kind]] == due.at
 
     def _size(self) -> int:
         return len(self._heap) + len(self._others)
 
-    def _turn(self, due: Due, now_ms: int) -> tuple[int, bool]:
+    def _acts_at(self, due: Due, now_ms: int) -> tuple[int, bool]:
         """Return when this node should act, and whether it is the one that should."""
         at = due.at
         if due.amnesty_ms:
@@ -162,7 +162,7 @@ class DeadlineScheduler:
 
     def _is_mine(self, session_id: str) -> bool:
         live = self._lease.live
-        if len(live) == 1:  # this node's alone
+        if len(live) == 1:  # this node only
             return True
         session = self._replica.sessions[session_id]
         owner = session.connection.node if session.connection and session.is_connected else ""
@@ -178,7 +178,7 @@ class DeadlineScheduler:
             except GatewayError:
                 again_at = None
             self._firing.remove(due_facts(due))
-            if self._stands(due):  # also when nothing was refused: a deadline is never forgotten
+            if self._is_current(due):  # even without an error: no deadline may get lost
                 self._push(Due(again_at or now_ms + RETRY_MS, *due_facts(due)))
             due = self._next(now_ms)
         self._wake.set()
@@ -190,5 +190,5 @@ class DeadlineScheduler:
 
 
 def due_facts(due: Due) -> tuple[str, Deadline, int, int]:
-    """Return what a :class:`Due` is about, without when to act."""
+    """Return the fields of a :class:`Due` without the time to act."""
     return due.session_id, due.kind, due.at, due.amnesty_ms

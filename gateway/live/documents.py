@@ -1,8 +1,8 @@
-"""Documents: small records of dialects, and two things that are built on them: handles and numbers.
+"""Documents: small records of dialects, and the handles and numbers that are built on them.
 
-A *handle* is a door's own id for a session. It is claimed before the session is opened, so that of
-two who want the same name one hears no; a handle whose session is closed is free again. A *number*
-is given to a key once and never to another, for products whose ids are integers.
+A *handle* is a door's own id for a session. It is claimed before the session is opened, so that one
+of two concurrent claims is refused; a handle whose session is closed is free again. A *number* is
+given to one key and never reused, for products whose ids are integers.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ Body = dict[str, Any]
 
 
 class Documents:
-    """Reads come from the replica; writes are visible to them when they return."""
+    """The documents of all dialects; a write is visible to reads when it returns."""
 
     def __init__(self, writer: CommandWriter, replica: Replica) -> None:
         self._writer = writer
@@ -45,16 +45,16 @@ class Documents:
                 yield document.key, document.body
 
     async def write(self, kind: str, key: str, change: Callable[[Body], Body]) -> Body:
-        """Replace a document's body by what *change* makes of it; empty deletes it.
+        """Replace a document's body by the result of *change*; an empty body deletes it.
 
-        *change* gets the body as it is (empty if there is none), returns a new one, and may be
-        called again if another node was faster; what it raises is raised here. Writers on this
-        node take turns.
+        *change* gets the current body (empty if there is none) and returns a new one. It is called
+        again if another node was faster, and what it raises is raised here. Writes to one document
+        on this node are serialized.
 
         Raises:
             LimitExceeded: The body would be over 16 KiB.
-            Conflict: Others were faster each time.
-            StoreUnavailable: The turn did not come in time, or the store failed.
+            Conflict: Other nodes were faster each time.
+            StoreUnavailable: The lock was not acquired in time, or the store failed.
             GatewayError: As ``Node.apply``.
         """
         document = Document(kind=kind, key=key)
@@ -71,7 +71,7 @@ class Documents:
         current, op = replica.documents.get(document.field, document), writer.next_op()
         for _ in range(ATTEMPTS):
             now_ms = writer.clock.now_ms()
-            # A new one starts at the time: nobody may take it for one that was deleted.
+            # A new document's revision starts at the time, so that it differs from a deleted one's.
             revision = (current.revision or now_ms) + 1
             after = replace(current, revision=revision, body=change(current.body))
             value = encode(after)
@@ -93,10 +93,10 @@ class Documents:
     # --- handles
 
     async def claim(self, kind: str, key: str, session_id: str) -> None:
-        """Let the handle *key* mean *session_id*.
+        """Claim the handle *key* for *session_id*.
 
         Raises:
-            IdUnavailable: It means another session that is open, or about to be.
+            IdUnavailable: Another session that is open, or about to be, holds it.
         """
         now_ms = self._writer.clock.now_ms()
 
@@ -112,14 +112,14 @@ class Documents:
         await self.write(kind, key, change)
 
     def resolve(self, kind: str, key: str) -> Session | None:
-        """Return the open session that the handle *key* means."""
+        """Return the open session of the handle *key*."""
         body = self.get(kind, key)
         return self._replica.sessions.get(body["session"]) if body else None
 
     # --- numbers
 
     async def number(self, kind: str, key: str) -> int:
-        """Return the number of *key*, given now if it has none; they start at 1 in each *kind*."""
+        """Return the number of *key*, and assign one if it has none; each *kind* starts at 1."""
         if known := self.get(kind, key):
             return int(known["number"])
         counter = await self.write(

@@ -1,8 +1,7 @@
-"""Hub: tells this node's subscribers what changed.
+"""Hub: delivers changes to this node's subscribers.
 
-*Channels* serve those who watch a view. *Mailboxes* are the other way in: what happens to one
-session goes to the socket that is attached to it here. News comes from the feed alone; nobody
-else calls :meth:`Hub.publish`.
+*Channels* serve the subscribers of a view. *Mailboxes* deliver what happens to one session to the
+socket that is attached to it on this node. Only the replicator calls :meth:`Hub.publish`.
 """
 
 import asyncio
@@ -24,16 +23,17 @@ from gateway.live.outbound import Tick
 from gateway.live.replica import Replica
 from gateway.metrics import OVERFLOWS
 
-MAILBOX_MAX: Final = 256  # notices a session's socket may be behind before it is cut as too slow
+MAILBOX_MAX: Final = 256  # notices that wait for a session's socket; one more, and it is too slow
 CHANNELS_MAX: Final = 100_000  # different views at once; one more is refused with Overloaded
 
 Renderer = Callable[[View, CommitView], list[EventItem]]
 
 
 class Notice(Struct, frozen=True, gc=False):
-    """What a session's own socket has to know: a change of its session, or a message.
+    """A notice to a session's own socket: a change of its session, or a message.
 
-    With neither, changes were missed: the socket has to look at its session again.
+    A notice with neither says that changes were missed, so the socket has to read its session
+    again.
     """
 
     change: CommitView | None = None
@@ -41,20 +41,20 @@ class Notice(Struct, frozen=True, gc=False):
 
 
 class NoticeSink(Protocol):
-    """Who is told what happens to one session."""
+    """The receiver of the notices of one session."""
 
     @property
     def workspace(self) -> str | None:
-        """Where the session belongs."""
+        """The workspace of the session."""
         ...
 
     def put(self, notice: Notice) -> None:
-        """Take a notice; it neither waits nor raises."""
+        """Accept a notice; this must not block or raise."""
         ...
 
 
 class Mailbox:
-    """What happens to one session, kept for who fetches it; bounded."""
+    """A bounded queue of the notices of one session."""
 
     def __init__(self, session: Session) -> None:
         self.session_id = session.id
@@ -63,7 +63,7 @@ class Mailbox:
         self._queue: asyncio.Queue[Notice] = asyncio.Queue(MAILBOX_MAX)
 
     def put(self, notice: Notice) -> None:
-        """Add a notice; a full mailbox is marked, and its socket must be cut as too slow."""
+        """Add a notice; a full mailbox sets ``overflowed``, and its socket is too slow."""
         try:
             self._queue.put_nowait(notice)
         except asyncio.QueueFull:
@@ -79,7 +79,7 @@ class Hub:
     """This node's channels and mailboxes.
 
     Args:
-        replica: What snapshots are made from.
+        replica: The source of snapshots.
         clock_ms: A monotonic clock in milliseconds.
     """
 
@@ -93,11 +93,11 @@ class Hub:
         self._renderers: dict[str, Renderer] = {"": _native}
 
     def register(self, dialect: str, renderer: Renderer) -> None:
-        """Let views of *dialect* be rendered by *renderer*."""
+        """Render views of *dialect* with *renderer*."""
         self._renderers[dialect] = renderer
 
     def render(self, view: View, change: CommitView) -> list[EventItem]:
-        """Return what *change* means in *view*, in its dialect."""
+        """Return the events of *change* in *view*, rendered for its dialect."""
         return self._renderers[view.dialect](view, change)
 
     # --- subscribing
@@ -110,12 +110,12 @@ class Hub:
         *,
         reason: str | None = None,
     ) -> Subscription:
-        """Subscribe to *view* from now on, until the subscription is closed.
+        """Subscribe to *view* until the subscription is closed.
 
         Args:
-            view: What is seen.
-            since: Where the subscriber is; ``None`` starts with a snapshot.
-            missed: Tells what happened between two positions; asked when the ring cannot.
+            view: The view.
+            since: The position of the subscriber; ``None`` starts with a snapshot.
+            missed: Replays what happened between two positions, if the ring does not have it.
             reason: Why there is a snapshot although a position was given.
 
         Raises:
@@ -162,7 +162,7 @@ class Hub:
 
     @contextmanager
     def mailbox(self, session: Session) -> Iterator[Mailbox]:
-        """Receive what happens to *session* from now on."""
+        """Collect the notices of *session* from now on."""
         box = Mailbox(session)
         self.attach(session.id, box)
         try:
@@ -171,25 +171,25 @@ class Hub:
             self.detach(session.id, box)
 
     def attach(self, session_id: str, box: NoticeSink) -> None:
-        """Tell *box* what happens to a session from now on."""
+        """Deliver the notices of a session to *box* from now on."""
         self._mailboxes[session_id] = (*self._mailboxes.get(session_id, ()), box)
 
     def detach(self, session_id: str, box: NoticeSink) -> None:
-        """Tell *box* nothing more."""
+        """Deliver no more notices to *box*."""
         others = tuple(one for one in self._mailboxes.get(session_id, ()) if one is not box)
         if others:
             self._mailboxes[session_id] = others
         else:
             self._mailboxes.pop(session_id, None)
 
-    # --- the feed
+    # --- publishing
 
     def publish(self, changes: Iterable[CommitView], before: Position) -> None:
-        """Tell everybody about one batch of the feed; the replica has applied it already.
+        """Deliver one batch of changes; the replica has applied it already.
 
         Args:
-            changes: What the batch changed.
-            before: Where the replica was before it.
+            changes: The changes of the batch.
+            before: The position before the batch.
         """
         ticks: dict[Channel, list[EventItem]] = {}
         for change in changes:
@@ -202,7 +202,7 @@ class Hub:
             channel.append(Tick(self._replica.position(channel.hash32), items, before))
 
     def restart(self, reason: str) -> None:
-        """Make every subscriber start over: this node's picture was made anew."""
+        """Make every subscriber start over, because the replica was loaded again."""
         for channel in self._channels.values():
             channel.restart(reason, self._replica.position())
         for boxes in list(self._mailboxes.values()):
@@ -212,10 +212,10 @@ class Hub:
     def _interested(self, change: CommitView) -> Iterable[Channel]:
         if not self._channels:
             return ()
-        if change.after is None:  # documents and messages: only dialects have words for them
+        if change.after is None:  # documents and messages: only dialects render them
             return list(self._in_dialects.values())
         everywhere = self._by_index.get(None, {})
-        if len(self._by_index) == bool(everywhere):  # nobody looks for sessions of a kind
+        if len(self._by_index) == bool(everywhere):  # no channel has an index
             return list(everywhere.values())
         found = dict(everywhere)
         for session in (change.before, change.after):

@@ -1,9 +1,9 @@
-"""Indexes: the keys of everything open, in each order and in each set that a filter can ask for.
+"""Indexes: the keys of all open sessions, in each sort order and by each field that filters use.
 
-A view's sessions are looked for in the smallest of the sets in all of which they must stand, by
-the sizes as they are now: a label that everybody has keeps nobody out.
+The sessions of a view are looked up in the smallest of the sets that must contain them, by the
+current sizes: a label that every session has is no help.
 
-Not here: the sessions themselves (``replica``), which sets a session stands in (``core.query``).
+Not here: the sessions themselves (``replica``), the index keys of a session (``core.query``).
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,18 +15,18 @@ from gateway.core.model import Session
 from gateway.core.query import Index, Page, SortKey, View, indexes_of, sort_key
 
 ORDERS: Final = ("created_at", "number", "closes_at")
-_NOBODY: Final[SortedList[SortKey]] = SortedList()
+_EMPTY: Final[SortedList[SortKey]] = SortedList()
 
 
 class Indexes:
-    """Who stands where."""
+    """The sort orders and index sets of all open sessions."""
 
     def __init__(self) -> None:
         self._orders: dict[str, SortedList[SortKey]] = {name: SortedList() for name in ORDERS}
         self._sets: dict[Index, SortedList[SortKey]] = {}  # each in the order of ``created_at``
 
     def move(self, before: Session | None, after: Session | None) -> None:
-        """Take a session out of where it stood, and put it to where it stands."""
+        """Move a session from the keys of its old record to the keys of its new one."""
         session = after or before
         if session is None:
             return
@@ -56,41 +56,41 @@ class Indexes:
     def order(
         self, view: View, page: Page, sessions: Mapping[str, Session]
     ) -> tuple[SortedList[SortKey], bool]:
-        """Return keys among which all of a view are, in the order of *page*.
+        """Return keys that include every session of a view, in the order of *page*.
 
         Args:
-            view: Who is looked for.
-            page: How they are sorted and how many are wanted.
-            sessions: Everything open.
+            view: The view.
+            page: The order, and how many sessions are wanted.
+            sessions: All open sessions.
 
         Returns:
-            As few keys as are at hand, and whether they are the view and nobody else.
+            The smallest such list at hand, and whether it holds the sessions of the view only.
         """
         if view.visibility.by == "nothing":
-            return _NOBODY, True
+            return _EMPTY, True
         field = page.sort.field
-        everybody, total = self._orders[field], len(sessions)
+        all_keys, total = self._orders[field], len(sessions)
         sets = [
             members
             for index in view.equalities
             if len(members := self._members(index, sessions)) < total
         ]
         is_exact = view.is_equalities and len(sets) <= 1
-        members = min(sets, key=len, default=everybody)
+        members = min(sets, key=len, default=all_keys)
         if not sets or field == "created_at":
             return members, is_exact
-        # Few are sorted; of many, enough for a page are soon met on the way through everybody.
-        if len(members) ** 2 > (page.offset + page.limit) * len(everybody):
-            return everybody, False
+        # A small set is sorted; of a large one, a walk through all sessions soon meets enough.
+        if len(members) ** 2 > (page.offset + page.limit) * len(all_keys):
+            return all_keys, False
         keys = ((getattr(sessions[session_id], field), session_id) for _, session_id in members)
         return SortedList(key for key in keys if key[0] is not None), is_exact
 
     def _members(self, index: Index, sessions: Mapping[str, Session]) -> SortedList[SortKey]:
-        """Return who stands in *index*, oldest first."""
+        """Return the keys in *index*, oldest first."""
         if index[0] != "id":
-            return self._sets.get(index, _NOBODY)
+            return self._sets.get(index, _EMPTY)
         session = sessions.get(index[1])
-        return SortedList([(session.created_at, session.id)]) if session else _NOBODY
+        return SortedList([(session.created_at, session.id)]) if session else _EMPTY
 
     def numbered(self, number: int) -> str | None:
         """Return the id of the open session with this number."""

@@ -1,6 +1,6 @@
-"""Keyed lock: commands of one session are done one after the other, in the order they came.
+"""Keyed lock: serializes the commands of one session, in the order in which they came.
 
-So are the writes of one document; each kind has turns of its own.
+The writes of one document are serialized in the same way, by a lock of their own.
 """
 
 import asyncio
@@ -9,31 +9,31 @@ from typing import Final
 
 from gateway.core.errors import StoreUnavailable
 
-ACQUIRE_S: Final = 5.0  # a command waits this long for those of its session before it
+ACQUIRE_S: Final = 5.0  # a command waits at most this long for earlier ones of its session
 
 
 class KeyedLock:
-    """Who is at work on which session, and who comes next."""
+    """A lock for each key, granted in the order of arrival."""
 
     def __init__(self) -> None:
         self._queues: dict[str, deque[asyncio.Future[None]] | None] = {}
 
     def __len__(self) -> int:
-        """Return at how many sessions somebody is at work."""
+        """Return how many keys are locked."""
         return len(self._queues)
 
     def try_acquire(self, session_id: str) -> bool:
-        """Take the turn if nobody has it; return whether it was taken."""
+        """Acquire the lock if it is free; return whether it was."""
         if session_id in self._queues:
             return False
         self._queues[session_id] = None
         return True
 
     async def acquire(self, session_id: str) -> None:
-        """Wait for the turn as long as anybody does.
+        """Wait for the lock.
 
         Raises:
-            StoreUnavailable: It did not come within ``ACQUIRE_S``.
+            StoreUnavailable: It was not free within ``ACQUIRE_S``.
         """
         try:
             await self.acquire_within(session_id, ACQUIRE_S)
@@ -41,30 +41,30 @@ class KeyedLock:
             raise StoreUnavailable from None
 
     async def acquire_within(self, session_id: str, within_s: float) -> None:
-        """Wait for the turn behind all who came before.
+        """Wait for the lock, behind all who asked for it before.
 
         Raises:
-            TimeoutError: It did not come.
+            TimeoutError: It was not free in time.
         """
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._queues.get(session_id)
         if queue is None:
             queue = self._queues[session_id] = deque()
-        queue.append(turn)
+        queue.append(waiter)
         try:
             async with asyncio.timeout(within_s):
-                await turn
+                await waiter
         except BaseException:
-            if turn.done() and not turn.cancelled():  # it came in this very moment
+            if waiter.done() and not waiter.cancelled():  # it was granted just now
                 self.release(session_id)
             raise
 
     def release(self, session_id: str) -> None:
-        """Give the turn to the next one."""
+        """Release the lock, and grant it to the next waiter."""
         queue = self._queues[session_id]
         while queue:
-            turn = queue.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            waiter = queue.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return
         del self._queues[session_id]

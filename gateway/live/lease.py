@@ -1,8 +1,9 @@
 """Lease: which nodes are alive, and since when the gateway as a whole is up.
 
 Each node renews its lease in Redis; a lease is dead ``DEAD_AFTER_MS`` after its last renewal by
-Redis time. Sessions cost nothing here. A node judges others only after it has renewed without a
-break for as long, so that after an outage nobody is taken for dead who had no chance to speak.
+Redis time, so idle sessions cost Redis nothing. A node declares others dead only after it has
+renewed its own lease without a break for as long: after an outage every node gets a chance to
+renew.
 
 Not here: what happens to a dead node's sessions (``node``).
 """
@@ -17,14 +18,14 @@ from gateway.store.group_commit import OUTAGE_MS
 from gateway.store.store import Store
 
 RENEW_S: Final = 3.0  # between two renewals
-WATCH_S: Final = 0.5  # between two while somebody is overdue
+WATCH_S: Final = 0.5  # between two while another node is overdue
 OVERDUE_MS: Final = 6_000  # two renewals missed
 DEAD_AFTER_MS: Final = 10_000
 FORGET_AFTER_MS: Final = 60_000  # a dead lease is removed
 
 
 def rendezvous_owner(key: str, node_ids: Iterable[str]) -> str:
-    """Return the node that comes first for *key* (rendezvous hashing); empty if there is none."""
+    """Return the node that owns *key* by rendezvous hashing; empty if there is no node."""
     return max(
         node_ids,
         key=lambda node_id: blake2b(f"{key}\0{node_id}".encode(), digest_size=8).digest(),
@@ -55,7 +56,7 @@ class Lease:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether this node renewed so recently that no outage can have gone unnoticed."""
+        """Whether this node renewed so recently that it cannot have missed an outage."""
         return self._clock.monotonic_ms() - self._renewed_ms < OUTAGE_MS
 
     @property
@@ -69,7 +70,7 @@ class Lease:
         Raises:
             Unavailable: The store did not answer.
         """
-        renewed_ms = self._clock.monotonic_ms()  # when it was sent: at the earliest it counts from
+        renewed_ms = self._clock.monotonic_ms()  # before it is sent: Redis counts from later
         beat = await self._store.renew_lease(self.node_id, self._announcement)
         if renewed_ms - self._renewed_ms >= OUTAGE_MS:
             self._unbroken_since_ms = renewed_ms
@@ -90,9 +91,9 @@ class Lease:
         } | {self.node_id}
 
     def forgotten(self, now_ms: int) -> list[str]:
-        """Return nodes that are dead so long that their lease can go."""
+        """Return the nodes that have been dead so long that their leases can be removed."""
         return [node for node, (at, _) in self.nodes.items() if at < now_ms - FORGET_AFTER_MS]
 
     async def release(self) -> None:
-        """Give the lease up: this node is going."""
+        """Give up the lease, because this node stops."""
         await self._store.forget_node(self.node_id)

@@ -1,10 +1,10 @@
 """Local connections: the connections that sockets of this process hold, and how they end.
 
-A socket that ends says goodbye to its session, once the store is there to hear it. A connection of
-this node that no socket holds any more (its write was answered too late) is ended by itself, and
-those of a node that died are ended by whoever noticed.
+When a socket ends, its session is disconnected; if the store is away, this is retried. A connection
+of this node that no socket holds any more (its write was answered too late) is ended as an orphan.
+The connections of a dead node are ended by each node that notices its death.
 
-Not here: the sockets (``connections.lifecycle``), who is dead (``lease``).
+Not here: the sockets (``connections.lifecycle``), which nodes are dead (``lease``).
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from gateway.store.commit import Commit
 from gateway.store.store import Store
 
 ORPHAN_MS: Final = 10_000  # a connection of this node that no socket holds is ended after this
-ACTIVE_MAX: Final = 500  # sessions a report of activity: about 25 kB
-WORKERS: Final = 256  # commands on their way at once: a full pipeline
+ACTIVE_MAX: Final = 500  # sessions in one report of activity: about 25 kB
+WORKERS: Final = 256  # concurrent commands: a full pipeline
 
 T = TypeVar("T")
 
@@ -31,10 +31,10 @@ class LocalConnections:
     """The connections of one node.
 
     Args:
-        store: Where activity is reported.
-        replica: What the records say.
-        node_id: Whose connections.
-        apply: Does a command.
+        store: Takes the reports of activity.
+        replica: The records.
+        node_id: This node.
+        apply: Applies a command.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class LocalConnections:
         self._active: dict[str, int] = {}
 
     def hold(self, session_id: str, connection_id: str) -> None:
-        """Say that a socket here holds this connection from now on."""
+        """Note that a socket of this process holds this connection."""
         self._held[connection_id] = session_id
 
     def release(self, connection_id: str) -> None:
-        """Say that no socket here holds this connection any more."""
+        """Note that no socket of this process holds this connection any more."""
         del self._held[connection_id]
 
     @contextmanager
     def holding(self, session_id: str, connection_id: str) -> Iterator[None]:
-        """Say that a socket here holds this connection for a while."""
+        """Hold this connection within a ``with`` block."""
         self.hold(session_id, connection_id)
         try:
             yield
@@ -70,7 +70,7 @@ class LocalConnections:
             self.release(connection_id)
 
     async def disconnect(self, session_id: str, connection_id: str, cause: Cause) -> None:
-        """End a connection; if the store is away it is done as soon as it is back."""
+        """End a connection; if the store is away, this is retried until it is back."""
         self._pending_disconnects[connection_id] = (session_id, cause)
         await self._attempt_disconnect(connection_id)
 
@@ -86,25 +86,25 @@ class LocalConnections:
         self._pending_disconnects.pop(connection_id, None)
 
     def touch(self, session_id: str) -> None:
-        """Note that the client spoke; told to the others every 10 s."""
+        """Note that the client was active; other nodes learn it every 10 s."""
         if session_id in self._replica.sessions:
             self._active[session_id] = self._replica.active[session_id] = self._store.clock.now_ms()
 
     async def reconcile(self, now_ms: int) -> None:
-        """Say the goodbyes that could not be said, and end what nobody holds."""
+        """Retry pending disconnects, and end connections that no socket holds."""
         await each(list(self._pending_disconnects), self._attempt_disconnect)
         if self._replica.nodes[self._node_id] > len(self._held):
             await self._end_orphans(now_ms)
 
     async def end_all(self) -> None:
-        """End every connection of this node: it is going."""
+        """End every connection of this node, because it stops."""
         await each(
             list(self._held.items()), lambda held: self.disconnect(held[1], held[0], "server")
         )
         await self.end_connections_of({self._node_id})
 
     async def end_connections_of(self, nodes: set[str]) -> None:
-        """End the connections of these nodes: they died."""
+        """End the connections of these nodes, because they died."""
         ends = [
             (session.id, session.connection.id)
             for session in self._replica.sessions.values()
@@ -125,7 +125,7 @@ class LocalConnections:
                 await self.disconnect(session.id, connection.id, "lost")
 
     async def report_active(self) -> None:
-        """Tell the other nodes when clients here last spoke."""
+        """Report to the other nodes when clients of this one were last active."""
         active, self._active = list(self._active.items()), {}
         for start in range(0, len(active), ACTIVE_MAX):
             some = dict(active[start : start + ACTIVE_MAX])
@@ -138,7 +138,7 @@ class LocalConnections:
 
 
 async def each(items: list[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Do *work* on all, ``WORKERS`` at once, so that they share pipelines."""
+    """Run *work* on all items, ``WORKERS`` at a time, so that commits share pipelines."""
     queue = iter(items)
 
     async def worker() -> None:

@@ -1,4 +1,4 @@
-"""Outbound messages: what a channel has for its readers, encoded once for all of them."""
+"""Outbound messages: what a channel sends to its subscribers, encoded once for all of them."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from gateway.live.commit_view import EventItem
 
 
 class _SharedMessage(ABC):
-    """One message for many: encoded and framed once for all who speak WebSocket."""
+    """A message for many subscribers, encoded and framed once."""
 
     @property
     def message(self) -> bytes:
-        """Its JSON text; it is not kept, for few want it."""
+        """Its JSON text; not cached, because few subscribers need it without a frame."""
         return render(self._message())
 
     @cached_property
     def frame(self) -> bytes:
-        """The same as a WebSocket frame."""
+        """The message as a WebSocket frame."""
         return frame(TEXT, self.message)
 
     @abstractmethod
     def _message(self) -> FromServer:
-        """Return what is told."""
+        """Return the message before it is encoded."""
 
 
 class Tick(_SharedMessage):
-    """What one batch of the feed means to one channel: an ``events`` message."""
+    """The events of one batch in one channel: an ``events`` message."""
 
     def __init__(self, position: Position, items: list[EventItem], start: Position) -> None:
         self.position = position
@@ -48,7 +48,7 @@ class Tick(_SharedMessage):
 
 
 class SnapshotPage(_SharedMessage):
-    """A part of a snapshot: a ``snapshot`` message."""
+    """A page of a snapshot: a ``snapshot`` message."""
 
     def __init__(self, position: str, sessions: list[bytes], *, more: bool) -> None:
         self.position = position
@@ -65,7 +65,7 @@ class SnapshotPage(_SharedMessage):
 
 @dataclass(frozen=True)
 class Restart(_SharedMessage):
-    """Forget what you know, a snapshot follows: a ``resync`` message."""
+    """The subscriber starts over with a snapshot: a ``resync`` message."""
 
     reason: str
 

@@ -1,10 +1,11 @@
-"""Read barrier: those who want to read what this node has not seen yet.
+"""Read barrier: makes writers and readers wait until this node has applied the log far enough.
 
-A write is answered when its own news have come back, or after ``APPLIED_WITHIN_S`` without them:
-done is done. All wait equally long, so one timer serves them all. Readers with a position that
-another node gave them are rare, and bound their wait themselves.
+A write is answered when its own log entry has been applied here (read-your-writes), or without that
+after ``APPLIED_WITHIN_S``, because it is done in any case. All writes wait equally long, so one
+timer serves them all. Readers with a position from another node are rare, and bound their wait
+themselves.
 
-Not here: what happens at an offset (``replica``), what a reader is told (``node``).
+Not here: applying entries (``replica``), errors for readers (``node``).
 """
 
 import asyncio
@@ -16,9 +17,7 @@ from typing import Final
 from gateway.core.position import Position
 from gateway.store.commit import Result
 
-APPLIED_WITHIN_S: Final = (
-    2.0  # a done write waits this long for its own news, a reader for a position
-)
+APPLIED_WITHIN_S: Final = 2.0  # for the log entry of a done write, or a reader's position
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ Answer = asyncio.Future[Result]
 
 
 class ReadBarrier:
-    """Who waits; told by the replica where it is.
+    """The waiting writers and readers; the replica reports its progress.
 
     Args:
         partitions: How many logs there are.
@@ -37,11 +36,11 @@ class ReadBarrier:
         self._writes: list[list[tuple[int, int, Answer, Result]]] = [[] for _ in range(partitions)]
         self._in_time: deque[tuple[float, Answer, Result]] = deque()  # soonest first
         self._timer: asyncio.TimerHandle | None = None
-        self._serial = 0  # of who waits: two of one offset do not compare
+        self._serial = 0  # breaks ties: two answers do not compare
         self._positions: dict[asyncio.Future[None], Position] = {}
 
     def complete_write(self, partition: int, result: Result, answer: Answer) -> None:
-        """Give a done commit its *answer* as soon as its log entry has come here."""
+        """Complete a done commit as soon as its log entry has been applied."""
         if result.offset <= self._applied[partition]:
             answer.set_result(result)
             return
@@ -54,13 +53,13 @@ class ReadBarrier:
             self._timer = loop.call_at(until_s, self._on_timeout)
 
     async def wait_for_offset(self, partition: int, offset: int) -> None:
-        """Wait for *offset*, like a write of that offset."""
+        """Wait until *offset* is applied, as a write of that offset does."""
         answer: Answer = asyncio.get_running_loop().create_future()
         self.complete_write(partition, Result("done", 0, offset=offset), answer)
         await answer
 
     async def wait_for_position(self, position: Position) -> None:
-        """Wait for *position*, or for an epoch in which it will never come."""
+        """Wait until *position* is reached, or void because the epoch changed."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._positions[waiter] = position
         try:
@@ -70,22 +69,22 @@ class ReadBarrier:
 
     @property
     def has_position_waiters(self) -> bool:
-        """Whether somebody waits for a position."""
+        """Whether a reader waits for a position."""
         return bool(self._positions)
 
     def advance(self, partition: int, offset: int) -> None:
-        """Let those go on who wait for what *partition* has up to *offset*."""
+        """Complete the writes of *partition* up to *offset*."""
         self._applied[partition] = offset
         self._release(self._writes[partition], offset)
 
     def release_all(self, partition: int) -> None:
-        """Let all go on who wait for *partition*: its history was lost."""
+        """Complete all writes of *partition*, because its history was lost."""
         writes = self._writes[partition]
         if writes:
             self._release(writes, max(writes)[0])
 
     def advance_positions(self, here: Position) -> None:
-        """Let those go on whose position has come, or is void."""
+        """Release the readers whose position is reached, or void."""
         for waiter, position in list(self._positions.items()):
             if (here.covers(position) or here.epoch != position.epoch) and not waiter.done():
                 waiter.set_result(None)

@@ -1,10 +1,10 @@
-"""Replica: a node's copy of everything open, indexed, always at a known position.
+"""Replica: a node's in-memory copy of all open sessions, indexed, at a known position.
 
-All reads come from here. Only the feed writes: :meth:`Replica.apply` takes log entries in order and
-says what changed, so that the hub can tell its watchers. What a load put in is never overwritten
-by an older entry.
+All reads come from the replica. Only the replicator writes: :meth:`Replica.apply` takes log entries
+in order and returns what changed, so that the hub can notify subscribers. An entry that is older
+than what a load has put in changes nothing.
 
-Not here: fetching (``node``), telling (``hub``), rendering rules (``core.public``).
+Not here: reads of the store (``node``), delivery (``hub``), rendering (``core.public``).
 """
 
 from collections import Counter, deque
@@ -47,7 +47,7 @@ Place = tuple[int, int]  # of a history row: when Redis took it, in milliseconds
 
 
 class Tombstone(Struct, frozen=True, gc=False):
-    """What is remembered of a closed session: enough to refuse its id and to say who may know."""
+    """What is kept of a closed session: enough to refuse its id and to check visibility."""
 
     id: str
     number: int
@@ -81,12 +81,12 @@ class Rendering(Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, session: Session, text: bytes) -> "Rendering":
-        """Return *text* as what *session* looks like."""
+        """Return the rendering *text* of *session* with its digest."""
         return cls(session, text, blake2b(text, digest_size=DIGEST_BYTES).digest())
 
 
 class Replica:
-    """Everything open, at a position."""
+    """All open sessions and documents, tombstones and recent history, at a position."""
 
     def __init__(self, partitions: int) -> None:
         self.sessions: dict[str, Session] = {}
@@ -98,9 +98,7 @@ class Replica:
         self.epochs = [""] * partitions
         self.offsets = [0] * partitions
         self._last_row = [0] * partitions  # history rows up to this number are known
-        self.erased_rows = (
-            0  # deleted since the start: history is shorter, the store has older ones
-        )
+        self.erased_rows = 0  # since the start; the store has older rows in their place
         self._indexes = Indexes()
         self._rendered: tuple[dict[str, Rendering], dict[str, Rendering]] = ({}, {})
         self.barrier = ReadBarrier(partitions)
@@ -109,7 +107,7 @@ class Replica:
     # --- position
 
     def position(self, view: int = 0) -> Position:
-        """Return where this replica is."""
+        """Return the position up to which this replica has applied the logs."""
         epoch = self.epochs[0] if len(self.epochs) == 1 else _digest(self.epochs)
         return Position(epoch, tuple(self.offsets), view)
 
@@ -119,7 +117,7 @@ class Replica:
             await self.barrier.wait_for_position(position)
 
     def notify(self, partition: int) -> None:
-        """Let those go on whose news have come; called after each batch of *partition*."""
+        """Release the readers and writers that waited for this batch of *partition*."""
         self.barrier.advance(partition, self.offsets[partition])
         if self.barrier.has_position_waiters:
             self.barrier.advance_positions(self.position())
@@ -136,10 +134,10 @@ class Replica:
         *,
         is_here: Callable[[str], bool],
     ) -> None:
-        """Replace everything of one partition by what was loaded.
+        """Replace the content of one partition by what was loaded.
 
         Args:
-            partition: Which one.
+            partition: The partition.
             sessions: Open sessions.
             gone: Tombstones, in any order.
             documents: Documents.
@@ -165,7 +163,7 @@ class Replica:
         self._last_row[partition] = max((row.number for row in rows), default=0)
 
     def put(self, session: Session) -> bool:
-        """Take in an open session, unless something newer is known."""
+        """Add an open session, unless a newer record of it is here."""
         known = self.sessions.get(session.id)
         if session.id in self.gone or (known and known.revision >= session.revision):
             return False
@@ -173,13 +171,13 @@ class Replica:
         return True
 
     def put_gone(self, tombstone: Tombstone) -> None:
-        """Take in a tombstone; it beats any record."""
+        """Add a tombstone; it takes precedence over any record."""
         if known := self.sessions.get(tombstone.id):
             self._replace(known, None)
         self.gone[tombstone.id] = tombstone
 
     def put_document(self, document: Document) -> bool:
-        """Take in a document, unless something newer is known; an empty body removes it."""
+        """Add a document, unless a newer one is here; an empty body removes it."""
         known = self.documents.get(document.field)
         if known and known.revision >= document.revision:
             return False
@@ -192,7 +190,7 @@ class Replica:
     def apply(
         self, partition: int, offset: int, entry: AnyEntry, rows: tuple[HistoryPlace, ...] = ()
     ) -> CommitView | None:
-        """Take in one log entry; return what changed, ``None`` if that was known already."""
+        """Apply one log entry; return what changed, or ``None`` if it was applied before."""
         self.offsets[partition] = offset
         match entry:
             case SessionEntry():
@@ -225,7 +223,7 @@ class Replica:
         known = before.revision if before else 0
         tombstone = self.gone.get(record.id)
         if tombstone and entry.before is None and record.created_at > tombstone.at:
-            del self.gone[record.id]  # its time was over in the store, a little sooner than here
+            del self.gone[record.id]  # the store dropped it a little sooner
         elif tombstone or known >= record.revision:
             return None
         if rows:
@@ -240,7 +238,7 @@ class Replica:
         return CommitView(entry, before)
 
     def forget_gone(self, now_ms: int) -> list[str]:
-        """Drop tombstones past their time or number; return their ids."""
+        """Drop tombstones that are too old or too many; return their ids."""
         surplus = len(self.gone) - GONE_MAX
         forgotten = []
         for number, tombstone in enumerate(self.gone.values()):
@@ -278,11 +276,11 @@ class Replica:
     # --- reads
 
     def rendered(self, session: Session, *, full: bool) -> bytes:
-        """Return the public JSON of *session*; that of the newest record is kept."""
+        """Return the public JSON of *session*; the rendering of the newest record is cached."""
         return self.renderings([session], full=full)[0].text
 
     def renderings(self, sessions: Iterable[Session], *, full: bool) -> list[Rendering]:
-        """Return the public JSON of *sessions* and its digests; see :meth:`rendered`."""
+        """Return the renderings of *sessions*; see :meth:`rendered`."""
         kept = self._rendered[full]
         return [
             rendering
@@ -298,11 +296,11 @@ class Replica:
         return rendering
 
     def page(self, view: View, page: Page) -> tuple[list[Session], SortKey | None]:
-        """Return a page of the sessions in *view*, and what the next one starts after.
+        """Return a page of the sessions in *view*, and the sort key where the next one starts.
 
-        A page that has looked at ``page.looks`` sessions is short. It ends where the value changes
-        that is sorted by, and the next one starts after a value alone: the last session that was
-        looked at may be one that is not in view.
+        A page that has scanned ``page.scan_limit`` sessions ends early, at the next change of the
+        sort field. The next page then starts after a value without an id, because the last
+        session that was scanned may be one that is not in view.
         """
         sessions, limit = self.sessions, page.limit
         order, is_exact = self._indexes.order(view, page, self.sessions)
@@ -312,9 +310,9 @@ class Replica:
             last = part[limit - 1] if len(part) > limit > 0 else None
             return [sessions[session_id] for _, session_id in part[:limit]], last
         found: list[Session] = []
-        last, value, skipped, looks = None, None, 0, page.scan_limit or len(order)
-        for looked, key in enumerate(keys):
-            if looked >= looks and key[0] != value:
+        last, value, skipped, scan_limit = None, None, 0, page.scan_limit or len(order)
+        for scanned, key in enumerate(keys):
+            if scanned >= scan_limit and key[0] != value:
                 return found, (key[0] + page.sort.descending, "")
             value = key[0]
             session = sessions[key[1]]
@@ -337,7 +335,7 @@ class Replica:
         return sum(view.matches(self.sessions[session_id]) for _, session_id in order)
 
     def all_in(self, view: View) -> list[Session]:
-        """Return every session in *view*, oldest first; records never change, so it is frozen."""
+        """Return every session in *view*, oldest first; no later change shows in the list."""
         order, is_exact = self._indexes.order(view, Page(), self.sessions)
         sessions = map(self.sessions.__getitem__, map(itemgetter(1), order))
         return list(sessions if is_exact else filter(view.matches, sessions))
@@ -353,12 +351,12 @@ class Replica:
 
 
 def place_of(row: HistoryRow) -> Place:
-    """Return where *row* stands in the history."""
+    """Return the place of *row* in the history."""
     return int(row.key.partition("-")[0]), row.number
 
 
 def _is_indexed_alike(before: Session, after: Session) -> bool:
-    """Whether two records of a session stand in the same places of every order and index."""
+    """Whether two records of a session have the same keys in every order and index."""
     return (
         before.connection == after.connection
         and before.closing == after.closing

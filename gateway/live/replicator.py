@@ -1,9 +1,9 @@
 """Replicator: applies the log to the replica, and tells the hub and the deadline scheduler.
 
-What happens on any node, this one included, arrives here and nowhere else. When the log does not
-go on where the replica is, a partition is loaded again and its watchers start over.
+Every change on any node, this one included, arrives here and nowhere else. When the log does not
+continue where the replica is, the partition is loaded again and its subscribers start over.
 
-Not here: reading the wire (``store.log``), the tasks' parent (``node``).
+Not here: reading the log (``store.log``), starting the tasks (``node``).
 """
 
 import asyncio
@@ -40,13 +40,13 @@ log = logging.getLogger(__name__)
 
 
 class Replicator:
-    """The way from the store's logs into one node.
+    """Consumes the store's logs for one node.
 
     Args:
         store: An open store.
-        replica: Where entries are applied.
-        hub: Told about every batch.
-        deadlines: Told about every session that changed.
+        replica: Gets every entry.
+        hub: Gets every batch of changes.
+        deadlines: Gets every session that changed.
         token: Returns random text, for a new epoch.
     """
 
@@ -77,19 +77,19 @@ class Replicator:
         await self._caught_up.wait()
 
     def silent_ms(self) -> int:
-        """Return for how long the store has not been heard, in milliseconds."""
+        """Return for how many milliseconds the store has not answered."""
         heard_ms = [follower.heard_ms for follower in self._followers.values()]
         return int(self._store.clock.monotonic_ms() - min(heard_ms)) if heard_ms else 0
 
     def lag_ms(self) -> int:
-        """Return how old the picture may be, in milliseconds; 0 while news would be here."""
+        """Return how stale the replica may be, in milliseconds; 0 while the logs are followed."""
         silent_ms = self.silent_ms()
         return silent_ms if silent_ms > LAG_MIN_MS else 0
 
     # --- load
 
     async def load(self, partition: int) -> None:
-        """Load a partition and put it into the replica in one step; following goes on from there.
+        """Load a partition and put it into the replica in one step; :meth:`follow` continues there.
 
         Raises:
             Unavailable: The store did not answer.
@@ -111,7 +111,7 @@ class Replicator:
         ]
         rows = await self._rows(partition)
         tail = (await self._store.meta(partition)).offset
-        replica = self._replica  # from here on in one step: nobody sees half of it
+        replica = self._replica  # no await from here on: no reader sees half of it
         replica.reload(
             partition,
             sessions,
@@ -147,7 +147,7 @@ class Replicator:
     # --- follow
 
     async def follow(self, partition: int) -> None:
-        """Apply one partition's log for ever."""
+        """Apply one partition's log until cancelled."""
         while True:
             self._check_caught_up()
             try:
@@ -198,7 +198,7 @@ class Replicator:
             self._hub.restart("history lost" if lost else "trimmed")
             return
 
-    # --- the past
+    # --- replay
 
     async def can_replay(self, since: Position) -> bool:
         """Whether the logs still have everything after *since*.

@@ -1,10 +1,12 @@
-"""Writer: decides a command against the newest record, commits it, and waits for its own news.
+"""Writer: decides a command against the newest record, commits it, and waits until it is applied.
 
-Optimistic: decided on the replica, committed only if the revision still stands, decided again on
-what stands there if not. Every write carries an operation, so that one without an answer can be
-looked up in the record instead of being done twice.
+Writes are optimistic: a command is decided on the replica, committed only if the revision is still
+the same, and otherwise decided again on the record that the store returns. Every write has an
+operation name, so that after a lost answer the record tells whether the write was done.
 
-Not here: whose turn it is and what is held back (``node``), what is legal (``core.session``).
+A write completes when its own log entry has been applied locally (read-your-writes).
+
+Not here: the lock of a session and held-back reports (``node``), what is legal (``core.session``).
 """
 
 import asyncio
@@ -47,16 +49,16 @@ from gateway.store.commit import Commit, join_value, split_value
 from gateway.store.group_commit import AckCallback
 from gateway.store.store import Store
 
-ATTEMPTS: Final = 16  # decisions on a record that others keep changing; of two, each wins half
-OUTCOME_S: Final = 3.0  # to find out what became of a write without an answer
-RETRY_S: Final = 0.1  # between two tries of that
+ATTEMPTS: Final = 16  # decisions on a record that others keep changing
+OUTCOME_S: Final = 3.0  # to find out the outcome of a write without an answer
+RETRY_S: Final = 0.1  # between two attempts of that
 NUMBERS: Final = 256  # session numbers reserved at once
 
 log = logging.getLogger(__name__)
 
 
 class TooEarly(Exception):
-    """Redis says that the deadline has not passed yet."""
+    """The store says that the deadline has not passed yet."""
 
     def __init__(self, due_ms: int) -> None:
         super().__init__(due_ms)
@@ -64,19 +66,19 @@ class TooEarly(Exception):
 
 
 class _WriteAttempt(Struct, gc=False):
-    """A command on its way, and what has come of it.
+    """A write in progress, and its outcome so far.
 
     Args:
-        session_id: Whose.
-        partition: Where that is kept.
-        held: What was held back, to be done before.
-        command: What is asked for, if anything.
-        op: Names it.
-        session: What it is decided on.
-        offset: Its log entry, once done; ``None`` if there was nothing to write.
-        sent: Whether a commit of it may have been done without an answer.
-        is_unknown: Whether that has still to be found out.
-        revision: Which one the last try would have made.
+        session_id: The session.
+        partition: The partition of the session.
+        held: Held-back commands, to be decided first.
+        command: The command, if there is one.
+        op: The name of the operation.
+        session: The record that it is decided on.
+        offset: The offset of its log entry once it is done; ``None`` if nothing was written.
+        sent: Whether a commit may have been done without an answer.
+        is_unknown: Whether the outcome of the last commit is still unknown.
+        revision: The revision that the last attempt would have made.
     """
 
     session_id: str
@@ -92,13 +94,13 @@ class _WriteAttempt(Struct, gc=False):
 
 
 class CommandWriter:
-    """Writes for one node.
+    """Writes the sessions of one node.
 
     Args:
-        store: Where to.
-        replica: What is known, and where own news arrives.
+        store: Takes the commits.
+        replica: Holds the records and applies the log.
         clock: Redis time.
-        boot: Start of this node's operation names.
+        boot: Prefix of this node's operation names.
     """
 
     def __init__(self, store: Store, replica: Replica, clock: RedisClock, boot: str) -> None:
@@ -113,9 +115,9 @@ class CommandWriter:
     async def write(
         self, session_id: str, held: list[Reported], command: AnyCommand | None, op: str
     ) -> Session:
-        """Do what was held back, then *command*, in one commit; see ``Node.apply``.
+        """Commit the *held* commands and then *command* at once; see ``Node.apply``.
 
-        What in *held* may have been done when this fails is marked there.
+        If this fails, the commands in *held* that may have been done are marked.
         """
         until_ms = self.clock.monotonic_ms() + OUTCOME_S * 1000
         partition = self.store.partition(session_id)
@@ -143,7 +145,7 @@ class CommandWriter:
         return after
 
     async def _retry_until_settled(self, work: _WriteAttempt, tries: int) -> Session:
-        """Do what is not done yet: on what stands in the store, whatever the link to it does."""
+        """Attempt the write on the record in the store until its outcome is known."""
         if tries == ATTEMPTS:
             work.session = await self.fetch(work.session_id)
         for _ in range(tries):
@@ -158,7 +160,7 @@ class CommandWriter:
         raise OutcomeUnknown if work.is_unknown else Conflict
 
     async def _attempt(self, work: _WriteAttempt, on_ack: AckCallback | None) -> Session | None:
-        """Decide and commit once; return the session after it, ``None`` if there is more to do."""
+        """Decide and commit once; return the session after it, or ``None`` if it was not done."""
         after, commit = self._decided(work)
         if commit is None:
             return after
@@ -182,12 +184,12 @@ class CommandWriter:
                 return None
 
     def _decided(self, work: _WriteAttempt) -> tuple[Session, Commit | None]:
-        """Return the session after *work*, and what has to be written for that, if anything."""
+        """Return the session after *work*, and the commit for that if there is one."""
         session = work.session
         if session and work.op in session.ops:
             if work.sent or not work.held:
                 return session, None
-            work.command, work.op = None, self.next_op()  # a repeat; what was held back is not
+            work.command, work.op = None, self.next_op()  # a repeat; the held-back commands are not
         now_ms = happens_at(session, self.clock.now_ms())
         while True:
             events = _decide_all(session, work.held, work.command, now_ms)
@@ -201,7 +203,7 @@ class CommandWriter:
             except (Invalid, LimitExceeded) as error:
                 if not work.held:
                     raise
-                # What was accepted fits no record: it must not keep anybody from the rest.
+                # The held-back commands do not fit the record; the command itself must not suffer.
                 log.warning("held-back updates of a session are left out: %s", error.code)
                 work.held = []
                 continue
@@ -209,12 +211,12 @@ class CommandWriter:
             return after, commit
 
     async def _catch_up(self, work: _WriteAttempt, after: Session) -> None:
-        """Let this node see what was decided on, if it came from the store; it is not new."""
+        """Wait until the replica has the record, if it was decided on one from the store."""
         if after is self.replica.sessions.get(work.session_id):
             return
         try:
             tail = (await self.store.meta(work.partition)).offset
-        except Unavailable:  # what was asked for is done all the same
+        except Unavailable:  # the command is done all the same
             return
         await self.replica.barrier.wait_for_offset(work.partition, tail)
 
@@ -239,12 +241,12 @@ class CommandWriter:
                 await asyncio.sleep(RETRY_S)
 
     async def fetch(self, session_id: str) -> Session | None:
-        """Return what the store has of a session, open or closed."""
+        """Return the record of a session, open or closed, from the store."""
         live, gone = await self.store.read(self.store.partition(session_id), session_id)
         return _record(live or gone or b"")
 
     async def number(self, partition: int) -> int:
-        """Return a session number that was never given before.
+        """Return a session number that was never used.
 
         Raises:
             StoreUnavailable: The store did not answer in time.
@@ -255,12 +257,12 @@ class CommandWriter:
             async with asyncio.timeout(OUTCOME_S):
                 while not (numbers := self._reserved(partition)):
                     await self._reserve(partition)
-        except (TimeoutError, OutcomeUnknown):  # numbers that nobody gets are no loss
+        except (TimeoutError, OutcomeUnknown):  # unused numbers are no loss
             raise StoreUnavailable from None
         return numbers.popleft()
 
     def _reserved(self, partition: int) -> deque[int]:
-        """Return the numbers that are left; those of an epoch that was lost are given again."""
+        """Return the reserved numbers that are left; a new epoch discards them."""
         epoch = self.replica.epochs[partition]
         known, numbers = self._numbers.get(partition, ("", deque()))
         if known != epoch:
@@ -269,7 +271,7 @@ class CommandWriter:
         return numbers
 
     async def _reserve(self, partition: int) -> None:
-        """Get more numbers, once for all who want one: they go on together, in one group."""
+        """Reserve more numbers; concurrent callers share one request."""
         if reserving := self._reserving.get(partition):
             await reserving.wait()
             return
@@ -282,13 +284,13 @@ class CommandWriter:
             reserving.set()
 
     def next_op(self) -> str:
-        """Return the name of an operation that nobody else has."""
+        """Return a unique operation name."""
         self._serial += 1
         return f"{self._boot}.{self._serial}"
 
 
 def _is_forgotten(work: _WriteAttempt) -> bool:
-    """Whether so much has been done since that the record cannot tell any more."""
+    """Whether the record has forgotten the operation, because too many came after it."""
     session = work.session
     return (
         session is not None
@@ -300,7 +302,7 @@ def _is_forgotten(work: _WriteAttempt) -> bool:
 def _decide_all(
     session: Session | None, held: list[Reported], command: AnyCommand | None, now_ms: int
 ) -> list[AnyEvent]:
-    """Decide held-back commands and then the one that is asked; the former may have become moot."""
+    """Decide the held-back commands and then *command*; held-back ones may be obsolete by now."""
     events: list[AnyEvent] = []
     for earlier in held:
         if session and earlier.is_over(session):
