@@ -37,7 +37,7 @@ from gateway.settings import Settings
 from gateway.store.clock import RedisClock
 from gateway.store.embedded import EmbeddedValkey
 from gateway.store.store import Store
-from gateway.transport import Limits, http_protocol
+from gateway.transport import Limits, http_protocol, server_context
 from gateway.versions import check_versions
 
 START_S: Final = 5.0  # the store has to answer within this time of the start
@@ -268,19 +268,19 @@ def server(context: Context) -> uvicorn.Server:
         http=http_protocol(
             Limits(
                 connections=settings.max_connections + SPARE,
+                keep_alive_s=settings.keep_alive_s,
                 heartbeat_s=settings.heartbeat_s,
                 pong_s=settings.pong_s,
                 caps=Caps(frames_per_s=max(FRAMES_PER_S, 4 * settings.messages_per_s)),
-            )
+            ),
+            tls=server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None,
         ),
-        ws="none",  # WebSockets are part of the transport
+        ws="none",  # WebSockets are part of the transport, and so is TLS
         timeout_graceful_shutdown=GRACEFUL_S,
         lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        ssl_certfile=settings.tls_cert,
-        ssl_keyfile=settings.tls_key,
     )
     return _Server(config, context)

@@ -12,7 +12,6 @@ import logging
 import shlex
 import signal
 import socket
-import ssl
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -24,7 +23,7 @@ import uvloop
 from msgspec.structs import replace
 
 from gateway import __version__
-from gateway.app import running, server
+from gateway.app import SPARE, running, server
 from gateway.auth.principals import kept_admin_key
 from gateway.cli import logs
 from gateway.cli.options import DEFAULT_URL, SettingFlags, data_dir, read_settings
@@ -34,6 +33,8 @@ from gateway.context import Context
 from gateway.core.errors import GatewayError
 from gateway.settings import TABLE, Settings
 from gateway.store.store import StoreRefused
+from gateway.transport import server_context
+from gateway.transport.descriptors import needed_for, raise_limit
 from gateway.versions import UnexpectedVersion
 
 COLLECT: Final = (20_000, 20, 50)  # gc.set_threshold; see tune_collector
@@ -93,9 +94,8 @@ def _reason(error: OSError) -> str:
 def _serve(settings: Settings) -> int:
     with ExitStack() as stack:
         if settings.tls_cert:  # tried now: later it would look like a gateway that failed
-            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
-                settings.tls_cert, settings.tls_key
-            )
+            server_context(settings.tls_cert, settings.tls_key)
+        settings = fit_descriptors(settings)
         sockets = bind(settings.host, settings.port)
         for one in sockets:
             stack.enter_context(one)
@@ -110,6 +110,32 @@ def _serve(settings: Settings) -> int:
             return Workers(settings, _work, greet).run()
         uvloop.run(_serve_alone(settings, sockets, greet))
         return 0
+
+
+def fit_descriptors(settings: Settings) -> Settings:
+    """Raise the limit of open files to what ``max_connections`` needs; else lower the setting.
+
+    A node with fewer connections than were asked for is of more use than none, and Redis does the
+    same; the log says what is missing.
+
+    Raises:
+        OSError: Next to none are allowed.
+    """
+    wanted = settings.max_connections + SPARE
+    allowed = raise_limit(wanted)
+    if allowed == wanted:
+        return settings
+    fitting = max(allowed - SPARE, allowed // 2)
+    log.warning(
+        "max_connections is lowered from %d to %d: %d files would have to be open, and the hard"
+        " limit allows no more than %d (raise it: ulimit -Hn, LimitNOFILE= of systemd,"
+        " --ulimit nofile= of Docker)",
+        settings.max_connections,
+        fitting,
+        needed_for(wanted),
+        needed_for(allowed),
+    )
+    return replace(settings, max_connections=fitting)
 
 
 async def _serve_alone(

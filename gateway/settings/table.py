@@ -143,6 +143,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = None
     heartbeat_s: Annotated[Seconds, _say("Seconds between heartbeats of a socket, ± 10 %")] = 15.0
     pong_s: Annotated[Seconds, _say("Seconds a client has to answer a heartbeat")] = 5.0
+    keep_alive_s: Annotated[
+        Seconds,
+        _say("Seconds an idle HTTP connection is kept; more than a load balancer's idle time"),
+    ] = 75.0
     linger_ms: Annotated[
         int,
         Meta(ge=0, le=366 * 86_400_000),

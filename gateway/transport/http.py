@@ -19,17 +19,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from gateway.transport.handshake import (
-    BAD_REQUEST,
-    ENHANCE_YOUR_CALM,
-    HEADERS_TOO_LARGE,
-    OVERLOADED,
-    TOO_LATE,
-    URL_TOO_LONG,
-    Refusal,
-    phrase,
-    read,
-)
+from gateway.transport.admission import Admission, Verdict
+from gateway.transport.handshake import read
 from gateway.transport.limits import (
     HEADER_MAX_BYTES,
     HEADERS_MAX,
@@ -38,10 +29,24 @@ from gateway.transport.limits import (
     URL_MAX_BYTES,
     Limits,
 )
+from gateway.transport.request_head import ASTERISK, check_head
+from gateway.transport.responses import (
+    BAD_REQUEST,
+    ENHANCE_YOUR_CALM,
+    HEADERS_TOO_LARGE,
+    OVERLOADED,
+    TOO_LATE,
+    URL_TOO_LONG,
+    Refusal,
+    RequestRefused,
+    phrase,
+)
 from gateway.transport.tcp import LingeringClose, StallDetector, tune, unacknowledged_bytes
 from gateway.transport.websocket import WebSocket
 
 HEAD_MAX_BYTES: Final = URL_MAX_BYTES + HEADERS_MAX_BYTES
+
+METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # that some path here takes
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +54,11 @@ _calm: Final = ENHANCE_YOUR_CALM[0]
 httptools_impl.STATUS_LINE[_calm] = b"HTTP/1.1 %d %b\r\n" % (_calm, phrase(_calm))
 
 
-class _Refused(Exception):
-    """Raised while parsing."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.code)
-        self.refusal = refusal
-
-
 class Http(HttpToolsProtocol):
     """One connection, from its beginning; a WebSocket goes on as another object."""
 
     limits: ClassVar[Limits] = Limits()
+    admission: ClassVar[Admission] = Admission(limits.connections)
 
     def __init__(
         self,
@@ -70,6 +68,7 @@ class Http(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.timeout_keep_alive = self.limits.keep_alive_s  # type: ignore[assignment]  # an int there
         self._deadline: asyncio.TimerHandle | None = None
         self._lingering_close: LingeringClose | None = None
         self._stall_detector: StallDetector | None = None
@@ -87,16 +86,23 @@ class Http(HttpToolsProtocol):
         Uvicorn's own asks the socket for its addresses, which uvloop makes anew for each question.
         """
         self.connections.add(self)
+        match self.admission.judge(len(self.connections), transport):
+            case Verdict.SERVE:
+                self._begin(transport)
+            case Verdict.REFUSE:
+                self._begin(transport)
+                self._refuse(OVERLOADED)
+            case Verdict.CUT:
+                transport.abort()
+
+    def _begin(self, transport: asyncio.Transport) -> None:
         self.transport = transport
         self.flow = FlowControl(transport)
         self.server = _address(transport.get_extra_info("sockname"))
         self.client = _address(transport.get_extra_info("peername"))
         self.scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
         tune(transport)
-        if len(self.connections) > self.limits.connections:
-            self._refuse(OVERLOADED)
-        else:
-            self._expect_head()
+        self._expect_head()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
@@ -111,7 +117,7 @@ class Http(HttpToolsProtocol):
             early = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self._refuse(cause.refusal if isinstance(cause, _Refused) else BAD_REQUEST)
+            self._refuse(cause.refusal if isinstance(cause, RequestRefused) else BAD_REQUEST)
             return
         if early is not None:
             self._upgrade(early)
@@ -120,6 +126,9 @@ class Http(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
+        if self.transport is None:  # it was cut before it began
+            self.connections.discard(self)
+            return
         super().connection_lost(exc)
         self._disconnect()
         self._forget_deadline()
@@ -168,7 +177,7 @@ class Http(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request."""
         if len(self.pipeline) >= PIPELINE_MAX:
-            raise _Refused(OVERLOADED)
+            raise RequestRefused(OVERLOADED)
         super().on_message_begin()
         self._unset_keepalive_if_required()
         if self._may_answer():
@@ -180,7 +189,7 @@ class Http(HttpToolsProtocol):
         """Take a part of the address."""
         super().on_url(url)
         if len(self.url) > URL_MAX_BYTES:
-            raise _Refused(URL_TOO_LONG)
+            raise RequestRefused(URL_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; trailers count, but are none (RFC 9110 section 6.5.1)."""
@@ -191,17 +200,47 @@ class Http(HttpToolsProtocol):
             or self._head_bytes > HEADERS_MAX_BYTES
             or len(self.headers) >= HEADERS_MAX
         ):
-            raise _Refused(HEADERS_TOO_LARGE)
-        if self._in_head:
-            super().on_header(name, value)
+            raise RequestRefused(HEADERS_TOO_LARGE)
+        if self._in_head:  # httptools leaves the blanks behind a value (RFC 9112 section 5.1)
+            super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        """Ask the application, unless it is an upgrade."""
+        """Ask the application, unless the head is refused or asks for another protocol."""
+        scope, version = self.scope, self.parser.get_http_version()
+        method = self.parser.get_method().decode("ascii")
+        self.url = check_head(method, version, self.url, self.headers)
         self._in_head = False
         self._in_body = True
         self._unread_bytes = 0
         self._forget_deadline()
-        super().on_headers_complete()
+        path, _, query = self.url.partition(b"?")
+        scope["method"], scope["http_version"] = method, version
+        scope["raw_path"] = self.root_path.encode("ascii") + path
+        scope["path"] = self.root_path + unquote(path.decode("ascii"))
+        scope["query_string"] = query
+        if self.parser.should_upgrade():
+            return  # see _upgrade
+        before, self.cycle = self.cycle, self._cycle(version)
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:  # its answer has to wait
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _cycle(self, version: str) -> RequestResponseCycle:
+        return RequestResponseCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
@@ -217,18 +256,42 @@ class Http(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request; its head has its time from here if it is not whole."""
         super().on_response_complete()
-        if self._in_head and self.timeout_keep_alive_task is not None:
+        if self.timeout_keep_alive_task is None:
+            return
+        if self._in_head:
             self._unset_keepalive_if_required()
             self._expect_head()
+        else:
+            self.admission.add_idle(self)
+
+    def _unset_keepalive_if_required(self) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.admission.remove_idle(self)
+            super()._unset_keepalive_if_required()
 
     def _should_upgrade(self) -> bool:
         return True  # if the parser says so; see _upgrade
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401
         self._answering = cycle
+        if cycle.scope["raw_path"] == ASTERISK:
+            app = _describe_server
         super()._start_asgi_task(cycle, _Complete(app, cycle))  # type: ignore[arg-type]  # see above
 
     # --- the end of HTTP
+
+    def _get_upgrade(self) -> bytes | None:
+        """Return the protocol that is asked for; both headers may come in several lines."""
+        asked = dict.fromkeys((b"connection", b"upgrade"), b"")
+        for name, value in self.headers:
+            if name in asked:
+                asked[name] += value.lower() + b","
+        connection, upgrade = (
+            [token.strip() for token in value.split(b",")] for value in asked.values()
+        )
+        if b"upgrade" not in connection:
+            return None
+        return b"websocket" if b"websocket" in upgrade else upgrade[0]
 
     def _upgrade(self, early: bytes) -> None:
         if self._get_upgrade() != b"websocket":
@@ -241,20 +304,11 @@ class Http(HttpToolsProtocol):
         if isinstance(found, Refusal):
             self._refuse(found)
             return
-        try:
-            url = httptools.parse_url(self.url)
-            path = url.path.decode("ascii")
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError, AttributeError):
-            self._refuse(BAD_REQUEST)
-            return
         scope: Scope = {
             **self.scope,
             "type": "websocket",
             "asgi": {"version": self.asgi_version, "spec_version": "2.4"},
             "scheme": "wss" if self.scheme == "https" else "ws",
-            "path": self.root_path + unquote(path),
-            "raw_path": self.root_path.encode("ascii") + url.path,
-            "query_string": url.query or b"",
             "subprotocols": found.subprotocols,
         }
         del scope["method"]
@@ -286,7 +340,7 @@ class Http(HttpToolsProtocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what is being read, and end; without a word if that might be misunderstood."""
-        log.debug("refused %s: %d %s", self.client, refusal.status, refusal.code)
+        log.debug("refused %s: %d %s", self.client, refusal.status, refusal.reason)
         self._forget_deadline()
         self._unset_keepalive_if_required()
         may_answer = self._may_answer()
@@ -294,7 +348,7 @@ class Http(HttpToolsProtocol):
         if not may_answer:
             self.transport.abort()
             return
-        self.transport.write(refusal.answer(self.server_state.default_headers))
+        self.transport.write(refusal.response(self.server_state.default_headers))
         self._lingering_close = LingeringClose(self.transport)
 
     def _may_answer(self) -> bool:
@@ -333,6 +387,7 @@ class _Complete:
             cycle.transport.abort()
 
 
-def http_protocol(limits: Limits) -> type[Http]:
-    """Return the protocol class for ``uvicorn.Config(http=...)`` that keeps *limits*."""
-    return type("Http", (Http,), {"limits": limits})
+async def _describe_server(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Answer ``OPTIONS *``, which asks about no path (RFC 9110 section 9.3.7)."""
+    await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", METHODS)]})
+    await send({"type": "http.response.body"})

@@ -6,8 +6,10 @@ from msgspec import Struct, field
 
 from gateway.core.frames import Caps
 
-CONNECTIONS_MAX: Final = 16_384  # of all kinds, silent ones too; about 20 000 file descriptors
+CONNECTIONS_MAX: Final = 16_384  # of all kinds, silent ones too; each is a file descriptor
+HANDSHAKE_WITHIN_S: Final = 5.0  # for a TLS handshake, from the accepted connection
 HEAD_WITHIN_S: Final = 5.0  # for a request's head, from the connection or the answer before
+KEEP_ALIVE_S: Final = 75.0  # between two requests; load balancers close after 60 (AWS ALB, nginx)
 URL_MAX_BYTES: Final = 16 * 1024  # twice what the doors take, who say so in their own words
 HEADER_MAX_BYTES: Final = 8 * 1024  # name and value of one header
 HEADERS_MAX_BYTES: Final = 32 * 1024  # of all headers
@@ -26,7 +28,9 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     Args:
         connections: Open TCP connections; one more is turned away.
+        handshake_s: Seconds for a TLS handshake.
         head_s: Seconds for a request's head.
+        keep_alive_s: Seconds that a connection may be idle between two requests.
         heartbeat_s: Seconds between two pings of a WebSocket, give or take a tenth.
         pong_s: Seconds for the answer.
         stalled_s: Seconds without taking anything after which a client is given up.
@@ -35,7 +39,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     """
 
     connections: int = CONNECTIONS_MAX
+    handshake_s: float = HANDSHAKE_WITHIN_S
     head_s: float = HEAD_WITHIN_S
+    keep_alive_s: float = KEEP_ALIVE_S
     heartbeat_s: float = HEARTBEAT_S
     pong_s: float = PONG_S
     stalled_s: float = STALLED_S

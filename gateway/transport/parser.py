@@ -29,7 +29,8 @@ class Parser(Protocol):
     def __init__(self, caps: Caps, now_s: float) -> None:
         super().__init__(SERVER, state=OPEN, max_size=caps.message_bytes, logger=_quiet)
         self.messages: list[str | bytes] = []
-        self.pong: bytes | None = None
+        self.has_frame = False  # one came since somebody looked
+        self.pong: bytes | None = None  # the payload of the last one, likewise
         self._now_ms = now_s * 1000
         self._assembly = Assembly(caps, self._now_ms)
 
@@ -46,7 +47,8 @@ class Parser(Protocol):
     def hear(self, data: bytes, now_s: float) -> bytes:
         """Parse what came; return what is to be answered.
 
-        What it means is in ``messages`` and ``pong``, and ``eof_sent`` when it was the end.
+        What it means is in ``messages``, ``has_frame`` and ``pong``; ``eof_sent`` says that it was
+        the end.
         """
         self._now_ms = now_s * 1000
         self.receive_data(data)
@@ -59,6 +61,7 @@ class Parser(Protocol):
 
     def recv_frame(self, frame: Frame) -> None:
         """Take a frame whose form is right; called while parsing, so that nothing piles up."""
+        self.has_frame = True
         try:
             self._assembly.count(self._now_ms)
             super().recv_frame(frame)

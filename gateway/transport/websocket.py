@@ -31,11 +31,12 @@ from websockets.protocol import OPEN
 
 from gateway.core.errors import CloseCode
 from gateway.core.frames import BINARY, POLICY_VIOLATION, TEXT, Listener, frame
-from gateway.transport.handshake import FAILED, SHUTTING_DOWN, Request, answer, switching
+from gateway.transport.handshake import Request, switching
 from gateway.transport.keepalive import Keepalive
 from gateway.transport.limits import CLOSE_WITHIN_S, Limits
 from gateway.transport.parser import Parser
 from gateway.transport.receive_queue import NULL_LISTENER, ReceiveQueue
+from gateway.transport.responses import FAILED, SHUTTING_DOWN, response
 from gateway.transport.tcp import LingeringClose
 from gateway.transport.write_buffer import HIGH_WATER_BYTES, LOW_WATER_BYTES, WriteBuffer
 
@@ -48,7 +49,6 @@ INTERNAL_ERROR: Final = 1011
 SERVICE_RESTART: Final = 1012
 
 log = logging.getLogger(__name__)
-
 
 _Denial = tuple[int, list[tuple[bytes, bytes]], bytes]
 
@@ -145,7 +145,7 @@ class WebSocket(WriteBuffer):
             failed = True
         match self._stage:
             case _Stage.ASKED | _Stage.REFUSING:
-                self._say_last(FAILED.answer())
+                self._say_last(FAILED.response())
             case _Stage.OPEN if failed:
                 self.cut(INTERNAL_ERROR)
             case _Stage.OPEN if self._receive_queue:  # it left without a goodbye, and so does this
@@ -189,7 +189,7 @@ class WebSocket(WriteBuffer):
             case _Stage.ASKED, "websocket.accept":
                 self._accept(message.get("subprotocol"), message.get("headers") or ())
             case _Stage.ASKED, "websocket.close":
-                self._say_last(answer(403, self._state.default_headers, b""))
+                self._say_last(response(403, self._state.default_headers, b""))
             case _Stage.ASKED, "websocket.http.response.start":
                 self._stage = _Stage.REFUSING
                 headers = [*self._state.default_headers, *message.get("headers", ())]
@@ -198,7 +198,7 @@ class WebSocket(WriteBuffer):
                 status, headers, body = self._denial
                 self._denial = (status, headers, body + message.get("body", b""))
                 if not message.get("more_body", False):
-                    self._say_last(answer(*self._denial))
+                    self._say_last(response(*self._denial))
             case _Stage.OVER, _:
                 raise ClientDisconnected
             case stage, _:
@@ -212,7 +212,7 @@ class WebSocket(WriteBuffer):
         self._request = None
         self._stage = _Stage.OPEN
         self._parser = Parser(self._limits.caps, self._loop.time())
-        self._keepalive = Keepalive(self, self._limits.heartbeat_s, self._limits.pong_s, self._loop)
+        self._keepalive = Keepalive(self, self._limits, self._loop)
         self.write(reply)
         if self._early:
             early, self._early = self._early, b""
@@ -298,13 +298,13 @@ class WebSocket(WriteBuffer):
                     self.is_reading = False
                     self._transport.pause_reading()
             parser.messages.clear()
-        if parser.pong is not None:
-            if self._keepalive is not None:
-                self._keepalive.pong(parser.pong)
-            parser.pong = None
         if parser.eof_sent:
             self._finish(parser)
-        elif parser.is_unfinished and self._unfinished is None:
+            return
+        if parser.has_frame and self._keepalive is not None:
+            self._keepalive.on_frame(parser.pong)
+            parser.has_frame, parser.pong = False, None
+        if parser.is_unfinished and self._unfinished is None:
             self._unfinished = self._loop.call_later(
                 self._limits.unfinished_s, self.cut, POLICY_VIOLATION
             )
@@ -353,7 +353,7 @@ class WebSocket(WriteBuffer):
         if self._stage is _Stage.OPEN:
             self.cut(SERVICE_RESTART)
         elif self._stage in (_Stage.ASKED, _Stage.REFUSING):
-            self._say_last(SHUTTING_DOWN.answer())
+            self._say_last(SHUTTING_DOWN.response())
 
     def cut(self, code: int) -> None:
         """End it from here; the client is told why if it takes anything."""

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -81,12 +82,14 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(app: ASGIApp, limits: Limits | None = None) -> AsyncIterator[Served]:
+async def serve(
+    app: ASGIApp, limits: Limits | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Served]:
     """Serve *app* on a free port."""
     config = uvicorn.Config(
         app,
         port=0,
-        http=http_protocol(limits or Limits()),
+        http=http_protocol(limits or Limits(), tls),
         ws="none",
         lifespan="off",
         log_config=None,

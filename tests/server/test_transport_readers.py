@@ -143,30 +143,89 @@ class TestPulse:
         async with serve(echo, Limits(heartbeat_s=0.05, pong_s=0.1)) as found:
             yield found
 
-    async def test_client_that_answers_stays(self, served: Served, echo: Echo) -> None:
-        """Pings that are answered go on for ever; a pong that answers nothing does nothing."""
-        async with Client.websocket(served, frame(10, b"nobody asked")) as client:
-            payloads = set()
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            *(frame(10), frame(10, b"Hi!"), frame(9), frame(9, b"are you there?")),
+            *(frame(1, b"a message"), frame(2, b"bytes"), frame(1, b"a fragm", first=0)),
+        ],
+    )
+    async def test_client_that_answers_by_any_frame_stays(self, answer: bytes) -> None:
+        """Any frame proves life, not only a pong that echoes the ping (RFC 6455 section 5.5.3)."""
+        pings = 0
+        limits = Limits(heartbeat_s=0.05, pong_s=0.2 * S)
+        async with serve(Echo(), limits) as served, Client.websocket(served) as client:
+            while pings < 6:
+                opcode, _ = await client.frame()
+                if opcode == 9:
+                    pings += 1
+                    client.writer.write(answer)
+                    if answer[0] == 1:  # fragments go on, and end before they are too many
+                        client.writer.write(frame(0, b"ent"))
+            assert served.state.connections
+
+    async def test_pings_have_new_payloads(self, served: Served) -> None:
+        """Each ping can be told from the others by who looks at the wire."""
+        payloads = set()
+        async with Client.websocket(served) as client:
             for _ in range(4):
                 opcode, payload = await client.frame()
                 assert opcode == 9
                 payloads.add(payload)
-                client.writer.write(frame(10, b"wrong") + frame(10, payload))
-            assert len(payloads) == 4
-            assert echo.ends == []
-            client.writer.write(frame(8))
-            await client.ends()
+                client.writer.write(frame(10, payload))
+        assert len(payloads) == 4
 
-    @pytest.mark.parametrize("answer", [b"", frame(10, b"wrong"), frame(1, b"alive")])
-    async def test_client_that_does_not_answer_is_cut(
-        self, served: Served, echo: Echo, answer: bytes
+    @pytest.mark.parametrize("said", [b"", frame(10, b"early"), frame(1, b"alive")])
+    async def test_client_that_says_nothing_after_a_ping_is_cut(
+        self, served: Served, echo: Echo, said: bytes
     ) -> None:
-        """No pong, or another one, is 4003, whatever else the client says."""
-        async with Client.websocket(served, answer) as client:
+        """Silence from a ping to its deadline is 4003, whatever the client said before."""
+        async with Client.websocket(served, said) as client:
             assert await client.close_code() == 4003
             await client.ends()
 
         assert echo.ends == [{"type": "websocket.disconnect", "code": 4003}]
+
+    async def test_half_a_frame_is_no_frame(self, served: Served, echo: Echo) -> None:
+        """Bytes that never become a frame prove nothing."""
+        async with Client.websocket(served, frame(1, b"x" * 60_000)[:8]) as client:
+            await client.flood(b"x", every_s=0.01)
+            await eventually(lambda: echo.ends)
+
+        assert echo.ends[0]["code"] == 4003
+
+    @pytest.mark.parametrize("unsent", [50_000, 1_000_000])
+    @pytest.mark.parametrize("said", [frame(10, b"Hi!"), frame(1, b"a")])
+    async def test_client_that_talks_and_takes_nothing_is_cut(
+        self, said: bytes, unsent: int
+    ) -> None:
+        """Life is not enough: who never reads is too slow, full buffer or not (4002)."""
+        told: list[int] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            writer: Writer = scope["extensions"]["gateway.frames"]["writer"]
+            while writer.unsent < unsent:
+                writer.write(server_frame(TEXT, b"x" * 10_000))
+                await asyncio.sleep(0)
+            while (message := await receive())["type"] != "websocket.disconnect":
+                pass
+            told.append(message["code"])
+
+        loop = asyncio.get_running_loop()
+        async with serve(app, Limits(heartbeat_s=0.1, pong_s=0.1 * S, stalled_s=0.3)) as served:
+            with await stuck(served, upgrade()) as sock:
+
+                async def talks() -> bool:
+                    with suppress(OSError):
+                        await loop.sock_sendall(sock, said)
+                    await asyncio.sleep(0.01)
+                    return bool(told)
+
+                await eventually(talks)
+                await eventually(lambda: not served.state.connections)
+        assert told == [4002]
 
     async def test_full_buffer_does_not_delay_the_deadline(self) -> None:
         """A client that takes nothing more is cut at the pong's deadline, though much is unsent."""

@@ -1,0 +1,87 @@
+"""Admission: which of the accepted connections are served.
+
+A connection counts from the moment TCP accepts it, whatever it says afterwards, and before TLS.
+When there are as many as may be, the one that has been idle between two requests for longest makes
+room; if none is idle, the newcomer is refused. Refused connections are bounded too, and nobody gets
+a descriptor that is reserved (``descriptors``).
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from enum import Enum, auto
+from typing import Final, Protocol
+
+from gateway.metrics import OVERFLOWS
+from gateway.transport.descriptors import REFUSED_MAX, is_reserved
+
+WARN_EVERY_S: Final = 10.0  # at most one line in the log, however many are refused
+
+log = logging.getLogger(__name__)
+
+
+class Idle(Protocol):
+    """A connection between two requests."""
+
+    transport: asyncio.Transport
+
+
+class Verdict(Enum):
+    """What becomes of a new connection."""
+
+    SERVE = auto()
+    REFUSE = auto()  # with a status, if one can be said
+    CUT = auto()  # at once
+
+
+class Admission:
+    """The connections of one server.
+
+    Args:
+        maximum: So many are served at a time.
+    """
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
+        self._idle: OrderedDict[Idle, None] = OrderedDict()  # the one that is idle longest first
+        self._warned_at_s = -WARN_EVERY_S
+
+    def judge(self, count: int, transport: asyncio.Transport) -> Verdict:
+        """Return what becomes of a connection that has just been accepted.
+
+        Args:
+            count: Open connections, this one included.
+            transport: Of this one.
+        """
+        sock = transport.get_extra_info("socket")
+        if sock is not None and is_reserved(sock.fileno()):
+            self._close_idle()
+            self._report("descriptors", "too few file descriptors are left: connections are cut")
+            return Verdict.CUT
+        if count <= self._maximum or self._close_idle():
+            return Verdict.SERVE
+        self._report("connections", "there are too many connections: new ones are refused")
+        return Verdict.REFUSE if count <= self._maximum + REFUSED_MAX else Verdict.CUT
+
+    def add_idle(self, connection: Idle) -> None:
+        """Note that *connection* waits for its next request."""
+        self._idle[connection] = None
+
+    def remove_idle(self, connection: Idle) -> None:
+        """Note that *connection* waits no more."""
+        self._idle.pop(connection, None)
+
+    def _close_idle(self) -> bool:
+        while self._idle:
+            connection, _ = self._idle.popitem(last=False)
+            if not connection.transport.is_closing():
+                connection.transport.close()
+                return True
+        return False
+
+    def _report(self, queue: str, text: str) -> None:
+        OVERFLOWS.labels(queue).inc()
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._warned_at_s >= WARN_EVERY_S:
+            self._warned_at_s = now_s
+            log.warning(text)

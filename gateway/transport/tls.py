@@ -1,0 +1,104 @@
+"""TLS: a connection counts when TCP accepts it, and its handshake has a deadline.
+
+Both event loops make a server's protocol known only after the handshake, so clients that connect
+and say nothing would be neither counted nor seen. Here the server listens without TLS: the protocol
+is told of the connection at once, judges it, and then hands a duplicate of its socket back to the
+loop, which shakes hands on it and goes on with the same protocol. (``loop.start_tls`` is no way:
+uvloop reads the first bytes of the client before it can be called.)
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from gateway.transport.admission import Verdict
+from gateway.transport.http import Http
+from gateway.transport.tcp import LINGER_S
+
+log = logging.getLogger(__name__)
+
+
+def server_context(certificates: Path, key: Path | None) -> ssl.SSLContext:
+    """Return how TLS is spoken: TLS 1.2 or newer, HTTP/1.1, no renegotiation.
+
+    Raises:
+        OSError: A file cannot be read, or is no certificate or key.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(certificates, key)
+    return context
+
+
+class Https(Http):
+    """One connection, from TCP's accept: first its handshake, then HTTP."""
+
+    context: ClassVar[ssl.SSLContext]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._handshake: asyncio.Task[None] | None = None
+        self._duplicate: socket.socket | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin the handshake if *transport* is TCP's, and HTTP if it is the one of TLS."""
+        if transport.get_extra_info("sslcontext") is not None:
+            self._begin(transport)
+            return
+        self.connections.add(self)
+        if self.admission.judge(len(self.connections), transport) is Verdict.SERVE:
+            try:
+                descriptor = os.dup(transport.get_extra_info("socket").fileno())
+            except OSError as error:  # no descriptor is left, or the client has gone
+                log.debug("a TLS handshake cannot begin: %s", error)
+            else:
+                self._duplicate = socket.socket(fileno=descriptor)
+                self._handshake = self.loop.create_task(self._shake_hands(self._duplicate))
+        transport.abort()  # closes its descriptor; the connection lives on in the duplicate
+
+    async def _shake_hands(self, duplicate: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(
+                lambda: self,
+                duplicate,
+                ssl=self.context,
+                ssl_handshake_timeout=self.limits.handshake_s,
+                ssl_shutdown_timeout=LINGER_S,
+            )
+        except OSError as error:
+            log.debug("a TLS handshake failed: %s", error)
+        finally:
+            self._handshake = self._duplicate = None
+            if self.transport is None:  # it has come to nothing
+                self.connections.discard(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection, unless it is TCP's transport that made room for the one of TLS."""
+        if self.transport is not None:
+            super().connection_lost(exc)
+        elif self._handshake is None:
+            self.connections.discard(self)
+
+    def shutdown(self) -> None:
+        """End it: this server stops."""
+        if self.transport is not None:
+            super().shutdown()
+        elif self._duplicate is not None:
+            with suppress(OSError):  # the client has gone
+                self._duplicate.shutdown(socket.SHUT_RDWR)
