@@ -6,7 +6,7 @@ Not here: the public session and its parts (``core.public``), what is done (``se
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -22,6 +22,7 @@ from gateway.core.model import (
     Name,
     Object,
     SessionId,
+    State,
     Text,
 )
 from gateway.core.protocol import ClientChanges
@@ -54,15 +55,6 @@ def _values(name: str) -> Meta:
 
 Content = Annotated[Object, _values("Value")]
 ContentPatch = Annotated[Object, _values("PatchValue")]
-
-_SESSIONS_OR_PARTS: Final = {
-    "items": {
-        "anyOf": [
-            {"$ref": "#/components/schemas/PublicSession"},
-            {"description": "With `fields`: those of its members that are set."},
-        ]
-    }
-}
 
 T = TypeVar("T")
 
@@ -259,13 +251,25 @@ class OpenedSession(PublicSession, frozen=True, kw_only=True):
     session_token: Annotated[str, Meta(description="`<id>.<256 random bits>`: how to attach.")]
 
 
+class ListedSession(PublicSession, frozen=True, kw_only=True):
+    """A session in a list: whole, or only the members that ``fields`` names."""
+
+    id: str = ""
+    number: int = 0
+    revision: int = 0
+    state: State = State.IDLE
+    is_connected: bool = False
+    is_watching: bool = False
+    created_at: Time = ""
+
+
 class SessionPage(Outgoing, frozen=True, kw_only=True):
     """A page of open sessions; with ``fields`` each has only those members.
 
     There may be more although it is short: follow ``next``.
     """
 
-    sessions: Annotated[tuple[Object, ...], Meta(extra_json_schema=_SESSIONS_OR_PARTS)]
+    sessions: tuple[ListedSession, ...]
     position: Annotated[str, Meta(description="For `since` of `/v1/events` with the same filter.")]
     next: str | None = None
 

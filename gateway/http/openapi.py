@@ -137,7 +137,7 @@ def document(endpoints: Iterable[AnyEndpoint], about: Description, root: str) ->
             "security": [{name: []} for name in about.security_schemes],
             "paths": paths,
             "components": {
-                "schemas": {**components, **about.schemas},
+                "schemas": {**_without_defaults(components), **about.schemas},
                 "securitySchemes": dict(about.security_schemes),
             },
         }
@@ -148,6 +148,18 @@ def document(endpoints: Iterable[AnyEndpoint], about: Description, root: str) ->
 def _is_type(kind: object) -> bool:
     """Whether a row names a type, not a ready schema and not nothing."""
     return kind is not None and not isinstance(kind, dict)
+
+
+def _without_defaults(components: Json) -> Json:
+    """Return schemas of types without the defaults of their members.
+
+    A generator takes a member that has a default for one that is always there, so that users of the
+    client it makes would have to send every member.
+    """
+    for schema in components.values():
+        for member in schema.get("properties", {}).values():
+            member.pop("default", None)
+    return components
 
 
 def _portable(value: Any) -> Any:  # noqa: ANN401 - JSON
