@@ -6,10 +6,9 @@ keeps the client out.
 """
 
 from gateway.context import Context
-from gateway.dialects.webida.describe import describe
-from gateway.dialects.webida.routes import routes
+from gateway.dialects.webida.routes import application
 
-__all__ = ["describe", "routes", "run"]
+__all__ = ["application", "run"]
 
 
 async def run(_: Context) -> None:

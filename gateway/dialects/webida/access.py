@@ -28,7 +28,7 @@ from gateway.auth.principals import ADMIN, TOKEN_MAX, Principal, Scope, admin
 from gateway.context import Context
 from gateway.core.errors import Forbidden, Unauthorized, Unavailable
 from gateway.core.public import rfc3339
-from gateway.dialects.webida.shapes import Token
+from gateway.dialects.webida.schema import Token
 from gateway.dialects.webida.tokens import ACCESS_S, MASTER_S, Claims, Kind, Signer
 from gateway.settings import SettingsError
 

@@ -41,7 +41,6 @@ from gateway.core.errors import (
 from gateway.core.model import Client, Connection, Name, Session, SessionId
 from gateway.dialects.webida.access import INVALID, Access, Caller, may_enter, new_id
 from gateway.dialects.webida.line import EngineLine
-from gateway.dialects.webida.reading import Pairs
 from gateway.live.hub import Mailbox
 
 LINGER_MS: Final = 150_000  # clients of the product come back for up to 149.5 s, then give up
@@ -77,7 +76,7 @@ class Arrival:
         line: EngineLine,
         scope: AsgiScope,
         connection_id: str,
-        pairs: Pairs,
+        pairs: list[tuple[str, str]],
     ) -> None:
         self.connection_id = connection_id
         self.stack = ExitStack()  # closed when the connection has left the record

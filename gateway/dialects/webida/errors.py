@@ -3,16 +3,12 @@
 Codes are those of the product's own server, which are not the phrases of HTTP: a conflict is an
 ``InvalidArgument``, a path that does not exist another thing than a session that does not. A
 closed session is not there any more, so it is answered like one that never was. Clients are told to
-read ``message``. What the product does not document (413, 414, 429) follows its manner.
+read ``message``. What the product does not document (413, 414, 415, 429) follows its manner.
 
 Not here: when an error is raised (``core.errors`` and the handlers).
 """
 
-import logging
 from typing import Final, NamedTuple
-
-from msgspec.json import encode
-from starlette.responses import Response
 
 from gateway.core.errors import (
     BadRequest,
@@ -28,20 +24,10 @@ from gateway.core.errors import (
     SessionClosed,
     Unauthorized,
     Unavailable,
+    UnsupportedMediaType,
     UriTooLong,
 )
-from gateway.dialects.webida.shapes import RestError
-
-JSON: Final = "application/json"
-
-log = logging.getLogger(__name__)
-
-
-class NoSuchPath(NotFound):
-    """The address is none of Webida's."""
-
-    code = "no_such_path"
-    title = "There is no such path."
+from gateway.http.pipeline import NoSuchPath
 
 
 class Row(NamedTuple):
@@ -68,6 +54,7 @@ TABLE: Final[dict[type[GatewayError], Row]] = {  # the nearest ancestor of an er
     RevisionMismatch: Row(409, "InvalidArgument"),
     PayloadTooLarge: Row(413, "RequestEntityTooLargeError"),
     UriTooLong: Row(414, "RequesturiTooLargeError"),
+    UnsupportedMediaType: Row(415, "UnsupportedMediaTypeError"),
     RateLimited: Row(429, "TooManyRequestsError"),
     Unavailable: Row(503, "ServiceUnavailableError"),
 }
@@ -76,13 +63,3 @@ TABLE: Final[dict[type[GatewayError], Row]] = {  # the nearest ancestor of an er
 def row_of(kind: type[GatewayError]) -> Row:
     """Return what errors of *kind* are for Webida's clients."""
     return next((TABLE[ancestor] for ancestor in kind.__mro__ if ancestor in TABLE), _INTERNAL)
-
-
-def failed(error: GatewayError) -> Response:
-    """Return the answer that tells *error*."""
-    row = row_of(type(error))
-    body = encode(RestError(code=row.code, message=error.detail))
-    response = Response(body, row.status, {"Cache-Control": "no-store"}, JSON)
-    if error.retry_after_s is not None:
-        response.headers["Retry-After"] = str(error.retry_after_s)
-    return response

@@ -13,7 +13,6 @@ import logging
 from typing import Final
 
 from msgspec import Struct
-from msgspec.json import encode
 from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
@@ -21,15 +20,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.auth.credentials import Credential, check_origin, networks, origins
 from gateway.context import Context
-from gateway.core.errors import Draining, GatewayError
+from gateway.core.errors import BadRequest, Draining, GatewayError
 from gateway.dialects.webida.access import Access, new_id
 from gateway.dialects.webida.arrival import Arrival
 from gateway.dialects.webida.engineio import PROTOCOL, EngineSocket
-from gateway.dialects.webida.errors import JSON, failed
 from gateway.dialects.webida.line import EngineLine
-from gateway.dialects.webida.reading import Pairs, read_pairs
-from gateway.dialects.webida.shapes import WORDS
+from gateway.dialects.webida.render import WORDS
+from gateway.dialects.webida.style import failed, pairs_of
 from gateway.dialects.webida.visit import Visit
+from gateway.http.endpoint import AnyCall, reply
 
 log = logging.getLogger(__name__)
 
@@ -62,16 +61,10 @@ class SocketDoor:
         self._words = WORDS[context.settings.webida_generation]
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Serve one WebSocket; to other requests say why they are none."""
-        if scope["type"] == "http":
-            is_get = scope["method"] in ("GET", "HEAD")
-            await _engine_failed(_why_polling(scope) if is_get else BAD_METHOD)(
-                scope, receive, send
-            )
-            return
+        """Serve one WebSocket."""
         context, websocket = self._context, WebSocket(scope, receive, send)
         try:
-            pairs = read_pairs(scope)
+            pairs = pairs_of(scope)
             check_origin(
                 scope,
                 Credential(),
@@ -90,7 +83,7 @@ class SocketDoor:
         scope["query_string"] = b""  # uvicorn logs it when it accepts, tokens and all
         await self._serve(websocket, pairs)
 
-    async def _serve(self, websocket: WebSocket, pairs: Pairs) -> None:
+    async def _serve(self, websocket: WebSocket, pairs: list[tuple[str, str]]) -> None:
         connection_id = new_id()
         engine = EngineSocket(connection_id, self._words.namespace)
         line = EngineLine(websocket, self._context, engine)
@@ -112,7 +105,7 @@ class SocketDoor:
             log.info("socket %s: %r", connection_id, ended)
 
 
-def _why_not(pairs: Pairs) -> EngineError | None:
+def _why_not(pairs: list[tuple[str, str]]) -> EngineError | None:
     """Return why a handshake is refused, or ``None``."""
     query = dict(pairs)
     if query.get("EIO") != PROTOCOL:
@@ -122,13 +115,16 @@ def _why_not(pairs: Pairs) -> EngineError | None:
     return UNKNOWN_SESSION if "sid" in query else None  # there is nothing to upgrade
 
 
-def _why_polling(scope: AsgiScope) -> EngineError:
+async def answer_polling(call: AnyCall) -> Response:
+    """Tell a client of Engine.IO in its words that only WebSockets are served here."""
+    if call.request.method not in ("GET", "HEAD"):
+        return _engine_failed(BAD_METHOD)
     try:
-        transport = dict(read_pairs(scope)).get("transport")
-    except GatewayError:
-        return BAD_REQUEST
-    return BAD_REQUEST if transport == "websocket" else UNKNOWN_TRANSPORT
+        transport = dict(pairs_of(call.request.scope)).get("transport")
+    except BadRequest:
+        return _engine_failed(BAD_REQUEST)
+    return _engine_failed(BAD_REQUEST if transport == "websocket" else UNKNOWN_TRANSPORT)
 
 
 def _engine_failed(error: EngineError) -> Response:
-    return Response(encode(error), 400, {"Cache-Control": "no-store"}, JSON)
+    return reply(error, 400, {"Cache-Control": "no-store"})

@@ -35,7 +35,7 @@ from gateway.core.model import Closing, Session
 from gateway.dialects.webida.arrival import ALIVE, CONTESTED, Arrival, about
 from gateway.dialects.webida.engineio import EngineSocket
 from gateway.dialects.webida.line import EngineLine, Refused
-from gateway.dialects.webida.shapes import CALLED_OFF, Words, announced, warning
+from gateway.dialects.webida.render import CALLED_OFF, Words, announced, warning
 from gateway.live.hub import Mailbox, Notice
 from gateway.node import Node
 

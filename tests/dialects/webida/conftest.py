@@ -19,15 +19,12 @@ import httpx2
 import pytest
 import uvicorn
 from msgspec.structs import replace
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
-from gateway.app import running
+from gateway.app import create_app, running
 from gateway.auth.principals import Scope
 from gateway.context import Context
 from gateway.core.errors import SessionClosed
 from gateway.core.model import Session, State
-from gateway.dialects.webida import routes
 from gateway.dialects.webida.arrival import ALIVE
 from gateway.live.hub import Mailbox
 from gateway.node import Node
@@ -143,6 +140,7 @@ def settings(valkey: EmbeddedValkey, prefix: str, tmp_path: Path) -> Settings:
         admin_key=ADMIN,
         api_keys=KEYS,
         allowed_origins=(PAGE,),
+        dialect="webida=/",
     )
 
 
@@ -152,11 +150,9 @@ async def serving(settings: Settings) -> AsyncIterator[Webida]:
     async with running(settings) as made:
         wall = Wall()
         context = replace(made, wall_ms=wall)
-        own = routes(context)
-        app = Starlette(routes=[Mount("/webida", routes=own), *own])
         limits = Limits(heartbeat_s=settings.heartbeat_s, pong_s=settings.pong_s)
         config = uvicorn.Config(
-            app,
+            create_app(context),
             port=0,
             http=http_protocol(limits),
             ws="none",  # WebSockets are part of the transport

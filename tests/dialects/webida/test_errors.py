@@ -1,13 +1,13 @@
 """Bad input of any kind is answered in the product's way and changes nothing."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Final
 
 import httpx2
 import pytest
 
-from gateway.dialects.webida import describe
 from tests.dialects.webida.conftest import ADMIN, PAGE, Webida
 from tests.nodes import blank
 
@@ -122,6 +122,33 @@ async def test_login_is_checked(webida: Webida) -> None:
         assert said.startswith(message)
 
 
+async def test_login_of_another_type_is_refused(webida: Webida) -> None:
+    """A login is JSON, and one that says that it is something else is not read."""
+    login = json.dumps({"loginId": "admin", "loginPassword": ADMIN}).encode()
+    async with webida.http(None) as http:
+        for kind, status in (("text/plain", 415), ("application/json; charset=utf-8", 200)):
+            headers = {"Content-Type": kind}
+            answer = await http.post("/auth/login", content=login, headers=headers)
+            assert answer.status_code == status
+
+
+async def test_dots_are_no_session(webida: Webida) -> None:
+    """What means another place in a path is no id: none is found, and none is opened."""
+    host, port = webida.url.removeprefix("http://").split(":")
+    for dots in (b"%2E", b"%2e%2e", b".", b".."):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            b"GET /webida/api/sessions/%b HTTP/1.1\r\nHost: x\r\nAuthorization: %b\r\n\r\n"
+            % (dots, ADMIN.encode())
+        )
+        assert (await reader.readline()).startswith(b"HTTP/1.1 404 ")
+        writer.close()
+        await writer.wait_closed()
+    for text in (".", ".."):
+        client = await webida.connect(ADMIN, sessionId=text)
+        assert await client.refused() == '"sessionId" is not acceptable'
+
+
 async def test_large_body_is_refused(webida: Webida) -> None:
     """A body is bounded, whether or not its length is told."""
 
@@ -221,7 +248,7 @@ async def test_body_that_does_not_come_is_given_up(
     webida: Webida, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller that announces a body and sends none is answered, not waited for."""
-    monkeypatch.setattr("gateway.dialects.webida.reading.BODY_WITHIN_S", 0.05)
+    monkeypatch.setattr("gateway.http.request.BODY_WITHIN_S", 0.05)
     host, port = webida.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
@@ -248,20 +275,23 @@ async def test_failure_nobody_foresaw_is_told_without_details(
     assert "secret" not in answer.text
 
 
-def test_description_names_everything_once() -> None:
+async def test_description_names_everything_once(webida: Webida) -> None:
     """The dialect describes all its operations, and every schema that it refers to."""
-    described = describe()
-    operations = [
-        operation for methods in described["paths"].values() for operation in methods.values()
+    async with httpx2.AsyncClient(base_url=webida.url) as http:
+        described = (await http.get("/webida/openapi.json")).json()
+    ids = [
+        operation["operationId"]
+        for path, methods in described["paths"].items()
+        for operation in methods.values()
+        if path.startswith("/api/")
     ]
     text = str(described)
 
     assert sorted(described["paths"]) == [
         *("/api/auth/info", "/api/auth/login", "/api/auth/token"),
-        *("/api/sessions", "/api/sessions/{sessionId}"),
+        *("/api/sessions", "/api/sessions/{sessionId}", "/openapi.json"),
     ]
-    assert len({operation["operationId"] for operation in operations}) == len(operations) == 6
-    assert all(operation["tags"] == ["Webida"] for operation in operations)
-    for name in ("SessionA", "SessionC", "Token", "User", "RestOK", "RestError", "Credential"):
-        assert f"Webida{name}" in described["components"]["schemas"]
-        assert f"#/components/schemas/Webida{name}" in text
+    assert len(set(ids)) == len(ids) == 6
+    for name in ("SessionA", "Token", "User", "RestOK", "RestError", "LoginBody"):
+        assert name in described["components"]["schemas"]
+        assert f"#/components/schemas/{name}" in text

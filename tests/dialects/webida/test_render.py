@@ -1,4 +1,4 @@
-"""Shapes: every state of a session, in both generations, against what the product says."""
+"""Rendering: every state of a session, in both generations, against what the product says."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -10,18 +10,15 @@ from msgspec.structs import replace
 from gateway.core.document import Message, Recipients
 from gateway.core.model import Closing, Connection, Session
 from gateway.dialects.webida.errors import TABLE
-from gateway.dialects.webida.shapes import (
+from gateway.dialects.webida.render import (
     WORDS,
-    RestError,
-    RestOK,
-    Token,
-    User,
     announced,
     session_a,
     session_c,
     warning,
     will_close,
 )
+from gateway.dialects.webida.schema import RestError, RestOK, Token, User
 
 Golden = Callable[[str], Any]
 

@@ -1,111 +1,25 @@
-"""Webida's shapes: what its API says of sessions, tokens and people. Pure.
-
-Two generations of one API. *A* (0.2 to 0.5, July 2016) knows that a lost client may come back:
-``LOSING`` until ``willLoseAt``. *C* (0.8, August 2016, what the published client speaks) does not:
-``TERMINATED`` is who is disconnected. Dates are those of ECMAScript, with milliseconds and ``Z``:
-the published client replaces the ``T`` by a blank and would read a date without a zone as local.
-It also turns ``null`` into the text "null", so what is unset is left out; only ``disconnectedAt``,
-which A requires, is null before the first loss.
+"""Render sessions, warnings and announcements in Webida's words. Pure.
 
 Sessions of other doors are shown too: without a name by where they belong, without a connection as
 connected when they were opened.
 
-Not here: who may see what (``access``, ``sessions``).
+Not here: who may see what (``access``, ``endpoints_sessions``), the types (``schema``).
 """
 
-from enum import StrEnum
-from typing import Final, Literal
+from typing import Final
 
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.core.document import Message
 from gateway.core.model import Session, State
 from gateway.core.public import rfc3339
+from gateway.dialects.webida.schema import SessionA, SessionC, StateA, StateC
 
 UNKNOWN: Final = "unknown"  # the product's word for an address that is not known
 ALERT: Final = "session will be closed by administrator"
 CALLED_OFF: Final = "session will not be closed"
 RESERVED: Final = ":"  # in a message's topic: it means something to one product only
 SECOND_MS: Final = 1000
-
-
-class StateA(StrEnum):
-    """States of generation A."""
-
-    NORMAL = "NORMAL"
-    LOSING = "LOSING"
-    CLOSING = "CLOSING"
-
-
-class StateC(StrEnum):
-    """States of generation C."""
-
-    NORMAL = "NORMAL"
-    CLOSING = "CLOSING"
-    TERMINATED = "TERMINATED"
-
-
-class SessionA(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A session in generation A.
-
-    ``workspace_id`` is left out when there is none, ``disconnected_at`` is null while the client is
-    connected. ``will_close_at`` stands only while a close is pending, ``will_lose_at`` while a lost
-    client may come back.
-    """
-
-    id: str
-    name: str
-    state: StateA
-    workspace_id: str | UnsetType = UNSET
-    client_address: str
-    connected_at: str
-    disconnected_at: str | None = None
-    will_close_at: str | UnsetType = UNSET
-    will_lose_at: str | UnsetType = UNSET
-
-
-class SessionC(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A session in generation C."""
-
-    id: str
-    name: str
-    state: StateC
-    workspace_id: str | UnsetType = UNSET
-    client_address: str
-    connected_at: str
-    will_close_at: str | UnsetType = UNSET
-
-
-class Token(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A token and what it says; ``session_id`` stands in every ACCESS token of ours."""
-
-    text: str
-    token_type: Literal["MASTER", "ACCESS"]
-    expires_at: str
-    issued_at: str
-    session_id: str | UnsetType = UNSET
-    workspace_id: str | UnsetType = UNSET
-
-
-class User(Struct, frozen=True, kw_only=True):
-    """Who is logged in."""
-
-    id: str
-    email: str | UnsetType = UNSET
-    name: str
-
-
-class RestOK(Struct, frozen=True):
-    """It is done."""
-
-    message: str
-
-
-class RestError(Struct, frozen=True):
-    """It is not done; people and programs read ``message``."""
-
-    code: str
-    message: str
 
 
 def session_a(session: Session, *, full: bool) -> SessionA:

@@ -1,0 +1,247 @@
+"""Sessions in Webida's way: list, look at, close after a while.
+
+Nobody opens a session here: that is what a socket does. In generation A a path names one session;
+in C it may be ``*``, and then the workspace in the query says which, ``*`` again for all. Reading
+by ``*`` takes the right to see, closing the right to close; a token that is restricted to a
+workspace is told 403 about every other one, whether there is such a workspace or not.
+
+Not here: how a session looks (``render``), the warning of its client (``session_socket``).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final, Literal
+
+from msgspec import ValidationError, convert
+from msgspec.json import encode
+from starlette.responses import Response, StreamingResponse
+
+from gateway.auth.principals import Principal, Scope
+from gateway.core.command import AnyCommand, Close, RequestClose
+from gateway.core.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    GatewayError,
+    NotFound,
+    SessionClosed,
+)
+from gateway.core.model import Session, SessionId
+from gateway.core.query import Filter, View
+from gateway.dialects.webida.access import Caller
+from gateway.dialects.webida.render import session_a, session_c, will_close
+from gateway.dialects.webida.schema import CloseQuery, RestOK, SessionA, SessionC, WorkspaceQuery
+from gateway.http.endpoint import JSON, AnyEndpoint, Call, Endpoint, Nothing, reply
+
+EVERY: Final = "*"  # in generation C: all of them
+YIELD_EVERY: Final = 500  # sessions; rendering so many holds others up for about 5 ms
+CLOSERS: Final = 64  # closes on their way at once when one request asks for many
+
+Generation = Literal["A", "C"]
+WorkspaceCall = Call[Caller, WorkspaceQuery, Nothing] | Call[Caller, CloseQuery, Nothing]
+
+
+def table(generation: Generation) -> tuple[AnyEndpoint, ...]:
+    """Return the rows of a generation; the list of A is served in C as well."""
+    shown = SessionA if generation == "A" else SessionC
+    return (
+        Endpoint(
+            method="GET",
+            path="/api/sessions",
+            handler=find_sessions,
+            summary="List sessions, of one workspace or all",
+            query=WorkspaceQuery,
+            returns={200: list[shown]},  # type: ignore[valid-type]
+            errors=(BadRequest, Forbidden),
+            tag="session",
+        ),
+        Endpoint(
+            method="GET",
+            path="/api/sessions/{sessionId}",
+            handler=get_session if generation == "A" else find_session,
+            summary="Look at a session; in generation C a list, where `*` is all of a workspace",
+            query=WorkspaceQuery,
+            returns={200: SessionA if generation == "A" else list[SessionC]},
+            errors=(BadRequest, NotFound),
+            tag="session",
+        ),
+        Endpoint(
+            method="DELETE",
+            path="/api/sessions/{sessionId}",
+            handler=close_session if generation == "A" else close_sessions,
+            summary="Close a session after a while; in generation C `*` closes all of a workspace",
+            query=CloseQuery,
+            returns={200: RestOK},
+            errors=(BadRequest, NotFound, Conflict),
+            tag="session",
+        ),
+    )
+
+
+async def find_sessions(call: Call[Caller, WorkspaceQuery, Nothing]) -> Response:
+    """List sessions, of one workspace or all that the caller may see."""
+    return await _list(call, _in_workspace(call, call.query.workspace_id))
+
+
+async def get_session(call: Call[Caller, WorkspaceQuery, Nothing]) -> Response:
+    """Return a session."""
+    return reply(_shape(call, await _visible(call, call.path["sessionId"])))
+
+
+async def find_session(call: Call[Caller, WorkspaceQuery, Nothing]) -> Response:
+    """Return a list of one session, or of many."""
+    if call.path["sessionId"] == EVERY:
+        return await _list(call, _many(call))
+    try:
+        session = await _visible(call, call.path["sessionId"])
+    except (NotFound, SessionClosed):
+        return reply([])
+    return reply([_shape(call, session)])
+
+
+async def close_session(call: Call[Caller, CloseQuery, Nothing]) -> Response:
+    """Close a session after a while; answered before that."""
+    after_s, principal = call.query.close_after, call.caller.principal
+    session = await _visible(call, call.path["sessionId"])
+    if session.id != principal.session:
+        principal.require(Scope.CLOSE)
+        if not principal.covers(session.workspace):
+            raise Forbidden("This token is good for another workspace.")
+    await call.node.apply(session.id, _command(call, after_s))
+    return reply(RestOK(will_close([session.id], after_s)))
+
+
+async def close_sessions(call: Call[Caller, CloseQuery, Nothing]) -> Response:
+    """Close a session, or many, after a while."""
+    if call.path["sessionId"] != EVERY:
+        return await close_session(call)
+    after_s, principal = call.query.close_after, call.caller.principal
+    sessions = _many(call)
+    principal.require(Scope.CLOSE)
+    closable = [session for session in sessions if principal.covers(session.workspace)]
+    return reply(RestOK(will_close(await _close_all(call, closable, after_s), after_s)))
+
+
+def _many(call: WorkspaceCall) -> list[Session]:
+    """Return the sessions that ``*`` means in generation C.
+
+    Raises:
+        BadRequest: No workspace is named.
+        Forbidden: It is not the caller's.
+    """
+    workspace = call.query.workspace_id
+    if workspace is None:
+        raise BadRequest('"workspaceId" is required')
+    if workspace != EVERY:
+        return _in_workspace(call, workspace)
+    principal = call.caller.principal
+    if principal.workspace is not None and not principal.has(Scope.ADMIN):
+        raise Forbidden("This token is good for one workspace.")
+    return _in_workspace(call, None)
+
+
+def _in_workspace(call: WorkspaceCall, workspace: str | None) -> list[Session]:
+    """Return what the caller sees of a workspace, oldest first.
+
+    Raises:
+        Forbidden: It may not see that workspace, or nothing at all.
+    """
+    principal = call.caller.principal
+    if workspace is not None and not principal.covers(workspace):
+        raise Forbidden("This token is good for another workspace.")
+    visibility = principal.visibility()
+    if visibility.by == "nothing":
+        raise Forbidden("This token may see no sessions.")
+    view = View(filter=Filter(workspace=workspace), visibility=visibility)
+    found = call.node.replica.all_in(view)
+    return sorted(
+        found, key=lambda session: (session.connected_at or session.created_at, session.id)
+    )
+
+
+async def _visible(call: WorkspaceCall, session_id: str) -> Session:
+    """Return an open session that the caller sees.
+
+    Raises:
+        NotFound: There is none.
+        GatewayError: As ``Node.find``.
+    """
+    missing = NotFound(f"no session {session_id[:64]}")
+    try:
+        session = await call.node.find(convert(session_id, SessionId))
+    except (NotFound, SessionClosed, ValidationError):
+        raise missing from None
+    if not _sees(call.caller.principal, session):
+        raise missing
+    return session
+
+
+def _sees(principal: Principal, session: Session) -> bool:
+    return principal.owns(session) or principal.visibility().allows(session)
+
+
+# --- closing
+
+
+def _command(call: WorkspaceCall, after_s: int) -> AnyCommand:
+    by = call.caller.principal.name
+    if after_s == 0:
+        return Close(by=by)
+    return RequestClose(at=call.node.clock.now_ms() + after_s * 1000, by=by)
+
+
+async def _close_all(call: WorkspaceCall, sessions: list[Session], after_s: int) -> list[str]:
+    """Close all of *sessions* that are still open; return which those were.
+
+    Raises:
+        GatewayError: As ``Node.apply``; some may be closing all the same.
+    """
+    queue = iter(sessions)
+    closed: list[str] = []
+    failures: list[GatewayError] = []
+
+    async def work() -> None:
+        for session in queue:
+            try:
+                await call.node.apply(session.id, _command(call, after_s))
+            except (NotFound, SessionClosed):
+                continue
+            except GatewayError as error:
+                failures.append(error)
+                return
+            closed.append(session.id)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(CLOSERS, len(sessions))):
+            group.create_task(work())
+    if failures:
+        raise failures[0]
+    return closed
+
+
+# --- showing
+
+
+def _shape(call: WorkspaceCall, session: Session) -> SessionA | SessionC:
+    principal = call.caller.principal
+    full = principal.is_full or session.id == principal.session
+    is_c = call.context.settings.webida_generation == "C"
+    return session_c(session, full=full) if is_c else session_a(session, full=full)
+
+
+async def _list(call: WorkspaceCall, sessions: list[Session]) -> Response:
+    pieces = _rendered(call, sessions)
+    if len(sessions) > YIELD_EVERY:
+        return StreamingResponse(pieces, media_type=JSON)
+    return Response(b"".join([piece async for piece in pieces]), media_type=JSON)
+
+
+async def _rendered(call: WorkspaceCall, sessions: list[Session]) -> AsyncIterator[bytes]:
+    """Yield a list as JSON, in pieces, so that a long one holds nobody up."""
+    yield b"["
+    for start in range(0, len(sessions), YIELD_EVERY):
+        part = sessions[start : start + YIELD_EVERY]
+        text = b",".join(encode(_shape(call, session)) for session in part)
+        yield b"," + text if start else text
+        await asyncio.sleep(0)
+    yield b"]"
