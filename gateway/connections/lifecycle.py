@@ -1,4 +1,4 @@
-"""Lifecycle: connections on which the gateway speaks whenever it has something to say.
+"""Life of a long-lived connection: heartbeat, token expiry, deadlines of writes, and its end.
 
 A :class:`LiveConnection` sends with a deadline, beats when it was silent, ends when its token
 expires, and can be ended from outside. How it ends is one of two exceptions, :class:`ClientClosed`
@@ -20,10 +20,8 @@ from gateway.core.protocol import Bye
 
 SEND_WITHIN_S: Final = 10.0  # a client that took nothing for so long is too slow (4002)
 CLOSE_WITHIN_S: Final = 1.0  # for the last message and the close frame to leave
-HEARTBEAT_JITTER: Final = (
-    0.1  # of the heartbeat's interval, so that connections do not beat together
-)
-EXPIRY_CHECK_S: Final = 3600.0  # the wall clock may step; look at least so often
+HEARTBEAT_JITTER: Final = 0.1  # of the interval, so that heartbeats do not coincide
+EXPIRY_CHECK_S: Final = 3600.0  # the wall clock may step, so check at least so often
 RECONNECT_MIN_MS: Final = 250  # a client that is sent away comes back after this at the earliest
 RECONNECT_SPREAD_MS: Final = 2_000  # and so much later at the latest
 
@@ -37,13 +35,13 @@ log = logging.getLogger(__name__)
 
 
 class ConnectionEnded(Exception):
-    """A connection is over; ``cause`` is what the record shall say."""
+    """A connection has ended; ``cause`` goes into the record."""
 
     cause: Cause = "lost"
 
 
 class ClientClosed(ConnectionEnded):
-    """The client ended it."""
+    """The client ended the connection."""
 
     def __init__(self, cause: Cause) -> None:
         super().__init__(cause)
@@ -51,7 +49,7 @@ class ClientClosed(ConnectionEnded):
 
 
 class ServerClose(ConnectionEnded):
-    """The gateway ends it.
+    """The gateway ends the connection.
 
     Args:
         code: The close code.
@@ -68,14 +66,14 @@ class ServerClose(ConnectionEnded):
 
     @classmethod
     def from_error(cls, error: GatewayError, away_ms: int) -> "ServerClose":
-        """Return the end that *error* means; *away_ms* keeps those apart whom it sends away."""
+        """Return the close for *error*; *away_ms* spreads the clients that should return."""
         comes_back = error.close_code.reconnect
         retry_after_ms = (error.retry_after_s or 0) * 1000 + away_ms if comes_back else None
         return cls(error.close_code, error.code, retry_after_ms)
 
     @property
     def message(self) -> Bye:
-        """What is told before the close."""
+        """The ``bye`` message before the close."""
         known = self.code in CloseCode.__members__.values()
         return Bye(
             code=int(self.code),
@@ -86,12 +84,12 @@ class ServerClose(ConnectionEnded):
 
 
 class LiveConnection(ABC):
-    """A connection on which the gateway speaks.
+    """A long-lived connection to a client.
 
     Args:
         chance: Returns a number of at least 0 and below 1, evenly spread.
-        heartbeat_s: Seconds of silence after which it beats, give or take ``HEARTBEAT_JITTER``.
-        loop: Where it runs; the running one if it is not said.
+        heartbeat_s: Seconds of silence before a heartbeat, give or take ``HEARTBEAT_JITTER``.
+        loop: The event loop; by default the running one.
     """
 
     __slots__ = (
@@ -124,11 +122,11 @@ class LiveConnection(ABC):
         """End this connection as soon as it can; the first one to say so decides how."""
 
     def reconnect_after_ms(self, spread_ms: int = RECONNECT_SPREAD_MS) -> int:
-        """Return after how long this client should come back, by chance."""
+        """Return a random delay after which this client should reconnect."""
         return RECONNECT_MIN_MS + int(spread_ms * self._chance())
 
     def expire_at(self, at_ms: int | None, wall_ms: Callable[[], int]) -> None:
-        """End with 4005 at *at_ms* of the clock *wall_ms*; replaces what was said before."""
+        """End with 4005 at *at_ms* of the clock *wall_ms*; this replaces an earlier expiry."""
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
             self._expiry_timer = None
@@ -142,7 +140,7 @@ class LiveConnection(ABC):
             self._expiry_timer = self._loop.call_later(wait_s, self.expire_at, at_ms, wall_ms)
 
     def start_heartbeat(self) -> None:
-        """Call :meth:`_on_beat` regularly from now on."""
+        """Call :meth:`_on_heartbeat` regularly from now on."""
         self._heartbeat_timer = self._loop.call_later(self._heartbeat_s, self._heartbeat_tick)
 
     def _heartbeat_tick(self) -> None:
@@ -153,15 +151,15 @@ class LiveConnection(ABC):
         self._on_heartbeat(is_due=is_due)
 
     def _last_sent_at_s(self) -> float:
-        """Return when something was said last, by the loop's time."""
+        """Return when a message was last sent, in loop time."""
         return self._sent_at_s
 
     @abstractmethod
     def _on_heartbeat(self, *, is_due: bool) -> None:
-        """Look whether all is well; say so to the client if nothing else was said of late."""
+        """Check the connection, and send a heartbeat if it *is_due*."""
 
     def stop_timers(self) -> None:
-        """Beat and expire no more."""
+        """Stop the heartbeat and the expiry."""
         for timer in (self._heartbeat_timer, self._expiry_timer):
             if timer is not None:
                 timer.cancel()
@@ -169,7 +167,7 @@ class LiveConnection(ABC):
 
 
 class TaskConnection(LiveConnection):
-    """A connection that lives in a task: what it hears and what it sends may wait."""
+    """A connection that is served by a task, so that reads and writes may wait."""
 
     def __init__(self, chance: Callable[[], float], heartbeat_s: float) -> None:
         super().__init__(chance, heartbeat_s)
@@ -181,22 +179,23 @@ class TaskConnection(LiveConnection):
         """Hand *data* to the server; returns when it may have more.
 
         Raises:
-            Left: The connection is gone.
+            ClientClosed: The connection is gone.
         """
 
     @abstractmethod
     async def _listen(self) -> NoReturn:
-        """Hear the client until it leaves.
+        """Read from the client until the connection ends.
 
         Raises:
-            Ended: It did, or it may not stay.
+            ConnectionEnded: The client left, or may not stay.
         """
 
     async def send(self, data: bytes) -> None:
         """Send *data*.
 
         Raises:
-            Ended: The connection is gone, or the client took nothing for ``SEND_WITHIN_S``.
+            ConnectionEnded: The connection is gone, or the client took nothing for
+            ``SEND_WITHIN_S``.
         """
         try:
             async with asyncio.timeout(SEND_WITHIN_S):
@@ -213,7 +212,7 @@ class TaskConnection(LiveConnection):
                 self.spawn(_raise(ended))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        """Do *work* as long as the connection lives; nothing new begins on one that is ending."""
+        """Run *work* as long as the connection lives; one that is ending starts nothing new."""
         try:
             if self._group is not None:
                 return self._group.create_task(work)
@@ -225,7 +224,7 @@ class TaskConnection(LiveConnection):
     async def run(
         self, heartbeat: Callable[[], bytes], *companions: Coroutine[Any, Any, None]
     ) -> ConnectionEnded:
-        """Live until somebody ends this connection; return how.
+        """Serve the connection until it ends; return how it ended.
 
         Args:
             heartbeat: Asked regularly for what is sent if nothing else was; what it raises ends

@@ -1,9 +1,9 @@
-"""Registry: all connections of this process, whatever door they came through.
+"""Registry of all connections of this process, through whatever door they came.
 
-They are bounded, they are told of each other, and they are sent elsewhere in waves, so that those
-who come back do not come all at once.
+It limits their number and ends them in waves when this node drains or loses its store, so that the
+clients do not return all at once. It also lets a displaced connection wait for its successor.
 
-Not here: what one of them is (``connections.lifecycle``).
+Not here: the life of one connection (``connections.lifecycle``).
 """
 
 import asyncio
@@ -16,15 +16,13 @@ from gateway.connections.lifecycle import LiveConnection, ServerClose
 from gateway.core.errors import CloseCode, Draining, Overloaded
 from gateway.metrics import OVERFLOWS
 
-DRAIN_STEP_S: Final = 0.05  # between two batches of goodbyes
-GONE_WITHIN_S: Final = 2.0  # for the last of them to be gone
+DRAIN_STEP_S: Final = 0.05  # between two batches of closes
+GONE_WITHIN_S: Final = 2.0  # for the last connections to be gone
 SHED_WAVE: Final = 0.1  # of all sockets end in one wave, when the store is gone for good
 SHED_MIN: Final = 50  # but at least so many
-SHED_SPREAD_MS: Final = 10_000  # clients come back so far apart: the other nodes get them all
+SHED_SPREAD_MS: Final = 10_000  # their clients return to other nodes within this time
 HANDOVER_WITHIN_S: Final = 1.0  # a displaced socket waits so long for its successor's hello
-HANDOVER_ELSEWHERE_S: Final = (
-    0.1  # or so long if that is on another node, whose hello is on its way
-)
+HANDOVER_ELSEWHERE_S: Final = 0.1  # or so long, if the successor is on another node
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +49,15 @@ class ConnectionRegistry:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """How many connections there are."""
         return len(self._connections)
 
     def check_capacity(self) -> None:
-        """Do nothing if there is room for one more.
+        """Raise if this node cannot accept another connection.
 
         Raises:
-            Draining: This process is going.
-            Overloaded: There are as many as may be.
+            Draining: This process is shutting down.
+            Overloaded: The maximum is reached.
         """
         if self.is_draining:
             raise Draining
@@ -68,19 +66,19 @@ class ConnectionRegistry:
             raise Overloaded("There are too many connections.")
 
     def add(self, connection: LiveConnection) -> None:
-        """Count *connection*; it can be ended from outside from now on."""
+        """Add *connection*; the registry may end it from now on."""
         self._connections[id(connection)] = connection
         self._empty.clear()
 
     def remove(self, connection: LiveConnection) -> None:
-        """Count *connection* no more."""
+        """Remove *connection*."""
         del self._connections[id(connection)]
         if not self._connections:
             self._empty.set()
 
     @contextmanager
     def registered(self, connection: LiveConnection) -> Iterator[None]:
-        """Count *connection* for a while."""
+        """Register *connection* within a ``with`` block."""
         self.add(connection)
         try:
             yield
@@ -88,21 +86,21 @@ class ConnectionRegistry:
             self.remove(connection)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do *work*, which tells by itself what went wrong, beside all else."""
+        """Run *work* in the background; it has to log its own failures."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self) -> None:
-        """Cancel what is still being done: the process stops."""
+        """Cancel background work, because the process stops."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @asynccontextmanager
     async def bounded_wait(self, wait_s: float) -> AsyncIterator[None]:
-        """Let a request that is no connection wait so long, but not longer than this process stays.
+        """Bound the wait of a plain request; it ends early when this process drains.
 
         Raises:
             TimeoutError: The time is over.
@@ -148,19 +146,19 @@ class ConnectionRegistry:
     def _shuffled(self) -> list[LiveConnection]:
         return sorted(self._connections.values(), key=lambda _: self.chance())
 
-    # --- successors
+    # --- hand-over
 
     def announce_handover(self, connection_id: str) -> None:
-        """Announce that a connection of this process will get its hello, or never come."""
+        """Announce that a connection of this process is about to get its hello."""
         self._handovers[connection_id] = None
 
     def complete_handover(self, connection_id: str) -> None:
-        """Tell those who wait that a connection has got its hello, or will get none."""
+        """Release the waiters of a connection, which has got its hello or will get none."""
         if (event := self._handovers.pop(connection_id, None)) is not None:
             event.set()
 
     async def wait_handover(self, connection_id: str, *, is_here: bool) -> None:
-        """Wait until a connection, of this process or another, has got its hello; bounded."""
+        """Wait, within bounds, until a connection of this or another node has its hello."""
         if connection_id not in self._handovers:
             await asyncio.sleep(0 if is_here else HANDOVER_ELSEWHERE_S)
             return

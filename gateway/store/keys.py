@@ -1,4 +1,4 @@
-"""Every key name, in one spelling.
+"""Key names in Redis.
 
 All keys of a partition carry the same hash tag, in standalone too, so that one script may touch
 them in a cluster (Redis Cluster specification, *Hash tags*). A session's partition follows from

@@ -1,10 +1,10 @@
-"""Following one partition's log: every entry once, in order, or word that history was lost.
+"""Log follower: yields every entry of a partition's log once and in order, or reports lost history.
 
-A follower owns a connection, since a blocked read blocks all behind it. A group of commits is one
-script, so a read that waits sees all of it. Offsets are consecutive, so a gap is seen at once.
-After every reconnect it asks the log for the entry it knows, and with every read for the epoch:
-missing or different means that the server lost history (emptied, restarted, failed over, restored
-from a backup), and whoever follows has to load again.
+A follower has its own connection, because a blocking read holds up all commands behind it. A group
+of commits is one script, so a blocking read returns all of it. Offsets are consecutive, so a gap is
+obvious. After every reconnect the follower asks the log for the last entry that it has read, and
+with every read for the epoch. If one is missing or different, the server lost history (it was
+emptied, restarted, failed over or restored from a backup), and the partition must be loaded again.
 """
 
 import asyncio
@@ -19,22 +19,22 @@ from gateway.core.errors import Unavailable
 from gateway.store.connection import Command, Reply, error_from_reply
 from gateway.store.store import Store
 
-BLOCK_MS: Final = 1_000  # a read waits this long for news
-BLOCK_ANSWER_S: Final = 1.8  # then the server is taken for dead
-COUNT_MAX: Final = 1_000  # entries a read; half as many after each that failed, until caught up
-RETRY_FIRST_S: Final = 0.05  # before the first reconnect; doubles
+BLOCK_MS: Final = 1_000  # a read waits this long for new entries
+BLOCK_ANSWER_S: Final = 1.8  # after this the server counts as dead
+COUNT_MAX: Final = 1_000  # entries per read; halved after each failure, until caught up
+RETRY_FIRST_S: Final = 0.05  # before the first reconnect; doubled each time
 RETRY_MAX_S: Final = 1.0  # between two reconnects
 
 
 class HistoryPlace(Struct, frozen=True, gc=False):
-    """What a commit gave its history row: a number never reused, and its place in the stream."""
+    """The number of a history row, which is never reused, and its key in the stream."""
 
     number: int
     key: str
 
 
 class StoredEntry(Struct, frozen=True, gc=False):
-    """One entry of the log.
+    """An entry as it stands in the log.
 
     Args:
         offset: Its place.
@@ -48,11 +48,11 @@ class StoredEntry(Struct, frozen=True, gc=False):
 
 
 class LogTrimmed(Exception):
-    """The log was trimmed past this follower: load again."""
+    """The log was trimmed past this follower; the partition must be loaded again."""
 
 
 class HistoryLost(Exception):
-    """The log is not the one this follower read from: load again, under a new epoch."""
+    """The log is not the one that this follower read; load again under a new epoch."""
 
 
 class Follower:
@@ -61,8 +61,8 @@ class Follower:
     Args:
         store: Where the log is.
         partition: Which log.
-        after: The last offset that is known already.
-        epoch: The history that it belongs to.
+        after: The last offset that was read already.
+        epoch: The epoch of that offset.
     """
 
     def __init__(self, store: Store, partition: int, after: int, epoch: str) -> None:
@@ -80,7 +80,7 @@ class Follower:
         self._connection = store.new_connection(f"log-{partition}")
 
     async def batches(self) -> AsyncIterator[list[StoredEntry]]:
-        """Yield new entries as they come, all of a moment together; reconnects by itself.
+        """Yield new entries in batches as they come; this reconnects by itself.
 
         Raises:
             LogTrimmed: Entries that were not read yet are gone.
@@ -105,7 +105,7 @@ class Follower:
             await self._connection.close()
 
     async def _verify(self) -> None:
-        """Check that the log still has what was read from it; connects if need be."""
+        """Connect if necessary, and check that the log still has the last entry that was read."""
         self._verified = False
         here = f"{self.offset}-0"
         found, first, last = await self._pipeline(
@@ -126,9 +126,9 @@ class Follower:
         try:
             reply, epoch = await self._pipeline(
                 ("XREAD", "BLOCK", BLOCK_MS, "COUNT", self._count, "STREAMS", self._log, after),
-                ("HGET", self._meta, "epoch"),  # after the read: what it returned is of this epoch
+                ("HGET", self._meta, "epoch"),  # after the read: its entries are of this epoch
             )
-        except Unavailable:  # perhaps it was more than the connection can bring in time
+        except Unavailable:  # perhaps the reply was too large for a slow network
             self._count = max(self._count // 2, 1)
             raise
         if epoch != self._epoch:

@@ -1,10 +1,10 @@
 """The store: commits, load and history over Redis or Valkey.
 
-Promises: a commit is atomic and answered once, with ``done``, with what stands there instead, or
-with an error that says whether it may have happened; nothing is repeated in secret.
+Promises: a commit is atomic and answered once: with ``done``, with the record that is there
+instead, or with an error that says whether it may have happened. No write is repeated implicitly.
 
-Not here: what to write (``core.session``), how commits travel (``group_commit``), following the log
-(``log``), who owns what (``live``).
+Not here: what to write (``core.session``), sending commits (``group_commit``), following the log
+(``log``).
 """
 
 import asyncio
@@ -32,7 +32,7 @@ EVICTING: Final = "The store evicts keys (maxmemory-policy {policy}); set it to 
 
 
 class StoreRefused(Exception):
-    """The server or its data cannot be used; the gateway does not start. Says why in a sentence."""
+    """The server or its data cannot be used, so the gateway does not start; the text says why."""
 
 
 class Store:
@@ -40,7 +40,7 @@ class Store:
 
     Args:
         url: Where it is (redis-py's URL form).
-        clock: Told Redis time by every answer.
+        clock: Gets Redis time from every answer.
         prefix: First part of every key.
         partitions: How many parts the data has; ``None`` takes what the data was created with,
             else 1 (16 in a cluster).
@@ -59,7 +59,7 @@ class Store:
         self._read_connection = RedisConnection(url, f"{prefix}-read")
         self._lease_connection = RedisConnection(url, f"{prefix}-lease")
         self._group_commit = GroupCommit(self._write_connection, clock)
-        self._numbered: dict[int, int] = {}  # by partition: how far numbers are reserved here
+        self._numbered: dict[int, int] = {}  # the last number reserved here, by partition
         self.is_full = False
         self.secret = b""
         self.keys: tuple[Keys, ...] = ()
@@ -73,10 +73,10 @@ class Store:
         return partition_of(session_id, self.partitions)
 
     async def open(self, token: Callable[[], str]) -> None:
-        """Check the server, create what is missing and learn what is there.
+        """Check the server, create missing metadata and read it.
 
         Args:
-            token: Returns random text; for an epoch or secret that is not there yet.
+            token: Returns random text, for an epoch or secret that does not exist yet.
 
         Raises:
             StoreUnavailable: The server does not answer.
@@ -115,7 +115,7 @@ class Store:
                 f"The data has {int(partitions)} partitions, not {self._wanted_partitions}."
             )
         self.partitions, self.secret = int(partitions), secret
-        self._wanted_partitions = self.partitions  # also when the data is lost and begun again
+        self._wanted_partitions = self.partitions  # also when the data is lost and created again
         self.keys = tuple(keys(self._prefix, number) for number in range(self.partitions))
         self._group_commit.keys = self.keys
         epochs: list[Command] = [("HSETNX", part.meta, "epoch", token()[:8]) for part in self.keys]
@@ -126,12 +126,12 @@ class Store:
     def commit(
         self, partition: int, commit: Commit, on_ack: AckCallback | None = None
     ) -> asyncio.Future[Result]:
-        """Write *commit*, together with all others of this moment.
+        """Write *commit*, together with concurrent ones.
 
         Args:
-            partition: Where.
-            commit: What.
-            on_ack: Gives the answer if it is done, now or later; without it that is at once.
+            partition: The partition.
+            commit: The write.
+            on_ack: Completes the answer of a done commit, now or later; by default at once.
 
         Raises:
             Overloaded: Too many commits wait already; nothing was done.
@@ -142,7 +142,7 @@ class Store:
         return self._group_commit.commit(partition, commit, on_ack)
 
     async def run(self) -> None:
-        """Send what is committed, for ever."""
+        """Send queued commits until cancelled."""
         await self._group_commit.run()
 
     async def renew_lease(self, node_id: str, announcement: bytes) -> LeaseState:
@@ -174,9 +174,9 @@ class Store:
         await self._lease_connection.call("HDEL", self.keys[0].nodes, node_id)
 
     async def new_epoch(self, partition: int, lost: str, fresh: str) -> str:
-        """Replace the epoch *lost* by *fresh*, unless somebody did; return the one that holds.
+        """Replace the epoch *lost* by *fresh*, unless another node did; return the current one.
 
-        Session numbers that were reserved here are not given again.
+        Session numbers that were reserved by this node are not issued again.
         """
         meta, numbered = self.keys[partition].meta, self._numbered.get(partition, 0)
         command: Command = ("EVALSHA", self._epoch.sha, 1, meta, lost, fresh, numbered)
@@ -184,7 +184,7 @@ class Store:
         return bytes(epoch).decode()
 
     async def reserve_numbers(self, partition: int, count: int) -> range:
-        """Return *count* session numbers that nobody else gets."""
+        """Return *count* session numbers that no other node gets."""
         last = int(
             await self._read_connection.call("HINCRBY", self.keys[partition].meta, "number", count)
         )
@@ -193,7 +193,7 @@ class Store:
         return range(first, last * self.partitions + partition + 1, self.partitions)
 
     async def forget_gone(self, partition: int, session_ids: list[str]) -> None:
-        """Remove tombstones that are past their time."""
+        """Remove tombstones that are too old."""
         for start in range(0, len(session_ids), FORGET_COUNT):
             some = session_ids[start : start + FORGET_COUNT]
             await self._read_connection.call("HDEL", self.keys[partition].gone, *some)
@@ -243,9 +243,9 @@ class Store:
     async def load(
         self, partition: int, which: Literal["live", "gone"]
     ) -> AsyncIterator[list[tuple[str, bytes]]]:
-        """Yield all of a hash in steps of about a thousand fields.
+        """Yield all fields of a hash in steps of about a thousand.
 
-        What changes meanwhile may be missed or seen twice.
+        A field that changes meanwhile may be missed or yielded twice.
         """
         key, scan = getattr(self.keys[partition], which), b"0"
         while True:
