@@ -28,8 +28,8 @@ from gateway.core.protocol import (
     UnsubscribeMessage,
 )
 from gateway.core.query import Filter
+from gateway.http.document import document_endpoint
 from gateway.http.endpoint import AnyEndpoint
-from gateway.http.openapi import document_endpoint
 from gateway.http.request import LABEL
 
 PATH: Final = "/asyncapi.json"
@@ -234,4 +234,4 @@ def _operation(action: str, channel: str, kinds: Iterable[Any]) -> Json:
 def endpoint(root: str) -> AnyEndpoint:
     """Return the endpoint that serves the document of sockets below *root*."""
     summary = "Describe the sockets (AsyncAPI 3.0)"
-    return document_endpoint(PATH, summary=summary, text=encode(document(root)))
+    return document_endpoint(PATH, summary=summary, make=lambda: document(root))

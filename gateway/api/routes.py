@@ -1,6 +1,5 @@
 """The native API's addresses, all in one list: operations, sockets and the documents of both."""
 
-from functools import cache
 from typing import Final
 
 from gateway.api import (
@@ -41,18 +40,14 @@ def application(context: Context, root: str) -> Application:
         context: The node and its surroundings.
         root: The path that it is mounted at; empty at the root.
     """
+    endpoints = described([*ENDPOINTS, asyncapi.endpoint(root)], ABOUT, root)
     return Application(
-        http=Pipeline(context, NativeStyle(context, EndpointTable(_described(root)))),
+        http=Pipeline(context, NativeStyle(context, EndpointTable(endpoints))),
         sockets={
             "/v1/connect": Entrance(connect.connect),
             "/v1/events": Entrance(events.observe),
         },
     )
-
-
-@cache  # describing takes 50 ms, and is the same for every gateway of a process
-def _described(root: str) -> tuple[AnyEndpoint, ...]:
-    return tuple(described([*ENDPOINTS, asyncapi.endpoint(root)], ABOUT, root))
 
 
 def health(context: Context) -> Application:

@@ -5,22 +5,17 @@ with the codes that can come.
 Not here: the sockets (``api.asyncapi``).
 """
 
-import gzip
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 from msgspec import UNSET, Struct
-from msgspec.json import encode, schema_components
+from msgspec.json import schema_components
 from msgspec.structs import fields
-from starlette.responses import Response
 
 from gateway import __version__
-from gateway.auth.credentials import headers
 from gateway.core.errors import (
     BadRequest,
     Forbidden,
@@ -35,14 +30,13 @@ from gateway.core.errors import (
     UriTooLong,
 )
 from gateway.core.model import LabelName, LabelValue
-from gateway.http.endpoint import JSON, AnyCall, AnyEndpoint, Endpoint, Nothing
-from gateway.http.preconditions import matches_tag
+from gateway.http.document import document_endpoint
+from gateway.http.endpoint import JSON, AnyEndpoint, Nothing
 from gateway.http.request import LABEL
 
 Json = dict[str, Any]
 
 PATH: Final = "/openapi.json"
-COMPRESSION: Final = 9  # a document is compressed once, at start
 
 _REF: Final = "#/components/schemas/{name}"
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::\w+)?\}")
@@ -342,40 +336,8 @@ def _without_null(schema: Json) -> Json:
 
 def described(endpoints: Iterable[AnyEndpoint], about: Description, root: str) -> list[AnyEndpoint]:
     """Return *endpoints* and the one that serves their description, its own row in it."""
-    row = partial(document_endpoint, PATH, summary="Describe the operations (OpenAPI 3.1)")
-    text = encode(document([*endpoints, row(text=b"")], about, root))
-    return [*endpoints, row(text=text)]
-
-
-def document_endpoint(path: str, *, summary: str, text: bytes) -> AnyEndpoint:
-    """Return the endpoint of a JSON document, which is sent compressed where that is taken."""
-    tag = f'"{hashlib.sha256(text).hexdigest()[:24]}"'
-    packed = gzip.compress(text, COMPRESSION, mtime=0)
-
-    async def serve(call: AnyCall) -> Response:
-        sent = {"ETag": tag, "Vary": "Accept-Encoding", "Cache-Control": "public, no-cache"}
-        if matches_tag(call.request, tag):
-            return Response(status_code=304, headers=sent)
-        if not _takes_gzip(call.request.scope):
-            return Response(text, headers=sent, media_type=JSON)
-        return Response(packed, headers={**sent, "Content-Encoding": "gzip"}, media_type=JSON)
-
-    return Endpoint(
-        method="GET",
-        path=path,
-        handler=serve,
-        name=path.strip("/").replace(".", "_"),
-        returns={200: dict[str, Any], 304: None},
-        is_public=True,
-        summary=summary,
-        tag="operations",
-    )
-
-
-def _takes_gzip(scope: Mapping[str, Any]) -> bool:
-    """Whether ``Accept-Encoding`` names gzip and does not refuse it (RFC 9110 section 12.5.3)."""
-    for coding in ",".join(headers(scope, b"accept-encoding")).lower().split(","):
-        name, _, quality = coding.replace(" ", "").partition(";")
-        if name == "gzip":
-            return quality.removeprefix("q=") not in ("0", "0.0", "0.00", "0.000")
-    return False
+    summary = "Describe the operations (OpenAPI 3.1)"
+    table = list(endpoints)
+    make: Callable[[], Json] = lambda: document(table, about, root)  # noqa: E731
+    table.append(document_endpoint(PATH, summary=summary, make=make))
+    return table
