@@ -1,14 +1,14 @@
-"""Checker: what several probes say about the same sessions, held against what a gateway promises.
+"""Checker: compares what several probes show of the same sessions with a gateway's promises.
 
-Probes are feeds (every item of them is heard), lists and Redis (looked at again and again). One
-feed is the reference. No two of them stand still at the same position, so:
+Probes are feeds (every item is checked), lists and Redis (read again and again). One feed is the
+reference. No two probes are at the same position, so:
 
-* Content is compared by revision: whoever shows a session at a revision must show the same session.
+* Content is compared by revision: all probes must show the same session at a revision.
 * Membership is compared by *looks*. A look asks every probe, after all of them were given the
   time to reach the position where it began. Two that disagree about a session in the same way in
   two looks in a row were both unchanged where the second look began, and did disagree there.
 
-Pure: no clock, no connection; whoever asks the probes is in ``probes`` and ``redis_probe``.
+Pure: no clock and no connection; ``probes`` and ``redis_probe`` do the reading.
 """
 
 from collections import Counter, defaultdict
@@ -24,7 +24,7 @@ from gateway.core.position import Position
 from gateway.core.public import merge
 
 REVISIONS_KEPT: Final = 8  # newest revisions of a session that are compared
-TOLD_MAX: Final = 20  # violations of one promise that are told in words; all are counted
+TOLD_MAX: Final = 20  # violations of one promise that are described; all are counted
 LATE_MS: Final = 100  # a close is later than this in one of a hundred cases at most
 GHOST_MS: Final = 12_000  # a session of a dead node is away within this
 
@@ -43,7 +43,7 @@ Disagreement = tuple[str, str, int | None, int | None]  # probe, session, refere
 
 
 class Finding(Struct):
-    """What was found about one promise."""
+    """The findings about one promise."""
 
     checked: Counter[str]
     violations: int = 0
@@ -51,12 +51,12 @@ class Finding(Struct):
 
 
 class FeedCheck:
-    """A probe that is heard item by item; made by :meth:`PromiseChecker.feed`.
+    """Checks a feed item by item; made by :meth:`PromiseChecker.feed`.
 
     Args:
-        name: For the report.
-        checker: Who compares.
-        expects: Which sessions of the reference this feed must show.
+        name: Its name in the report.
+        checker: Compares the probes.
+        expects: Whether this feed must show a session of the reference.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class FeedCheck:
         self._closed: set[str] = set()
 
     def hear(self, item: Item) -> None:
-        """Take in what the feed tells."""
+        """Check and apply an item of the feed."""
         self._check_position(item)
         match item:
             case Resync(reason=reason):
@@ -98,7 +98,7 @@ class FeedCheck:
             self._checker.violated(2, f"{self.name}: went back from {before} to {now}")
 
     def _closes(self, events: Iterable[Event]) -> None:
-        """Look at every close, with the session as it was at that moment."""
+        """Check every close against the session just before it."""
         states: dict[str, Session] = {}
         for event in events:
             session_id = event["session_id"]
@@ -116,13 +116,13 @@ class FeedCheck:
 
 
 class PromiseChecker:
-    """Takes evidence and says what is wrong; see the module."""
+    """Collects what probes show and reports violations; see the module."""
 
     def __init__(self) -> None:
         self.findings = {number: Finding(Counter()) for number in PROMISES}
         self.feeds: list[FeedCheck] = []
         self.late_ms: dict[str, int] = {}  # of closes at their deadline, by session
-        self.ended: set[str] = set()  # sessions that were closed while we listened
+        self.ended: set[str] = set()  # sessions that were closed during the audit
         self._ended_before: frozenset[str] = frozenset()  # those already at the last look
         self._shown: defaultdict[str, dict[int, tuple[Session, str]]] = defaultdict(dict)
         self._disagreed: frozenset[Disagreement] = frozenset()
@@ -134,27 +134,27 @@ class PromiseChecker:
         return not any(finding.violations for finding in self.findings.values())
 
     def feed(self, name: str, expects: Callable[[Session], bool] = lambda _: True) -> FeedCheck:
-        """Return a new feed; the first is the reference and must show everything."""
+        """Add a feed; the first one is the reference and must show all sessions."""
         self.feeds.append(FeedCheck(name, self, expects))
         return self.feeds[-1]
 
     def violated(self, number: int, what: str) -> None:
-        """Note that a promise is broken."""
+        """Record a violation of a promise."""
         finding = self.findings[number]
         finding.violations += 1
         if len(finding.told) < TOLD_MAX:
             finding.told = [*finding.told, what]
 
     def checked(self, number: int, what: str, count: int = 1) -> None:
-        """Count what a promise was checked on."""
+        """Count what was checked for a promise."""
         self.findings[number].checked[what] += count
 
     def shows(self, probe: str, *forms: Session) -> None:
-        """Compare a session with what others showed at the same revision.
+        """Compare a session with what other probes showed at the same revision.
 
         Args:
-            probe: Who shows it.
-            forms: How it may be shown: at one level of detail, or at either.
+            probe: The name of the probe.
+            forms: The session at one level of detail, or at each level that it may show.
         """
         known = self._shown[forms[0]["id"]]
         revision: int = forms[0]["revision"]
@@ -181,7 +181,7 @@ class PromiseChecker:
             )
 
     def closed(self, probe: str, before: Session, event: Event) -> None:
-        """Look at a close: was it due, and how late was it."""
+        """Check whether a close was due, and how late it was."""
         session_id = event["session_id"]
         ended = event["changes"].get("closed", {})
         self.checked(3, "closes", session_id not in self.ended)
@@ -196,10 +196,10 @@ class PromiseChecker:
             self.violated(3, f"{probe}: {session_id} was closed {-late_ms} ms too early")
 
     def look(self, seen: Mapping[str, Revisions], *, sees_all: bool) -> None:
-        """Compare who is there.
+        """Compare which sessions the probes show.
 
         Args:
-            seen: What each list and Redis show; feeds are asked here.
+            seen: What each list and Redis show; feeds are read here.
             sees_all: Whether the reference sees every session there is. Redis does.
         """
         reference = self.feeds[0].fold.sessions
@@ -240,7 +240,7 @@ class PromiseChecker:
         up_since_ms: int,
         now_ms: int,
     ) -> None:
-        """Look for sessions that are connected to a dead node.
+        """Check that no session is connected to a dead node.
 
         Args:
             connected: The node of each connected session.
@@ -249,7 +249,7 @@ class PromiseChecker:
             now_ms: Redis time.
         """
         for session_id, node in connected.items():
-            # A lease that is gone was given up or removed at a time nobody knows.
+            # A lease that is gone was given up or removed at an unknown time.
             since_ms = renewed_ms.get(node) or self._silent_since_ms.setdefault(node, now_ms)
             silent_ms = now_ms - max(since_ms, up_since_ms)
             if silent_ms > GHOST_MS:
@@ -260,7 +260,7 @@ class PromiseChecker:
         self.checked(5, "leases looked at", len(renewed_ms))
 
     def conclude(self) -> None:
-        """Checker what can be judged only at the end."""
+        """Check what can be checked only at the end."""
         if not self.late_ms:
             return
         late = sorted(self.late_ms.values())

@@ -1,7 +1,7 @@
 """``gateway audit``: check what a running gateway promises, by watching it for a while.
 
-Changes nothing. A gateway in use shows most: what does not happen is not checked, and the report
-says how much did. The Redis half needs to reach Redis; everything else is the public API.
+It changes nothing. Run it on a gateway in use, because it checks only what happens; the report says
+how much that was. The Redis probe needs access to Redis; everything else is the public API.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ from gateway.settings import Source, load
 from gateway.store.embedded import EmbeddedValkey
 
 FOR_S: Final = 10.0
-START_WITHIN_S: Final = 30.0  # until every feed has told its snapshot
+START_WITHIN_S: Final = 30.0  # until every feed has sent its snapshot
 START_POLL_S: Final = 0.01
 LOOK_EVERY_S: Final = 1.0
-LOOKS_MIN: Final = 3  # two in a row checker; one more for what the first one finds on its way
+LOOKS_MIN: Final = 3  # a violation takes two in a row; the first may see changes in flight
 
 
 async def audit(
@@ -88,7 +88,7 @@ async def audit(
 
 @dataclass(frozen=True, kw_only=True)
 class StoreLocation:
-    """Where Redis may be; ``is_meant``: it must be there, because somebody said so."""
+    """Where the store may be; ``is_meant`` says that the user named it, so it must be there."""
 
     url: str
     prefix: str
@@ -98,10 +98,10 @@ class StoreLocation:
 async def examine(
     reach: Reach, also: tuple[str, ...], store: StoreLocation, for_s: float
 ) -> tuple[PromiseChecker, list[str]]:
-    """Watch a gateway for *for_s* seconds; return what was found and who was asked.
+    """Watch a gateway for *for_s* seconds; return the findings and the names of the probes.
 
     Raises:
-        GatewayError: A part of it cannot be watched.
+        GatewayError: A probe cannot read the gateway.
     """
     checker, token = PromiseChecker(), reach.shown_token()
     urls = [reach.url, *also]
@@ -195,7 +195,7 @@ async def _all_began(checker: PromiseChecker) -> None:
 
 @asynccontextmanager
 async def _beside(works: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> AsyncIterator[None]:
-    """Run *works* beside the block; an error of theirs ends it and is raised as it is."""
+    """Run *works* beside the ``with`` block; an error of theirs ends it and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work()) for work in works]

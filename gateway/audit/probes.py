@@ -1,6 +1,6 @@
-"""Probes: feeds by WebSocket and SSE that are heard, lists that are read; all by the public API.
+"""Probes by the public API: feeds by WebSocket and SSE, and lists.
 
-Not here: what their evidence means (``checker``), Redis (``redis_probe``).
+Not here: what the results mean (``checker``), Redis (``redis_probe``).
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from gateway.core.position import Position
 
 PAGE: Final = 1000  # sessions a request
 RESUME_EVERY_S: Final = 1.0  # how long the feed that comes and goes stays
-SETTLE_S: Final = 1.0  # a feed that has not reached a position by then had nothing to tell up to it
+SETTLE_S: Final = 1.0  # a feed that has not reached a position by then had no event up to it
 SETTLE_POLL_S: Final = 0.01
 EVENT_MAX_BYTES: Final = 16 * 1024 * 1024  # of one SSE event: a page of a snapshot
 AGAIN_S: Final = 0.2  # before a stream that broke is opened again
@@ -43,14 +43,14 @@ _object: Final = Decoder(Object)
 
 
 async def follow(feed: FeedCheck, url: str, token: str | None, wanted: Filter) -> None:
-    """Hear a WebSocket feed."""
+    """Read a WebSocket feed."""
     async with aclosing(events(url, token=token, filter=wanted, open_within_s=0)) as items:
         async for item in items:
             feed.hear(item)
 
 
 async def come_and_go(feed: FeedCheck, urls: list[str], token: str | None) -> NoReturn:
-    """Hear a WebSocket feed that leaves again and again, and resumes on the next node."""
+    """Read a WebSocket feed that disconnects again and again, and resumes on the next node."""
     for url in cycle(urls):
         since, restarts = feed.fold.position, feed.restarts.total()
         with suppress(TimeoutError):
@@ -65,7 +65,7 @@ async def come_and_go(feed: FeedCheck, urls: list[str], token: str | None) -> No
 
 
 async def stream(feed: FeedCheck, url: str, token: str | None) -> NoReturn:
-    """Hear an SSE feed; one that breaks is resumed by its last id."""
+    """Read an SSE feed; after a break it is resumed by its last id."""
     headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {token}" if token else ""}
     async with httpx2.AsyncClient(timeout=SILENT_S) as http:
         while True:
@@ -86,7 +86,7 @@ async def stream(feed: FeedCheck, url: str, token: str | None) -> NoReturn:
 async def sse_items(chunks: AsyncIterator[bytes], *, resumed: bool) -> AsyncIterator[Item]:
     """Yield the items of an event stream (WHATWG HTML, *Server-sent events*).
 
-    Only the last event of those that belong together has an ``id``: they become one item.
+    Only the last event of a commit has an ``id``; the events up to it become one item.
 
     Args:
         chunks: The reply, as it comes.
@@ -158,9 +158,9 @@ async def read_list(
 
 
 async def settle(feeds: list[FeedCheck], upto: str) -> None:
-    """Wait until *feeds* were told everything up to a position.
+    """Wait until *feeds* have reached a position, at most ``SETTLE_S``.
 
-    A feed hears of a position only with an event or a heartbeat, so this ends after ``SETTLE_S``.
+    A feed learns a position only from an event or a heartbeat.
     """
     target = Position.parse(upto)
     with suppress(TimeoutError):
@@ -174,7 +174,7 @@ def _covers(feed: FeedCheck, target: Position) -> bool:
 
 
 async def ask_for_closed(checker: PromiseChecker, gateway: Gateway) -> None:
-    """Ask for sessions that were closed: they must be told as closed, never as open or unknown."""
+    """Read sessions that were closed; the gateway must answer that they are closed."""
     for session_id in sorted(checker.ended)[:ASKED_MAX]:
         checker.checked(4, "closed sessions asked for")
         try:

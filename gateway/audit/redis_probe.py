@@ -1,7 +1,8 @@
-"""Redis as a probe: what the records, the log and the leases say, read and never written.
+"""Redis probe: reads the records, the log and the leases, and writes nothing.
 
-Everything here is read with plain commands on a connection of its own, not through the code that a
-node uses for it. Not here: what the evidence means (``checker``).
+It uses plain commands on its own connection, not the code that a node uses to read.
+
+Not here: what the results mean (``checker``).
 """
 
 from collections.abc import AsyncIterator
@@ -30,8 +31,8 @@ class RedisProbe:
     """The records, the log and the leases of a gateway.
 
     Args:
-        checker: Who compares.
-        connection: A connection of its own.
+        checker: Compares the probes.
+        connection: A connection for this probe only.
         prefix: Start of the key names.
         partitions: How many there are.
     """
@@ -48,7 +49,7 @@ class RedisProbe:
 
     @classmethod
     async def open(cls, checker: PromiseChecker, url: str, prefix: str, here: Position) -> Self:
-        """Connect, and check that this is the Redis of the gateway that told *here*.
+        """Connect, and check that this is the Redis of the gateway at position *here*.
 
         Raises:
             StoreUnavailable: It cannot be reached.

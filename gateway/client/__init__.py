@@ -1,25 +1,25 @@
-"""The Python client: be a session, follow sessions, or ask and order by REST.
+"""The Python client: be a session, follow sessions, or call the REST API.
 
-Be a session; it comes back by itself when the connection drops::
+Be a session; the client reconnects by itself when the connection drops::
 
     async with connect("https://gateway.example", token=token, name="Ann") as me:
         await me.watch("movie/42", title="A film", state="playing")
         await me.wait_closed()
 
-Follow sessions; a drop is made up for, and what cannot be is told as ``resync`` and a snapshot::
+Follow sessions; a dropped feed is resumed, or starts over with a ``resync`` and a snapshot::
 
     fold = Fold()
     async for item in events("https://gateway.example", token=token, filter=Filter(state="away")):
         fold.apply(item)
 
-Ask and order::
+Call the REST API::
 
     async with Gateway("https://gateway.example", token=token) as gateway:
         await gateway.close("0199", after_s=30, reason="maintenance")
 
-Sessions and events are the JSON objects of the gateway, as ``dict``: fields that this client does
-not know are there too. What goes wrong is raised as a class of :mod:`gateway.client.errors`, which
-says in ``retry`` whether the same may work later.
+Sessions and events are the JSON objects of the gateway, as ``dict``, with all fields that the
+gateway sends. Failures are raised as a class of :mod:`gateway.client.errors`, whose ``retry`` says
+whether the same request may work later.
 """
 
 from gateway.client.disconnect import Closed

@@ -1,15 +1,15 @@
 """One WebSocket to a gateway, from handshake to close code; the dialer opens the next one.
 
-Promises: opening, the first message, closing and every wait in between are bounded; an end is a
-    value (``Closed``), not
-an exception, because every connection ends; a token that expires is replaced while the connection
-lives, if it can be. Not here: what the messages mean (``session``, ``feed``), which end is final
-(``disconnect``).
+Promises: opening, the first message, closing and every wait are bounded. An end is a value
+(``Closed``), not an exception, because every connection ends. A token that expires is replaced
+while the connection lives, if the caller gave a function for that.
 
-A connection answers the gateway's protocol pings and sends its own (websockets' keepalive); a
-client that is no web page needs no ``heartbeat`` messages. A reader that takes nothing lets frames
-pile up only to ``FRAMES_MAX``, then TCP holds the gateway back, which leaves this client behind and
-lets it resume.
+A connection answers the gateway's protocol pings and sends its own (the keepalive of websockets),
+so it needs no ``heartbeat`` messages. If the reader is slow, at most ``FRAMES_MAX`` frames wait
+here; then TCP holds the gateway back, which ends the connection as too slow and lets this client
+resume.
+
+Not here: what the messages mean (``session``, ``feed``), which end is final (``disconnect``).
 """
 
 import asyncio
@@ -47,7 +47,7 @@ TokenSource = str | Callable[[], Awaitable[str]] | None
 
 USER_AGENT: Final = f"session-gateway-client/{__version__}"
 MESSAGE_MAX_BYTES: Final = 16 * 1024 * 1024  # of one message from the gateway; a longer one is 1009
-FRAMES_MAX: Final = 4  # read and not yet taken; more stays in the kernel and with the gateway
+FRAMES_MAX: Final = 4  # received and not yet read; more stays in the kernel and with the gateway
 HANDSHAKE_WITHIN_S: Final = 10.0  # TCP, TLS and the upgrade
 HELLO_WITHIN_S: Final = 10.0  # from the upgrade to the first message
 CLOSE_WITHIN_S: Final = 2.0  # each step of the closing handshake; then the connection is dropped
@@ -64,7 +64,7 @@ log: Final = logging.getLogger("gateway.client")
 
 
 class Tokens:
-    """Where tokens come from.
+    """The source of tokens.
 
     Args:
         source: A token, a coroutine function that returns a fresh one, or ``None``.
@@ -75,7 +75,7 @@ class Tokens:
 
     @property
     def renewable(self) -> bool:
-        """Whether there may be a better token than the last one."""
+        """Whether the source can return a newer token."""
         return callable(self._source)
 
     async def get(self) -> str | None:
@@ -92,7 +92,7 @@ class Tokens:
                 return await self._source()
         except GatewayError:
             raise
-        except Exception as error:  # whatever somebody else's code raises: there is no token now
+        except Exception as error:  # the caller's code may raise anything: there is no token now
             log.warning("the token function failed", exc_info=True)
             raise Unavailable("The token function failed.") from error
 
@@ -117,10 +117,10 @@ def expires_at_s(token: str) -> float | None:
 
 
 def refresh_in_s(token: str, now_s: float) -> float | None:
-    """Return how many seconds from *now_s* a fresh token should be fetched; ``None`` is never.
+    """Return after how many seconds a new token should be fetched; ``None`` is never.
 
-    That is ``REFRESH_AHEAD_S`` before the expiry, for tokens that live less than twice that long
-    halfway to it.
+    That is ``REFRESH_AHEAD_S`` before the expiry, or halfway to it if the token lives less than
+    twice that long.
     """
     at_s = expires_at_s(token)
     if at_s is None or at_s <= now_s:
@@ -148,23 +148,23 @@ class GatewayConnection:
         )
 
     async def receive(self) -> GatewayMessage | Closed:
-        """Return the next message that this client knows, or, last, how the connection ended."""
+        """Return the next known message, or finally how the connection ended."""
         return await _receive(self._socket)
 
     async def send(self, text: bytes) -> None:
-        """Send one message; if the connection has ended, :meth:`receive` tells."""
+        """Send one message; if the connection has ended, :meth:`receive` returns how."""
         with suppress(ConnectionClosed):
             await self._socket.send(text, text=True)
 
     async def close(self) -> None:
-        """End the connection, bounded; what was sent before arrives before."""
+        """Close the connection within a bounded time, after all that was sent."""
         if self._refresher:
             self._refresher.cancel()
             await asyncio.wait([self._refresher])
         await self._socket.close()
 
     async def _refresh(self, tokens: Tokens, token: str) -> None:
-        """Keep the connection's token fresh; if that fails it ends with 4005 and is opened anew."""
+        """Renew the token; if that fails, the connection ends with 4005 and is opened again."""
         try:
             while (wait_s := refresh_in_s(token, time.time())) is not None:
                 await asyncio.sleep(wait_s)
@@ -191,7 +191,7 @@ async def _receive(socket: ClientConnection) -> GatewayMessage | Closed:
             await socket.close(PROTOCOL_ERROR)
             return Closed(PROTOCOL_ERROR, error.detail)
         if isinstance(message, protocol.Bye):
-            # The gateway closes first: our close frame would look as if this client had left.
+            # The gateway must close first: from our close frame it would think that we left.
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_WITHIN_S):
                     await socket.wait_closed()
@@ -253,7 +253,7 @@ async def open_connection(target: str, tokens: Tokens) -> GatewayConnection | Cl
 
 
 class Dialer:
-    """Opens one connection after the other, with the waits between them.
+    """Opens one connection after another, with the waits in between.
 
     Args:
         url: Where the gateway is.
@@ -297,7 +297,7 @@ class Dialer:
                 return result
 
     def connection_lost(self, connection: GatewayConnection, closed: Closed) -> bool:
-        """Note how *connection* ended; return whether to dial again."""
+        """Record how *connection* ended; return whether to dial again."""
         if asyncio.get_running_loop().time() - connection.opened_at_s >= STABLE_AFTER_S:
             self._failures = 0
         return self._should_retry(closed)
@@ -305,7 +305,7 @@ class Dialer:
     def _should_retry(self, closed: Closed) -> bool:
         self._failures += 1
         self._delay_s = delay_s(closed, self._failures, chance=random.random())
-        # The same expired token again would be refused for ever.
+        # The gateway would refuse the same expired token for ever.
         expired = closed.code == CloseCode.TOKEN_EXPIRED and not self._tokens.renewable
         again = closed.comes_back and not expired
         log.info(

@@ -1,9 +1,7 @@
-"""How a connection ended, and what that means: come back or not, when, and which error it is.
+"""Disconnects: how a connection ended, whether and when to reconnect, and which error that is.
 
-Pure: the same codes give the same answers, and chance is an argument. The ranges are the gateway's:
-    4500 to 4999 do not
-come back, everything else does, also codes of RFC 6455 and of proxies that nobody here has heard
-of.
+Pure; randomness is an argument. Clients do not reconnect after the close codes 4500 to 4999, and do
+after all others, including those of RFC 6455 and unknown ones of proxies.
 """
 
 from dataclasses import dataclass
@@ -61,7 +59,7 @@ def failure(
     retry_after_s: int | None = None,
     extra: dict[str, Any] | None = None,
 ) -> GatewayError:
-    """Return an error of *kind* as its gateway told it; not all of them are made from the same."""
+    """Return an error of *kind* with what the gateway said about it."""
     error = kind(detail)
     if retry_after_s is not None:
         error.retry_after_s = retry_after_s
@@ -74,10 +72,10 @@ class Closed:
     """How a connection ended.
 
     Args:
-        code: The WebSocket close code; 1006 if the connection just broke or never came to be.
-        reason: Why, as far as anybody said; the reason of a close, or the code of an error.
-        retry_after_ms: How long to stay away, in milliseconds, if the gateway said so.
-        error_code: The error that refused the connection, by its code, if that is known.
+        code: The WebSocket close code; 1006 if the connection broke or was never open.
+        reason: The reason of the close, or the code of an error; empty if neither is known.
+        retry_after_ms: How long to wait, in milliseconds, if the gateway said so.
+        error_code: The code of the error that refused the connection, if it is known.
     """
 
     code: int
@@ -87,18 +85,18 @@ class Closed:
 
     @property
     def comes_back(self) -> bool:
-        """Whether a client that was closed so may come back."""
+        """Whether a client should reconnect after this."""
         return self.code not in _FINAL_CODES
 
     def error(self) -> GatewayError:
-        """Return what this end means to somebody who still wanted something of the connection."""
+        """Return the error for a caller that still needed the connection."""
         retry_after_s = (
             None if self.retry_after_ms is None else -(-max(0, self.retry_after_ms) // 1000)
         )
         kind, detail = _MEANING.get(
             self.code, (Unavailable if self.comes_back else GatewayError, "")
         )
-        # A reason is free text: it names an error only if that error closes with this code.
+        # A reason is free text; it is an error's code only if that error closes with this code.
         known = ERRORS.get(self.error_code or self.reason)
         if known is not None and (self.error_code or known.close_code == self.code):
             kind, detail = known, ""
@@ -108,7 +106,7 @@ class Closed:
 
     @classmethod
     def from_error(cls, error: GatewayError, retry_after_s: int | None = None) -> "Closed":
-        """Return the end of a connection that *error* kept from opening."""
+        """Return the end of a connection that *error* refused."""
         retry_after_ms = None if retry_after_s is None else retry_after_s * 1000
         return cls(int(error.close_code), error.detail, retry_after_ms, error.code)
 
@@ -116,9 +114,9 @@ class Closed:
 def delay_s(closed: Closed, failures: int, *, chance: float) -> float:
     """Return how many seconds to wait before the next attempt.
 
-    Exponential with full jitter, so that clients which fell together do not come back together. A
-    gateway that names a time has spread its clients itself: the first attempt is at that time,
-    later ones are at least as far apart.
+    The backoff is exponential with full jitter, so that clients do not all reconnect at once. If
+    the gateway gave a time it has spread its clients already: the first attempt is at that time,
+    and later ones are at least as far apart.
 
     Args:
         closed: How the last attempt ended.

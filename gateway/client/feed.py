@@ -1,8 +1,9 @@
-"""Follow sessions: a snapshot, then every change, over as many connections as it takes.
+"""Event feed: yields a snapshot, then every change, over as many connections as that takes.
 
-Promises: nothing is missed and nothing told twice; where a drop cannot be made up for, a ``resync``
-    says so and a snapshot
-follows. Not here: what the sessions then are (``state``).
+Promises: no change is missed or yielded twice; if the feed cannot resume after a drop, a ``resync``
+and a new snapshot follow.
+
+Not here: the sessions that result (``state``).
 """
 
 from collections.abc import AsyncGenerator
@@ -26,15 +27,15 @@ async def events(
 ) -> AsyncGenerator[Item, None]:
     """Follow the sessions that match *filter*.
 
-    Leave the loop whenever you like; where that must close the connection at once, use
-    ``contextlib.aclosing``. Who takes items too slowly is left behind by the gateway and resumed
-    here, or told of a resync.
+    You can leave the loop at any time; use ``contextlib.aclosing`` if that must close the
+    connection at once. If you take items too slowly, the gateway closes the connection, and the
+    feed resumes or yields a ``Resync``.
 
     Args:
         url: Where the gateway is, such as ``https://gateway.example``.
         token: A token with ``read``, or a coroutine function that returns a fresh one.
         filter: Which sessions.
-        since: A ``position`` of an earlier item, to go on from there; without it a snapshot comes
+        since: The ``position`` of an earlier item, to resume there; without it a snapshot comes
             first.
         open_within_s: Seconds to try for the first connection; 0 is one attempt.
         give_up_after_s: Seconds to try for each later one.

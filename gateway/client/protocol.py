@@ -1,7 +1,7 @@
-"""What goes over the wire, as a client sees it: addresses, queries, messages and refusals.
+"""The wire protocol of the client: addresses, queries, messages and errors.
 
-Messages of the gateway become Structs once, here; sessions and events in them stay the JSON objects
-that they are, so that a client shows fields which are newer than itself.
+Messages of the gateway are decoded to Structs here; sessions and events in them stay JSON objects,
+so that a client passes on fields that are newer than itself.
 """
 
 from collections.abc import Mapping
@@ -86,7 +86,7 @@ _KNOWN: Final = frozenset(
 
 
 def parse(text: bytes) -> GatewayMessage | None:
-    """Return the gateway's message, ``None`` if its type is newer than this client.
+    """Decode a message of the gateway; return ``None`` if its type is unknown.
 
     Raises:
         BadRequest: This is no message of a gateway.
@@ -104,7 +104,7 @@ def parse(text: bytes) -> GatewayMessage | None:
 
 
 def render(message: protocol.FromClient) -> bytes:
-    """Return the JSON text of what a client says, without what it does not say.
+    """Encode a message of the client, without its unset fields.
 
     Raises:
         PayloadTooLarge: It is longer than a gateway takes.
@@ -142,7 +142,7 @@ def address(url: str, path: str, *, socket: bool) -> str:
 
 
 def with_query(target: str, query: Query) -> str:
-    """Return *target* with *query* behind it."""
+    """Return *target* with *query* appended."""
     return f"{target}?{urlencode(query, quote_via=quote)}" if query else target
 
 
@@ -195,7 +195,7 @@ def retry_after_s(headers: Mapping[str, str]) -> int | None:
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> GatewayError:
-    """Return the error that an HTTP reply stands for: a problem (RFC 9457), or what a proxy said.
+    """Return the error for an HTTP reply: a problem (RFC 9457), or the status of a proxy.
 
     Args:
         status: 300 or more.

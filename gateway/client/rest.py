@@ -1,7 +1,7 @@
-"""Gateway: the REST API, thin. One method a request, JSON in and out, problems as error classes.
+"""A thin client of the REST API: one method per request, JSON in and out, problems as exceptions.
 
-It repeats nothing by itself: an error says in ``retry`` whether that makes sense. Every reply is
-bounded in time and size.
+It repeats no request by itself; the ``retry`` of an error says whether that makes sense. Every
+reply is bounded in time and size.
 """
 
 from collections.abc import AsyncIterator
@@ -47,8 +47,8 @@ class Gateway:
         token: A token, or a coroutine function that returns one: it is asked for each request.
 
     Attributes:
-        position: The newest ``Gateway-Position`` of a reply; handed as ``at`` to a read it makes
-            sure that the read sees this much, on any node.
+        position: The newest ``Gateway-Position`` of a reply. A read with this as ``at`` sees at
+            least as much, on any node.
 
     Raises:
         Invalid: *url* is no address.

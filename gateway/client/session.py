@@ -1,6 +1,6 @@
-"""Be a session: say what you do, hear when you are to be closed, come back by yourself.
+"""Session client: reports activity, gets close warnings, and reconnects by itself.
 
-The words only; the talk itself, with its promises and bounds, is ``session_runner``.
+This is the public API; ``session_runner`` keeps the connection, with its promises and bounds.
 """
 
 import asyncio

@@ -1,13 +1,14 @@
 """Session runner: keeps one session connected, over as many connections as that takes.
 
-Promises: what is said is answered once, whatever the connection does meanwhile (the same words keep
-    their ``ref``, by which
-the gateway knows them again); a connection that drops is followed by another of the same session,
-unless the gateway said not to; every wait and queue is bounded. Not here: the words (``session``),
-one connection (``connection``), which end is final (``disconnect``).
+Promises: each message is answered once, whatever the connection does meanwhile, because a message
+that is sent again has the same ``ref`` and the gateway recognizes it. After a drop the session is
+connected again, unless the gateway said not to. Every wait and queue is bounded.
 
-Three tasks: one keeps a connection and reads it, one writes to it, one calls the handlers. Handlers
-run beside the reader, so that they may themselves say something and wait for the answer.
+Three tasks run: one keeps a connection and reads from it, one writes to it, one calls the handlers.
+Handlers run beside the reader, so that they may send a message and wait for its answer.
+
+Not here: the public API (``session``), one connection (``connection``), which end is final
+(``disconnect``).
 """
 
 import asyncio
@@ -28,9 +29,9 @@ from gateway.client.state import Session
 from gateway.core import protocol
 from gateway.core.errors import CloseCode, OutcomeUnknown, Overloaded, Unavailable
 
-CALL_WITHIN_S: Final = 15.0  # from saying something to its answer, a reconnect included
-CALLS_MAX: Final = 256  # said and not yet answered; one more is refused here
-NOTICES_MAX: Final = 256  # heard and not yet handled; one more is dropped, counted and logged
+CALL_WITHIN_S: Final = 15.0  # from a message to its answer, including a reconnect
+CALLS_MAX: Final = 256  # messages without an answer; one more is refused here
+NOTICES_MAX: Final = 256  # notices without a handler call; one more is dropped, counted and logged
 
 Handlers = Mapping[type[Notice], Callable[[Any], object] | None]
 
@@ -38,7 +39,7 @@ log: Final = logging.getLogger("gateway.client")
 
 
 class LinkState(StrEnum):
-    """Where a client stands with the gateway."""
+    """The state of a client's connection to the gateway."""
 
     CONNECTING = "connecting"
     CONNECTED = "connected"
@@ -46,7 +47,7 @@ class LinkState(StrEnum):
 
 
 class _Call:
-    """Something said that awaits its answer."""
+    """A message that awaits its answer."""
 
     __slots__ = ("answer", "connection", "message", "text")
 
@@ -58,16 +59,16 @@ class _Call:
 
 
 class SessionRunner:
-    """The talk of one session; made in a running event loop.
+    """Keeps one session connected; made in a running event loop.
 
     Args:
         dialer: Opens the connections.
         opening: What a new session is opened with.
-        session_id: Which session to be; ``None`` opens a new one.
+        session_id: The session; ``None`` opens a new one.
         session_token: Proves that this may be that session.
         reopen: Whether to open a new session when this one ended while nobody was connected.
-        call_within_s: How long something said may wait for its answer.
-        handlers: Who hears which notice.
+        call_within_s: How long a message may wait for its answer.
+        handlers: The handler of each type of notice.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class SessionRunner:
         self.session: Session = {}
         self.session_token = session_token
         self.notices_dropped = 0
-        self.started = asyncio.Event()  # connected once, or over
+        self.started = asyncio.Event()  # once connected, or ended
         self.over: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
         self._dialer = dialer
         self._opening = opening
@@ -96,18 +97,18 @@ class SessionRunner:
         self._state = SessionState()
         self._calls: dict[str, _Call] = {}
         self._calls_made = 0
-        self._ref_prefix = secrets.token_hex(6)  # others may be this session later
+        self._ref_prefix = secrets.token_hex(6)  # another program may be this session later
         self._to_send = asyncio.Event()
         self._notices: asyncio.Queue[Notice] = asyncio.Queue(NOTICES_MAX)
         self._left = False
 
     @property
     def closed(self) -> Closed | None:
-        """How it ended; ``None`` while it goes on."""
+        """How the session client ended; ``None`` while it runs."""
         return self.over.result() if self.over.done() else None
 
     async def send(self, message: protocol.FromClient) -> None:
-        """Say something and return when it is accepted; raises as the client's methods do."""
+        """Send a message and return when it is accepted; raises as ``SessionClient`` does."""
         if self.closed:
             raise self.closed.error()
         if len(self._calls) >= CALLS_MAX:
@@ -126,7 +127,7 @@ class SessionRunner:
             del self._calls[ref]
 
     async def run(self) -> None:
-        """Keep the session connected until that is over."""
+        """Keep the session connected until it ends for good."""
         closed = Closed(ABNORMAL, "The client failed.")
         try:
             closed = await self._keep_connected()
@@ -150,7 +151,7 @@ class SessionRunner:
                     result = handler(notice)
                     if inspect.isawaitable(result):
                         await result
-                except Exception:  # a handler's failure is its own; the session goes on
+                except Exception:  # a failing handler does not end the session
                     log.exception("the handler of a %s failed", type(notice).__name__)
 
     async def _keep_connected(self) -> Closed:
@@ -177,11 +178,11 @@ class SessionRunner:
 
     def _query(self) -> Query:
         known = given(session=self._id, session_token=self.session_token)
-        # A session_token never opens anything: who comes back with one needs no name to open with.
+        # A session_token opens no session, so the fields for opening are not sent with it.
         return known if self.session and self.session_token else known + self._opening
 
     async def _live(self, connection: GatewayConnection) -> Closed:
-        """Be connected until *connection* ends."""
+        """Serve *connection* until it ends."""
         session = connection.hello.session
         if session is None:
             return Closed(int(CloseCode.BAD_REQUEST), "This is not a session's socket.")

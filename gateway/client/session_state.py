@@ -1,9 +1,8 @@
-"""What a client and its gateway said to each other, and what it makes of the session; pure.
+"""Session state of a client: its accepted messages, and the session that results; pure.
 
-A socket tells a session's client when it is accepted, warned or stopped, not the session itself:
-the client folds its own accepted words into what the hello showed. The last word of each kind is
-kept as well: a session that is found again knows them, one that had to be opened anew is told them
-again.
+The gateway acknowledges messages but does not send the changed session, so the client applies its
+accepted messages to the session of the hello. The last message of each kind is kept as well: if the
+session had to be opened anew, they are replayed.
 """
 
 from typing import Any
@@ -27,7 +26,7 @@ from gateway.core.public import diff, merge
 
 
 class SessionState:
-    """The accepted words of one client, the last of each kind."""
+    """The accepted messages of one client, the last of each kind."""
 
     def __init__(self) -> None:
         self._update: dict[str, Any] = {}
@@ -35,12 +34,12 @@ class SessionState:
         self._streams: dict[str, StreamMessage] = {}
 
     def record(self, message: FromClient) -> None:
-        """Remember *message*, which the gateway accepted."""
+        """Record *message*, which the gateway accepted."""
         match message:
             case WatchMessage():
                 self._watch = replace(message, ref=None)
             case ProgressMessage() if self._watch:
-                self._watch = replace(self._watch, **_words(message))
+                self._watch = replace(self._watch, **_set_fields(message))
             case UnwatchMessage():
                 self._watch = None
             case UpdateMessage(changes=changes):
@@ -53,11 +52,11 @@ class SessionState:
                 pass
 
     def forget_stream(self, key: str) -> None:
-        """Forget a stream that somebody else ended."""
+        """Forget a stream that another caller ended."""
         self._streams.pop(key, None)
 
     def replay(self) -> list[FromClient]:
-        """Return the messages that bring a new session to where the old one was."""
+        """Return the messages that bring a new session to the state of the old one."""
         messages: list[FromClient] = []
         if self._update:
             messages.append(UpdateMessage(changes=convert(self._update, UpdateChanges)))
@@ -68,7 +67,7 @@ class SessionState:
 
 
 def _stacked(earlier: Any, later: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return one merge patch that does what two do: unlike a merge it keeps what removes."""
+    """Return one merge patch with the effect of two; unlike a merge it keeps the nulls."""
     if not isinstance(earlier, dict) or not isinstance(later, dict):
         return later
     return {
@@ -77,8 +76,8 @@ def _stacked(earlier: Any, later: Any) -> Any:  # noqa: ANN401 - JSON
     }
 
 
-def _words(message: FromClient) -> dict[str, Any]:
-    """Return what *message* says, as JSON, without what it leaves open."""
+def _set_fields(message: FromClient) -> dict[str, Any]:
+    """Return the set fields of *message* as JSON."""
     return {
         name: value
         for name, value in to_builtins(message).items()
@@ -87,13 +86,13 @@ def _words(message: FromClient) -> dict[str, Any]:
 
 
 def after_message(session: Session, message: FromClient) -> Session:
-    """Return *session* after the gateway accepted *message*; only the gateway knows the times."""
+    """Return *session* after the gateway accepted *message*, except for its times."""
     match message:
         case WatchMessage():
-            watch = diff(session.get("watch") or {}, _words(message))
+            watch = diff(session.get("watch") or {}, _set_fields(message))
             return merge(session, {"watch": watch, "is_watching": True})
         case ProgressMessage() if "watch" in session:
-            return merge(session, {"watch": _words(message)})
+            return merge(session, {"watch": _set_fields(message)})
         case UnwatchMessage():
             return merge(session, {"watch": None, "is_watching": False})
         case UpdateMessage(changes=changes):
@@ -101,7 +100,7 @@ def after_message(session: Session, message: FromClient) -> Session:
         case StreamMessage(key=key, state="stopped"):
             return _without_stream(session, key)
         case StreamMessage(key=key):
-            stream = {"data": {}, **_words(message)}
+            stream = {"data": {}, **_set_fields(message)}
             streams = list(session.get("streams", ()))
             places = [n for n, known in enumerate(streams) if known["key"] == key]
             if places:
@@ -114,7 +113,7 @@ def after_message(session: Session, message: FromClient) -> Session:
 
 
 def after_notice(session: Session, notice: Notice) -> Session:
-    """Return *session* as *notice* shows it."""
+    """Return *session* after *notice*."""
     match notice:
         case protocol.ClosingNotice(closes_at=at, extend_max_ms=extend_max_ms, reason=reason):
             closing = {"at": at, "extend_max_ms": extend_max_ms, "reason": reason}

@@ -1,8 +1,8 @@
-"""What a feed tells, and the fold of it: the sessions in view, after the last thing told.
+"""Feed state: the items of a feed, and the fold of them to the sessions in view; pure.
 
-Pure. ``fold(snapshot, events)`` equals what REST lists at the same position; ``Fold.apply`` also
-says where a feed broke its promises (a gap, a duplicate, an unknown session), which is how a live
-gateway is audited.
+``fold(snapshot, events)`` equals what REST lists at the same position. ``Fold.apply`` also reports
+where a feed broke its promises (a gap, a duplicate, an unknown session); ``gateway audit`` uses
+that.
 """
 
 from dataclasses import dataclass
@@ -77,22 +77,21 @@ class Heartbeat:
 
 
 Item = Snapshot | Changes | Resync | Heartbeat
-"""One thing that a feed tells; every kind has a ``kind`` and a ``position``."""
+"""An item of a feed; every type has a ``kind`` and a ``position``."""
 
 
 class Fold:
     """The sessions of a feed.
 
-    While a snapshot comes in, ``sessions`` stay as they were before it: a reader never sees half of
-    one.
+    While a snapshot comes in, ``sessions`` stay as they were, so a reader never sees half of one.
 
     Args:
-        position: Where *sessions* were true.
-        sessions: What was known there.
+        position: The position of *sessions*.
+        sessions: The sessions to start with.
 
     Attributes:
         sessions: Every session in view, by id.
-        position: Where in the feed this is true; ``None`` before the first snapshot is whole and
+        position: The position of ``sessions``; ``None`` before the first snapshot is whole and
             after a resync.
     """
 
@@ -104,11 +103,10 @@ class Fold:
         self._incoming: dict[str, Session] = {}
 
     def apply(self, item: Item) -> list[str]:
-        """Take one item in.
+        """Apply one item, as far as possible.
 
         Returns:
-            What is wrong with it, in words; empty if the feed keeps its promises. It is taken in as
-            far as possible.
+            What is wrong with it, in words; empty if the feed keeps its promises.
         """
         match item:
             case Snapshot():
@@ -138,7 +136,7 @@ class Fold:
         return wrong
 
     def _event(self, event: Event, advanced: set[str]) -> str | None:
-        """Take one event in; *advanced* holds the sessions that got a new revision in this item."""
+        """Apply one event; *advanced* holds the sessions that got a new revision in this item."""
         session_id, kind = event["session_id"], event["type"]
         known = self.sessions.get(session_id)
         match kind:
