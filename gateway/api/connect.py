@@ -7,13 +7,7 @@ nothing that the feed did not tell. It is valid only while the record names its 
 (*fencing*): who is displaced, kicked or closed learns it from the record, whoever did it and on
 whichever node.
 
-``ref``: every message is answered by ``ack`` or ``error`` with its ``ref``. A ``ref`` of
-``UNIQUE_REF_MIN`` characters or more is taken as unique in the session's life: said again, also
-over another connection, it changes nothing more (as an Idempotency-Key, for the record's last eight
-operations). A shorter one only says which answer belongs to what, since a page that was reloaded
-counts from one again.
-
-Not here: limits, heartbeats, close frames (``socket``), who comes in (``handshake``).
+Not here: what the client may ask then (``socket_handlers``), what ends it (``realtime``).
 """
 
 import secrets
@@ -25,9 +19,8 @@ from msgspec.structs import replace
 from starlette.responses import Response
 
 from gateway.api.create_session import uuid7
-from gateway.api.handshake import Visit
-from gateway.api.presence import Presence
-from gateway.auth.credentials import client_address, headers, networks
+from gateway.api.socket_handlers import NativeSessionSocket
+from gateway.api.websockets import WebSocketRequest
 from gateway.auth.principals import (
     Principal,
     Scope,
@@ -38,19 +31,16 @@ from gateway.auth.principals import (
     split_session_token,
 )
 from gateway.context import caller_key
-from gateway.core.command import Connect
 from gateway.core.errors import (
     BadRequest,
     Forbidden,
     IdUnavailable,
     LimitExceeded,
     NotFound,
-    OutcomeUnknown,
     SessionClosed,
     UpgradeRequired,
 )
 from gateway.core.model import (
-    Connection,
     DurationMs,
     Labels,
     Name,
@@ -62,9 +52,9 @@ from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing
 from gateway.http.problems import problem
 from gateway.http.request import read_query
 from gateway.node import Node
+from gateway.realtime.handshake import new_connection
 
 OPEN_ATTEMPTS: Final = 2  # an id that somebody takes meanwhile is attached to the second time
-USER_AGENT_MAX: Final = 512  # characters that are kept of it
 
 
 class Opening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,25 +88,25 @@ class Opening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 NEEDS_WRITE: Final = ("service", "linger_ms", "grace_ms", "ttl_ms")
 
 
-async def connect(visit: Visit) -> None:
+async def connect(request: WebSocketRequest) -> None:
     """Serve ``WS /v1/connect``."""
-    wanted = read_query(visit.pairs, Opening, ())
-    named, secret = _own_token(wanted, visit.shown.session_token)
+    wanted = read_query(request.pairs, Opening, ())
+    named, secret = _own_token(wanted, request.credential.session_token)
     principal: Principal | None = None
-    if visit.shown.token is not None or secret is None:
-        principal = await visit.principal()
-    ask = named is not None and not _seems_new(visit.context.node, named, principal, secret)
+    if request.credential.token is not None or secret is None:
+        principal = await request.principal()
+    ask = named is not None and not _seems_new(request.context.node, named, principal, secret)
     for attempt in range(OPEN_ATTEMPTS):
         session = None
         if named is not None and ask:
-            finding = _known(visit, named, principal, secret)
-            session = await (_rate_limited(visit, named, finding) if not principal else finding)
+            finding = _known(request, named, principal, secret)
+            session = await (_rate_limited(request, named, finding) if not principal else finding)
         try:
             if session is not None:
                 own = secret is not None and secret_matches(session.private.token_hash, secret)
-                await _attach(visit, session, principal, readmit=own)
+                await _attach(request, session, principal, readmit=own)
             else:
-                await _open(visit, wanted, named, principal)
+                await _open(request, wanted, named, principal)
             return
         except IdUnavailable:  # it is there, or was, and this node has not heard of it
             if attempt + 1 == OPEN_ATTEMPTS:
@@ -125,11 +115,11 @@ async def connect(visit: Visit) -> None:
 
 
 async def _rate_limited(
-    visit: Visit, session_id: str, finding: Awaitable[Session | None]
+    request: WebSocketRequest, session_id: str, finding: Awaitable[Session | None]
 ) -> Session | None:
     """Return what *finding* finds, and count the session token that was shown alone."""
     caller = caller_key(Principal.of_session(session_id))
-    return await visit.context.rate_limited(visit.scope, finding, lambda _: caller)
+    return await request.context.rate_limited(request.scope, finding, lambda _: caller)
 
 
 def _seems_new(node: Node, named: str, principal: Principal | None, secret: str | None) -> bool:
@@ -157,23 +147,8 @@ def _own_token(wanted: Opening, offered: str | None) -> tuple[str | None, str | 
     return parts
 
 
-def _connection(visit: Visit) -> Connection:
-    context, scope = visit.context, visit.scope
-    peer = client_address(scope, networks(context.settings.trusted_proxies))
-    agents = headers(scope, b"user-agent")
-    return Connection(
-        id=secrets.token_hex(12),
-        node=context.node.id,
-        connected_at=context.node.clock.now_ms(),
-        address=peer.address,
-        port=peer.port,
-        tls=peer.tls,
-        user_agent=agents[0][:USER_AGENT_MAX] if agents else None,
-    )
-
-
 async def _known(
-    visit: Visit, session_id: str, principal: Principal | None, secret: str | None
+    request: WebSocketRequest, session_id: str, principal: Principal | None, secret: str | None
 ) -> Session | None:
     """Return the session that the caller may attach to; ``None`` if it may open one of this id.
 
@@ -182,7 +157,7 @@ async def _known(
         Forbidden: It is somebody else's; a session that is not there is answered alike.
     """
     try:
-        session = await visit.context.node.find(session_id)
+        session = await request.context.node.find(session_id)
     except SessionClosed as error:
         known = isinstance(error.record, Session) and may_attach(error.record, principal, secret)
         if known or secret is not None:
@@ -200,7 +175,7 @@ async def _known(
 
 
 async def _attach(
-    visit: Visit, session: Session, principal: Principal | None, *, readmit: bool
+    request: WebSocketRequest, session: Session, principal: Principal | None, *, readmit: bool
 ) -> None:
     """Attach to a session, displacing whoever is there.
 
@@ -208,15 +183,13 @@ async def _attach(
         SessionClosing: It is closing, and this is not the one client that may come back.
         GatewayError: As :meth:`Node.apply`.
     """
-    node, connection = visit.context.node, _connection(visit)
-    who = principal or Principal.of_session(session.id)
-    presence = Presence(visit, who, session, connection)
-    wanted = Connect(connection=connection, readmit=readmit)
-    presence.begin(await _written(presence, node.apply(session.id, wanted)), None)
+    socket = _socket(request, principal or Principal.of_session(session.id))
+    await socket.attach(session, displace=True, readmit=readmit)
+    socket.begin()
 
 
 async def _open(
-    visit: Visit, wanted: Opening, session_id: str | None, principal: Principal | None
+    request: WebSocketRequest, wanted: Opening, session_id: str | None, principal: Principal | None
 ) -> None:
     """Open a session with this connection.
 
@@ -228,32 +201,25 @@ async def _open(
     """
     if principal is None or principal.session is not None:
         raise Forbidden("A session's token opens nothing.")
-    node, connection = visit.context.node, _connection(visit)
     secret = mint_session_secret()
     session = replace(
-        _new_session(visit, wanted, principal),
-        id=session_id or uuid7(node.clock.now_ms(), secrets.randbits(74)),
-        connection=connection,
+        _new_session(request, wanted, principal),
+        id=session_id or uuid7(request.context.node.clock.now_ms(), secrets.randbits(74)),
         private=Private(token_hash=hash_secret(secret)),
     )
-    presence = Presence(visit, principal, session, connection)
-    presence.begin(await _written(presence, node.open(session)), f"{session.id}.{secret}")
+    socket = _socket(request, principal)
+    await socket.open(session)
+    socket.begin(f"{session.id}.{secret}")
 
 
-async def _written(presence: Presence, writing: Awaitable[Session]) -> Session:
-    """Return what *writing* returns; let go of the session if it fails."""
-    try:
-        return await writing
-    except OutcomeUnknown:  # nobody knows whether it was written: end it again
-        await presence.take_back()
-        raise
-    except BaseException:
-        presence.let_go()
-        raise
+def _socket(request: WebSocketRequest, principal: Principal) -> NativeSessionSocket:
+    request.codec.is_full = principal.is_full
+    record = new_connection(request.context, request.scope)
+    return NativeSessionSocket(request.context, request.connection, record, principal)
 
 
-def _new_session(visit: Visit, wanted: Opening, principal: Principal) -> Session:
-    node, settings = visit.context.node, visit.context.settings
+def _new_session(request: WebSocketRequest, wanted: Opening, principal: Principal) -> Session:
+    node, settings = request.context.node, request.context.settings
     principal.require(Scope.CONNECT)
     account = wanted.account or principal.account
     workspace = wanted.workspace or principal.workspace

@@ -17,36 +17,30 @@ from typing import Annotated, Final, Literal
 from msgspec import UNSET, Meta, Raw, UnsetType
 from starlette.responses import Response
 
+from gateway.api.codec import NativeStreamCodec
 from gateway.api.endpoints_sessions import filter_of
-from gateway.api.eventstream import SSE, EventStream
-from gateway.api.handshake import Visit, refreshed, view_of
 from gateway.api.schema import Outgoing
-from gateway.api.watcher import Watcher, begin, here
+from gateway.api.socket_handlers import NativeObserver
+from gateway.api.websockets import WebSocketRequest
 from gateway.auth.credentials import read_credential
 from gateway.auth.principals import Principal
-from gateway.connections.lifecycle import ConnectionEnded
 from gateway.context import Context
 from gateway.core.errors import (
     BadPosition,
-    BadRequest,
     Forbidden,
     Overloaded,
 )
 from gateway.core.position import Position
-from gateway.core.protocol import (
-    ClientMessage,
-    HeartbeatMessage,
-    SubscribeMessage,
-    TokenMessage,
-    UnsubscribeMessage,
-)
 from gateway.core.public import PublicEvent
 from gateway.core.query import Filter, View
 from gateway.http.endpoint import JSON, AnyEndpoint, Call, Endpoint, Nothing, reply
+from gateway.http.problems import problem
 from gateway.http.request import read_query
 from gateway.live.channel import Trimmed
 from gateway.live.outbound import Tick
 from gateway.node import Node
+from gateway.realtime.sse import SSE, EventStream
+from gateway.realtime.subscriber import position_of, resume_point, view_of
 
 WAIT_MAX_S: Final = 25.0  # of a long poll; proxies give up at 30 s or 60 s
 PAGE_EVENTS: Final = 1_000  # a JSON page ends with the frame that passes this
@@ -101,58 +95,17 @@ class _Page(Outgoing, frozen=True):
 # --- WebSocket
 
 
-async def observe(visit: Visit) -> None:
+async def observe(request: WebSocketRequest) -> None:
     """Serve ``WS /v1/events``."""
-    principal = await visit.principal()
-    query = read_query(visit.pairs, Since, ())
+    principal = await request.principal()
+    query = read_query(request.pairs, Since, ())
     view = view_of(principal, filter_of(query))
     if query.since is not None:
         Position.parse(query.since)
-    watcher = Watcher(visit.context.node, visit.socket)
-    await watcher.start(view, query.since)
-    visit.socket.begin(_Observer(visit, principal, watcher))
-
-
-class _Observer:
-    """What an observer may say."""
-
-    __slots__ = ("_context", "_principal", "_socket", "_watcher")
-
-    def __init__(self, visit: Visit, principal: Principal, watcher: Watcher) -> None:
-        self._context = visit.context
-        self._socket = visit.socket
-        self._principal = principal
-        self._watcher = watcher
-
-    async def handle(self, message: ClientMessage) -> int | None:
-        match message:
-            case HeartbeatMessage():
-                pass
-            case TokenMessage():
-                self._principal = await refreshed(
-                    self._context, self._socket, self._principal, message.token
-                )
-            case SubscribeMessage():
-                view = view_of(self._principal, message.filter)
-                await self._watcher.start(view, message.since)
-            case UnsubscribeMessage():
-                self._watcher.stop()
-            case _:
-                raise BadRequest("This socket only watches; a session is at /v1/connect.")
-        return None
-
-    def heartbeat(self) -> bytes:
-        return self._watcher.heartbeat()
-
-    def on_writable(self) -> None:
-        self._watcher.on_writable()
-
-    def last_sent_at_s(self) -> float:
-        return self._watcher.last_sent_at_s()
-
-    def left(self, _ended: ConnectionEnded) -> None:
-        self._watcher.stop()
-        self._socket.release()
+    observer = NativeObserver(request.context, request.connection, principal)
+    await observer.subscriber.start(view, query.since)
+    request.connection.bind(observer)
+    request.connection.start()
 
 
 # --- HTTP
@@ -164,13 +117,18 @@ async def read_events(call: Call[Principal, EventsQuery, Nothing]) -> Response:
     view = view_of(call.caller, filter_of(query))
     last_id = call.request.header("last-event-id") if call.media == SSE else None
     since = last_id or query.since  # a browser repeats the address it began with
-    position, reason = await begin(call.node, view, since)
+    position, reason = await resume_point(call.node, view, since)
     if call.media == SSE:
-        call.context.connections.check_capacity()
-        subscribe = partial(call.node.subscribe, view, position, reason)
-        return EventStream(call.context, call.caller, subscribe)
-    # A token in the address is for streams, whose readers set no header.
-    read_credential(call.request.scope)
+        heartbeat_s = call.context.settings.heartbeat_s
+        return EventStream(
+            call.context,
+            call.caller,
+            NativeStreamCodec(call.node, int(heartbeat_s * 1000)),
+            partial(call.node.subscribe, view, position, reason),
+            refuse=lambda error: problem(error, call.request.id, call.caller),
+            heartbeat_s=heartbeat_s,
+        )
+    read_credential(call.request.scope)  # ?token= is for streams, whose readers set no header
     if position is None:
         return reply(_started_over(call.node, view, reason))
     return reply(await _page(call.context, view, position, query.wait or 0))
@@ -198,7 +156,7 @@ async def _page(context: Context, view: View, since: Position, wait_s: float) ->
                 if not isinstance(delivery, Tick):
                     return _started_over(node, view, getattr(delivery, "reason", None))
                 events.extend(Raw(item.data) for item in delivery.items)
-    return _resumed(here(node, subscription), events, more=subscription.is_behind)
+    return _resumed(position_of(node, subscription), events, more=subscription.is_behind)
 
 
 def _resumed(

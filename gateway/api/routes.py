@@ -14,8 +14,8 @@ from gateway.api import (
     events,
 )
 from gateway.api.description import ABOUT
-from gateway.api.handshake import Entrance
 from gateway.api.style import NativeStyle
+from gateway.api.websockets import native_socket
 from gateway.context import Context
 from gateway.http.endpoint import AnyEndpoint, EndpointTable
 from gateway.http.openapi import described
@@ -44,8 +44,8 @@ def application(context: Context, root: str) -> Application:
     return Application(
         http=Pipeline(context, NativeStyle(context, EndpointTable(endpoints))),
         sockets={
-            "/v1/connect": Entrance(connect.connect),
-            "/v1/events": Entrance(events.observe),
+            "/v1/connect": native_socket(connect.connect),
+            "/v1/events": native_socket(events.observe),
         },
     )
 

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn, TypeVar
 
-from gateway.core.errors import CloseCode, GatewayError
+from gateway.core.errors import ERRORS, CloseCode, GatewayError
 from gateway.core.model import Cause
 from gateway.core.protocol import Bye
 
@@ -25,9 +25,23 @@ EXPIRY_CHECK_S: Final = 3600.0  # the wall clock may step, so check at least so 
 RECONNECT_MIN_MS: Final = 250  # a client that is sent away comes back after this at the earliest
 RECONNECT_SPREAD_MS: Final = 2_000  # and so much later at the latest
 
+SERVICE_RESTART: Final = 1012  # what the transport says when this process stops
+NO_STATUS: Final = 1005  # RFC 6455 section 7.4.1: a close frame without a code
+
+_CLEAN: Final = (1000, 1001)  # RFC 6455 section 7.4.1: done; going away, as a page reload does
+_FROM_HERE: Final = (CloseCode.TOO_SLOW, SERVICE_RESTART)  # our doing, not the client's
 _SERVER_CAUSED: Final = frozenset(
     {CloseCode.DRAINING, CloseCode.TOO_SLOW, CloseCode.STORE_UNAVAILABLE, CloseCode.SERVER_ERROR}
 )
+
+_DETAILS: Final[dict[str, str]] = {code: kind.title for code, kind in ERRORS.items()} | {
+    "cut_off": "Another node ended this connection, by mistake or not; come back.",
+    "displaced": "A newer connection of this session took over.",
+    "kicked": "The connection was ended from outside.",
+    "no_heartbeat": "Nothing was heard of the client for too long.",
+    "too_slow": "The client took too little of what it was sent.",
+}
+"""What people are told of an end of which nothing more is known, by its reason."""
 
 E = TypeVar("E", bound=Exception)
 
@@ -55,13 +69,18 @@ class ServerClose(ConnectionEnded):
         code: The close code.
         reason: For programs: an error's code, or the reason of a close.
         retry_after_ms: When the client should come back, if it should.
+        detail: For people: what REST says of the same error.
     """
 
-    def __init__(self, code: int, reason: str, retry_after_ms: int | None = None) -> None:
-        super().__init__(code, reason)
+    def __init__(
+        self, code: int, reason: str, retry_after_ms: int | None = None, *, detail: str = ""
+    ) -> None:
+        super().__init__(code, reason, detail)
         self.code = code
         self.reason = reason
         self.retry_after_ms = retry_after_ms
+        is_free_text = code == CloseCode.SESSION_CLOSED  # a reason that somebody else chose
+        self.detail = detail or ("" if is_free_text else _DETAILS.get(reason, ""))
         self.cause = "server" if code in _SERVER_CAUSED else "lost"
 
     @classmethod
@@ -69,7 +88,7 @@ class ServerClose(ConnectionEnded):
         """Return the close for *error*; *away_ms* spreads the clients that should return."""
         comes_back = error.close_code.reconnect
         retry_after_ms = (error.retry_after_s or 0) * 1000 + away_ms if comes_back else None
-        return cls(error.close_code, error.code, retry_after_ms)
+        return cls(error.close_code, error.code, retry_after_ms, detail=error.detail)
 
     @property
     def message(self) -> Bye:
@@ -80,7 +99,25 @@ class ServerClose(ConnectionEnded):
             reason=self.reason,
             reconnect=known and CloseCode(self.code).reconnect,
             retry_after_ms=self.retry_after_ms,
+            detail=self.detail or None,
         )
+
+    @property
+    def close_reason(self) -> str:
+        """What stands in the close frame: ``reason``, and why."""
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+def close_cause(code: int, reason: str | None) -> Cause:
+    """Return what the record shall say of an end that the client or the network brought about.
+
+    Args:
+        code: Of the close frame, or what happened; see ``core.frames.Listener``.
+        reason: Of the close frame; ``None`` if there was none.
+    """
+    if code in _FROM_HERE and reason is None:
+        return "server"
+    return "clean" if code in _CLEAN or (code == NO_STATUS and reason is not None) else "lost"
 
 
 class LiveConnection(ABC):

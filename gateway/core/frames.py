@@ -101,8 +101,11 @@ class Writer(Protocol):
         """Send whole frames, even if the buffer is full; return whether it has room for more."""
         ...
 
-    def close(self, code: int, reason: str, last: bytes = b"") -> None:
-        """Send the frame *last* and a close frame, then end; later input is ignored."""
+    def close(self, code: int | None, reason: str, last: bytes = b"") -> None:
+        """Send the frames *last* and a close frame, then end; later input is ignored.
+
+        Without a *code* the connection ends without a close frame, once *last* is out.
+        """
         ...
 
     def abort(self) -> None:

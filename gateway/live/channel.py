@@ -37,6 +37,8 @@ class Trimmed(Exception):
 Replay = Callable[[Position, Position], AsyncIterator[Tick]]
 Push = Callable[[bytes], bool]
 """Writes a frame; returns whether the reader keeps up."""
+PushTick = Callable[[Tick], bool]
+"""Takes a tick; returns whether the reader keeps up."""
 
 
 class _Frozen:
@@ -99,6 +101,7 @@ class Channel:
         self._bytes = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._followers: dict[Subscription, Push] = {}
+        self._tick_followers: dict[Subscription, PushTick] = {}
         self.last_sent_at_s = 0.0  # when followers were last sent a tick, in loop time
         self._on_empty = on_empty
 
@@ -145,6 +148,11 @@ class Channel:
             for reader in behind:
                 del self._followers[reader]
                 reader.fall_behind(self.sequence, tick)
+        if self._tick_followers:
+            behind = [reader for reader, push in self._tick_followers.items() if not push(tick)]
+            for reader in behind:
+                del self._tick_followers[reader]
+                reader.fall_behind(self.sequence, tick)
         self._wake()
 
     def restart(self, reason: str, born: Position) -> None:
@@ -156,7 +164,8 @@ class Channel:
         self.frozen = None
         self.generation += 1
         self.reason = reason
-        followers, self._followers = self._followers, {}
+        followers = [*self._followers, *self._tick_followers]
+        self._followers, self._tick_followers = {}, {}
         for reader in followers:
             reader.fall_behind(self.sequence, last)
         self._wake()
@@ -165,9 +174,14 @@ class Channel:
         """Write each tick to *reader*, which has read the whole ring, from now on."""
         self._followers[reader] = push
 
+    def follow_ticks(self, reader: "Subscription", push: "PushTick") -> None:
+        """Hand *reader* each tick as it is, not as a frame; else as :meth:`follow`."""
+        self._tick_followers[reader] = push
+
     def leave(self, reader: "Subscription") -> None:
         """Remove *reader*."""
         self._followers.pop(reader, None)
+        self._tick_followers.pop(reader, None)
         self.subscribers -= 1
         if not self.subscribers:
             self._on_empty(self)
@@ -303,6 +317,17 @@ class Subscription:
             return False
         self._on_behind = on_behind
         self._channel.follow(self, push)
+        return True
+
+    def follow_ticks(self, push: PushTick, on_behind: Callable[[], None]) -> bool:
+        """As :meth:`follow`, for readers that render each tick by themselves.
+
+        What *push* calls must not close a subscription: others are being told just then.
+        """
+        if self.is_behind:
+            return False
+        self._on_behind = on_behind
+        self._channel.follow_ticks(self, push)
         return True
 
     def fall_behind(self, sequence: int, told: Tick | None) -> None:

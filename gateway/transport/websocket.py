@@ -41,7 +41,6 @@ from gateway.transport.tcp import LingeringClose
 from gateway.transport.write_buffer import HIGH_WATER_BYTES, LOW_WATER_BYTES, WriteBuffer
 
 EXTENSION: Final = "gateway.frames"
-
 EARLY_MAX_BYTES: Final = 64 * 1024  # that come before the answer to the handshake
 
 LOST: Final = 1006  # RFC 6455 section 7.4.1; IANA for the last
@@ -244,10 +243,12 @@ class WebSocket(WriteBuffer):
             self._transport.write(data)
         return not self.is_full
 
-    def close(self, code: int, reason: str, last: bytes = b"") -> None:
-        """Send the frame *last*, say close and end; what the client still says is not heard."""
+    def close(self, code: int | None, reason: str, last: bytes = b"") -> None:
+        """Send the frames *last*, say close and end; what the client still says is not heard."""
         self._listener = NULL_LISTENER
-        if self._stage is _Stage.OPEN:
+        if self._stage is _Stage.OPEN and code is None:
+            self._say_last(last)
+        elif self._stage is _Stage.OPEN and code is not None:
             self._close(code, reason, last)
 
     def abort(self) -> None:

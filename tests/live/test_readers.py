@@ -12,19 +12,19 @@ from random import Random
 import pytest
 from msgspec.json import decode
 
-from gateway.api.socket import Socket
-from gateway.api.watcher import Watcher
+from gateway.api.codec import NativeCodec
 from gateway.client.protocol import EventsFrame, HelloFrame, SnapshotFrame, parse
 from gateway.client.state import Changes, Fold, Resync, Snapshot
-from gateway.connections.lifecycle import ConnectionEnded
 from gateway.connections.registry import ConnectionRegistry
 from gateway.core import protocol
 from gateway.core.command import Close, Update
 from gateway.core.errors import SessionClosed
-from gateway.core.frames import TEXT, frame
 from gateway.core.query import Filter, View, Visibility
 from gateway.live import channel
 from gateway.node import Node
+from gateway.realtime.codec import HeartbeatRule
+from gateway.realtime.connection import WebSocketConnection
+from gateway.realtime.subscriber import ObserverSocket
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import blank, running_node
 from tests.support import eventually
@@ -47,8 +47,9 @@ class Reader:
     async def come(self, node: Node) -> None:
         """Connect to *node*."""
         self.connection = Connection(self, node, self._chance)
-        await self.connection.watcher.start(VIEW, self.position)
-        self.connection.socket.begin(self.connection)
+        await self.connection.observer.subscriber.start(VIEW, self.position)
+        self.connection.socket.bind(self.connection.observer)
+        self.connection.socket.start()
 
     def leave(self) -> None:
         """Say goodbye; what is still sent is lost."""
@@ -78,14 +79,21 @@ class Reader:
 
 
 class Connection:
-    """One connection of a reader, full by chance, and whose socket it is."""
+    """One connection of a reader, full by chance."""
 
     def __init__(self, reader: Reader, node: Node, chance: Random) -> None:
         self.is_full = self.is_over = False
         self.sockets = ConnectionRegistry(1, chance.random)
-        self.socket = Socket(self, self.sockets, number=0, heartbeat_s=3600, messages_per_s=1)
+        self.socket: WebSocketConnection[str] = WebSocketConnection(
+            self,
+            self.sockets,
+            lambda connection: NativeCodec(node, connection),
+            number=0,
+            heartbeat=HeartbeatRule(interval_s=3600),
+            messages_per_s=1,
+        )
         self.sockets.add(self.socket)
-        self.watcher = Watcher(node, self.socket)
+        self.observer: ObserverSocket[str] = ObserverSocket(node, self.socket)
         self._reader = reader
         self._chance = chance
 
@@ -109,9 +117,9 @@ class Connection:
 
     def beat(self) -> None:
         """Hear a heartbeat."""
-        self.socket.write(frame(TEXT, self.heartbeat()))
+        self.socket.write(self.observer.heartbeat())
 
-    def close(self, code: int, reason: str, _last: bytes = b"") -> None:
+    def close(self, code: int | None, reason: str, _last: bytes = b"") -> None:
         """Take a goodbye that nobody asked for."""
         self._reader.wrong.append(f"closed with {code} {reason}")
 
@@ -120,27 +128,6 @@ class Connection:
 
     def adopt(self, _listener: object) -> None:
         """Belong to somebody; it does."""
-
-    async def handle(self, message: protocol.ClientMessage) -> int | None:
-        """Do nothing: these readers say nothing."""
-        raise AssertionError(message)
-
-    def heartbeat(self) -> bytes:
-        """Return what is said in silence."""
-        return self.watcher.heartbeat()
-
-    def on_writable(self) -> None:
-        """Tell on."""
-        self.watcher.on_writable()
-
-    def last_sent_at_s(self) -> float:
-        """Return when something was told."""
-        return self.watcher.last_sent_at_s()
-
-    def left(self, _ended: ConnectionEnded) -> None:
-        """Tell nothing more."""
-        self.watcher.stop()
-        self.socket.release()
 
 
 def texts(data: bytes) -> Iterator[bytes]:

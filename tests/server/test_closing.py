@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
-from gateway.api.presence import warning_times
 from gateway.core.model import Closing
+from gateway.realtime.close_reminder import reminder_times
 from gateway.settings import Settings
 from tests.server.conftest import Gateway, serving
 from tests.server.talk import dial
@@ -234,4 +234,4 @@ def test_client_is_warned_at_half_time_10_s_and_3_s(
     """The warnings after the first one: half of the time, 10 s and 3 s before, none twice."""
     closing = Closing(at=after_ms, first_at=after_ms, requested_at=0)
 
-    assert warning_times(closing, now_ms) == times
+    assert reminder_times(closing, now_ms) == times

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
-from gateway.api.watcher import heartbeat
+from gateway.api.codec import heartbeat_message
 from gateway.core.command import Close, Update
 from gateway.core.query import Filter, View, Visibility
 from gateway.settings import Settings
@@ -68,9 +68,9 @@ async def test_who_stops_within_a_snapshot_gets_it_again(gateway: Gateway) -> No
         assert told[-1]["more"]
     with gateway.node.subscribe(EVERYTHING) as subscription:
         subscription.take()
-        beat = heartbeat(gateway.node, subscription)
+        beat = heartbeat_message(gateway.node, subscription)
         subscription.take()
-        whole = heartbeat(gateway.node, subscription)
+        whole = heartbeat_message(gateway.node, subscription)
     async with gateway.http() as http:
         for position in (*(message["position"] for message in told), beat.position):
             async with await dial(gateway, PATH, since=position) as watcher:

@@ -62,14 +62,24 @@ async def test_broken_frames_end_the_connection(
         await eventually(lambda: gateway.node.replica.sessions["one"].state == "away")
 
 
-async def test_binary_is_not_spoken_here(gateway: Gateway) -> None:
-    """A binary message is 1003."""
+async def test_binary_json_is_taken_like_text(gateway: Gateway) -> None:
+    """JSON in a binary frame is a message as good as text, and as bad."""
     async with await dial(gateway) as ann:
         await ann.hear("hello")
+        await ann.socket.send(b'{"type":"watch","ref":"1","key":"caf\xc3\xa9"}')
+        assert (await ann.hear("ack"))["ref"] == "1"
         await ann.socket.send(b"{}")
+        assert (await ann.hear("error"))["code"] == "bad_request"
+
+
+async def test_binary_that_is_no_text_ends_as_such_text_does(gateway: Gateway) -> None:
+    """A binary message that is not UTF-8 is 1007, as is such text."""
+    async with await dial(gateway) as ann:
+        await ann.hear("hello")
+        await ann.socket.send(b'{"type":"watch","key":"\xff"}')
         code, heard = await ann.ends()
 
-        assert code == 1003
+        assert code == 1007
         assert heard[-1]["reconnect"] is False
 
 

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 from msgspec.structs import replace
 
-from gateway.api.socket import Socket
 from gateway.core.command import AnyCommand, Update
 from gateway.core.document import Message, Recipients
 from gateway.core.model import Session
 from gateway.live.hub import MAILBOX_MAX
+from gateway.realtime.connection import WebSocketConnection
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
 from gateway.transport import Limits, http_protocol
@@ -43,7 +43,7 @@ async def fill(gateway: Gateway, session_id: str) -> None:
     node, known = gateway.node, gateway.context.connections._connections  # noqa: SLF001 - nobody else tells
     await eventually(lambda: session_id in node.replica.sessions)
     [line] = known.values()
-    assert isinstance(line, Socket)
+    assert isinstance(line, WebSocketConnection)
     while not line.is_full:
         await node.publish(Message(to=Recipients(session=session_id), topic="t", body="x" * 4000))
 
@@ -99,7 +99,7 @@ async def test_client_that_errs_and_closes_in_one_breath_leaves_nothing(
     """A message that ends the socket, and a close behind it, good or bad, end it for good."""
     async with await dial(gateway, session="one") as ann:
         await ann.hear("hello")
-        ann.socket.transport.write(frame(2, b"binary") + frame(8, last))
+        ann.socket.transport.write(frame(2, b"\xff") + frame(8, last))
         await eventually(lambda: gateway.node.replica.sessions["one"].state == "away")
     await eventually(lambda: gateway.context.connections.count == 0)
     assert not gateway.node._local_connections._held  # noqa: SLF001 - there is no other way to see a leak

@@ -1,0 +1,269 @@
+"""Socket handlers: what the clients of the native WebSockets ask, and how they are answered.
+
+Every message is answered by ``ack`` or ``error`` with its ``ref``. A ``ref`` of
+``UNIQUE_REF_MIN`` characters or more is taken as unique in the session's life: sent again, also
+over another connection, it changes nothing more (as an Idempotency-Key, for the record's last eight
+operations). A shorter one only says which answer belongs to what, since a page that was reloaded
+counts from one again.
+
+Not here: what is sent (``codec``), which session a client gets (``connect``).
+"""
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from msgspec import to_builtins
+from msgspec.structs import replace
+
+from gateway.api.codec import text_frame
+from gateway.auth.principals import Principal
+from gateway.connections.lifecycle import ServerClose
+from gateway.context import Context
+from gateway.core import command, model, protocol
+from gateway.core.command import AnyCommand, EndStream, StartStream, UpdateStream
+from gateway.core.errors import BadRequest, CloseCode, GatewayError, Invalid, UnknownStream
+from gateway.core.model import Connection
+from gateway.core.protocol import Ack, ClientMessage, Error, parse
+from gateway.realtime.connection import WebSocketConnection
+from gateway.realtime.session_socket import SessionSocket
+from gateway.realtime.subscriber import ObserverSocket, view_of
+
+UNIQUE_REF_MIN: Final = 12  # characters: a ref of so many is taken as unique
+ERRORS_MAX: Final = 10  # unreadable messages within ERRORS_S end the socket: its client is broken
+ERRORS_S: Final = 10.0
+STOPPED: Final = "stopped"  # the state that ends a stream
+
+_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # escaped NUL, but no escaped backslash
+
+
+def command_of(message: ClientMessage, via: str, now_ms: int) -> AnyCommand:
+    """Return the command that *message* asks for.
+
+    Args:
+        message: One that changes the session.
+        via: The connection that says so.
+        now_ms: Redis time in milliseconds.
+    """
+    match message:
+        case protocol.WatchMessage():
+            watch = model.Watch(
+                key=message.key,
+                title=message.title,
+                kind=message.kind,
+                state=message.state,
+                position_ms=message.position_ms,
+                duration_ms=message.duration_ms,
+                bandwidth=message.bandwidth,
+                item=message.item,
+            )
+            return command.Watch(watch=watch, via=via)
+        case protocol.UnwatchMessage():
+            return command.Unwatch(via=via)
+        case protocol.UpdateMessage():
+            return command.Update(patch=to_builtins(message.changes), via=via)
+        case protocol.StreamMessage():
+            return command.EndStream(key=message.key, via=via)
+        case protocol.SavingMessage():
+            return command.Saving(via=via)
+        case protocol.SavedMessage():
+            return command.Saved(via=via)
+        case protocol.NeedMoreMessage():
+            return command.ExtendClose(at=now_ms + message.ms, via=via)
+        case protocol.LeaveMessage():
+            return command.Close(outcome="left", via=via)
+    raise AssertionError(message)
+
+
+async def refreshed(
+    context: Context, connection: WebSocketConnection[Any], principal: Principal, token: str
+) -> Principal:
+    """Return who goes on after *token* was shown on an open connection; it lives longer now.
+
+    Raises:
+        ServerClose: The token is not good, or not the same caller's: the connection ends.
+        Unavailable: The token cannot be checked now.
+    """
+    try:
+        newer = await context.authenticator.authenticate(token, context.wall_ms())
+        newer = principal.refreshed(newer)
+    except GatewayError as error:
+        if error.retry:
+            raise
+        raise ServerClose.from_error(error, connection.reconnect_after_ms()) from error
+    connection.expire_at(newer.expires_at, context.wall_ms)
+    return newer
+
+
+class Answering:
+    """Answers the messages of one connection.
+
+    Args:
+        connection: The client's.
+    """
+
+    __slots__ = ("_connection", "_errors")
+
+    def __init__(self, connection: WebSocketConnection[str]) -> None:
+        self._connection = connection
+        self._errors: deque[float] | None = None
+
+    async def answer(self, text: str, do: Callable[[ClientMessage], Awaitable[int | None]]) -> None:
+        """Do what *text* asks with *do*, and answer it; an unknown type is passed over.
+
+        Raises:
+            ServerClose: The client sends nothing but nonsense, or may not stay.
+        """
+        ref: str | None = None
+        try:
+            message = parse(text)
+            if message is None:
+                return
+            ref = message.ref
+            if _NUL.search(text):
+                raise Invalid("A text in the message holds NUL.")
+            answer: protocol.FromServer = Ack(ref=ref, revision=await do(message))
+        except GatewayError as error:
+            ref = ref or error.extra.get("ref")
+            self._connection.send(text_frame(Error(code=error.code, message=error.detail, ref=ref)))
+            self._count(error)
+        else:
+            self._connection.send(text_frame(answer))
+
+    def _count(self, error: GatewayError) -> None:
+        """Count messages that cannot be understood; being refused is not the client's fault."""
+        if not isinstance(error, BadRequest | Invalid):
+            return
+        if self._errors is None:
+            self._errors = deque(maxlen=ERRORS_MAX)
+        now_s = asyncio.get_running_loop().time()
+        self._errors.append(now_s)
+        if len(self._errors) == ERRORS_MAX and now_s - self._errors[0] < ERRORS_S:
+            raise ServerClose(CloseCode.BAD_REQUEST, "bad_request", detail=error.detail)
+
+
+class NativeObserver(ObserverSocket[str]):
+    """What an observer may ask.
+
+    Args:
+        context: The node and its surroundings.
+        connection: The client's.
+        principal: Who the client is.
+    """
+
+    __slots__ = ("_answering", "_context", "_principal")
+
+    def __init__(
+        self, context: Context, connection: WebSocketConnection[str], principal: Principal
+    ) -> None:
+        super().__init__(context.node, connection)
+        self._context = context
+        self._principal = principal
+        self._answering = Answering(connection)
+
+    async def handle(self, message: str) -> None:
+        """Do what a message asks, and answer it."""
+        await self._answering.answer(message, self._do)
+
+    async def _do(self, message: ClientMessage) -> int | None:
+        match message:
+            case protocol.HeartbeatMessage():
+                pass
+            case protocol.TokenMessage():
+                self._principal = await refreshed(
+                    self._context, self.connection, self._principal, message.token
+                )
+            case protocol.SubscribeMessage():
+                view = view_of(self._principal, message.filter)
+                await self.subscriber.start(view, message.since)
+            case protocol.UnsubscribeMessage():
+                self.stop_watching()
+            case _:
+                raise BadRequest("This socket only watches; a session is at /v1/connect.")
+        return None
+
+
+class NativeSessionSocket(SessionSocket[str]):
+    """What the client of a session may ask.
+
+    Args:
+        context: The node and its surroundings.
+        connection: The client's.
+        record: The same, as the session's record will name it.
+        principal: Who the client is.
+    """
+
+    __slots__ = ("_answering", "_principal")
+
+    def __init__(
+        self,
+        context: Context,
+        connection: WebSocketConnection[str],
+        record: Connection,
+        principal: Principal,
+    ) -> None:
+        super().__init__(context, connection, record)
+        self._principal = principal
+        self._answering = Answering(connection)
+
+    async def handle(self, message: str) -> None:
+        """Do what a message asks, and answer it."""
+        await self._answering.answer(message, self._do)
+
+    async def _do(self, message: ClientMessage) -> int | None:
+        self.touch()
+        via = self.connection_id
+        match message:
+            case protocol.HeartbeatMessage():
+                return None
+            case protocol.TokenMessage():
+                self._principal = await refreshed(
+                    self._context, self.connection, self._principal, message.token
+                )
+                return None
+            case protocol.SubscribeMessage():
+                mine = replace(self._principal, session=self.session.id)
+                await self.subscriber.start(view_of(mine, message.filter), message.since)
+                return None
+            case protocol.UnsubscribeMessage():
+                self.stop_watching()
+                return None
+            case protocol.ProgressMessage():
+                progress = command.Progress(
+                    position_ms=message.position_ms,
+                    state=message.state,
+                    bandwidth=message.bandwidth,
+                    via=via,
+                )
+                await self.node.report(self.session.id, progress)
+                return None
+            case protocol.StreamMessage() if message.state != STOPPED:
+                return await self._stream(message)
+            case _:
+                if isinstance(message, protocol.StreamMessage):
+                    self.stopping = self.stopping or set()
+                    self.stopping.add(message.key)
+                wanted = command_of(message, via, self.node.clock.now_ms())
+                return await self._apply(wanted, message.ref)
+
+    async def _stream(self, message: protocol.StreamMessage) -> int | None:
+        stream = model.Stream(
+            key=message.key, kind=message.kind, state=message.state, data=message.data
+        )
+        try:
+            update = UpdateStream(stream=stream, via=self.connection_id)
+            await self.node.report(self.session.id, update)
+            return None
+        except UnknownStream:
+            start = StartStream(stream=stream, via=self.connection_id)
+            return await self._apply(start, message.ref)
+
+    async def _apply(self, wanted: AnyCommand, ref: str | None) -> int:
+        op = f"ref:{ref}" if ref is not None and len(ref) >= UNIQUE_REF_MIN else None
+        try:
+            return (await self.apply(wanted, op)).revision
+        finally:  # its news, if there is any, has been heard by now
+            if isinstance(wanted, EndStream) and self.stopping:
+                self.stopping.discard(wanted.key)

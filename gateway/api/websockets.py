@@ -1,0 +1,113 @@
+"""WebSockets of the native API: how they come in, or are refused.
+
+Only a page that has no business here (403) and a node without room (503) are refused before the
+handshake is complete; everybody else is let in, told ``bye`` with a close code, and closed, because
+a browser cannot read the HTTP status. A token is never answered: the one subprotocol that we
+choose is our own.
+
+Not here: what a connection is let in for (``connect``, ``events``).
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+
+from starlette.responses import Response
+from starlette.types import Scope
+
+from gateway.api.codec import NativeCodec
+from gateway.auth.credentials import SUBPROTOCOL, Credential, read_credential
+from gateway.auth.principals import Principal
+from gateway.context import Context, caller_key
+from gateway.core.errors import BadRequest, GatewayError
+from gateway.http.problems import problem
+from gateway.http.request import Request, check_target, read_pairs, without_token
+from gateway.realtime.codec import HeartbeatRule
+from gateway.realtime.connection import WebSocketConnection
+from gateway.realtime.handshake import Admission, WebSocketEndpoint, check_admissible
+
+
+class WebSocketRequest:
+    """A WebSocket that was let in; nothing is said about its rights yet.
+
+    Args:
+        context: The node and its surroundings.
+        scope: The ASGI scope of its request.
+    """
+
+    __slots__ = ("_unreadable", "codec", "connection", "context", "credential", "pairs", "scope")
+
+    codec: NativeCodec
+    connection: WebSocketConnection[str]
+    pairs: list[tuple[str, str]]  # the parameters of the query, in order, without the token
+
+    def __init__(self, context: Context, scope: Scope) -> None:
+        self.context = context
+        self.scope = scope
+        self.credential, self._unreadable = _shown(scope)
+
+    def make_codec(self, connection: WebSocketConnection[str]) -> NativeCodec:
+        """Return what speaks on *connection*, which is this request's from now on."""
+        self.connection = connection
+        self.codec = NativeCodec(self.context.node, connection)
+        return self.codec
+
+    def read(self) -> None:
+        """Read the rest of the request.
+
+        Raises:
+            BadRequest: A part of it cannot be read.
+            UriTooLong: Path and query are too long.
+        """
+        if self._unreadable is not None:
+            raise self._unreadable
+        check_target(Request({**self.scope, "method": "GET"}))
+        self.pairs = without_token(read_pairs(self.scope))
+
+    async def principal(self) -> Principal:
+        """Return whose the token is, and count it; the connection ends when it expires.
+
+        Raises:
+            Unauthorized: There is none, or none that is good.
+            RateLimited: Too many of this caller's come, or too many bad ones of its address.
+        """
+        checking = self.context.principal_of(self.credential)
+        principal = await self.context.rate_limited(self.scope, checking, caller_key)
+        self.connection.expire_at(principal.expires_at, self.context.wall_ms)
+        return principal
+
+
+Serve = Callable[[WebSocketRequest], Awaitable[None]]
+"""Lets a request's connection begin; what it raises is told to the client."""
+
+
+def native_socket(serve: Serve) -> WebSocketEndpoint:
+    """Return where the WebSockets of one address come in."""
+
+    async def admit(context: Context, scope: Scope) -> Admission[str]:
+        request = WebSocketRequest(context, scope)
+        check_admissible(context, scope, request.credential)
+
+        async def begin(_connection: WebSocketConnection[str]) -> None:
+            request.read()
+            await serve(request)
+
+        return Admission(
+            codec=request.make_codec,
+            serve=begin,
+            heartbeat=HeartbeatRule(interval_s=context.settings.heartbeat_s),
+            subprotocol=request.credential.subprotocol,
+        )
+
+    return WebSocketEndpoint(admit, _refuse)
+
+
+def _refuse(error: GatewayError, _scope: Scope) -> Response:
+    return problem(error, secrets.token_hex(8))
+
+
+def _shown(scope: Scope) -> tuple[Credential, BadRequest | None]:
+    try:
+        return read_credential(scope), None
+    except BadRequest as error:
+        ours = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
+        return Credential(subprotocol=ours), error

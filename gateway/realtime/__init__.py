@@ -1,0 +1,1 @@
+"""Long-lived connections of clients: handshake, states, sessions, subscriptions, event streams."""

@@ -1,0 +1,169 @@
+"""The port: how one product speaks on its long-lived connections.
+
+A product gives a *codec*, one object a connection, which turns what happens into bytes and what the
+client sends into messages, and a *handler*, which does what those messages ask. Everything else is
+the same at every door: the handshake, the states of a connection, its limits and deadlines, the
+attachment to a session, subscriptions, drain.
+
+A codec writes nothing and waits for nothing (but a notice may have to be waited for, see
+:meth:`Codec.notify`), so that it is tested without a socket. The handler of a connection that
+only watches is an :class:`~gateway.realtime.subscriber.ObserverSocket`, the handler of a session's
+client a :class:`~gateway.realtime.session_socket.SessionSocket`; a product derives from one of them
+and adds ``handle``.
+"""
+
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
+
+from msgspec import Struct
+
+from gateway.connections.lifecycle import ConnectionEnded, ServerClose
+from gateway.core.document import Message
+from gateway.core.event import CloseCancelled, CloseExtended, ClosingScheduled, StreamStopped
+from gateway.core.model import Session
+from gateway.live.channel import Subscription
+from gateway.live.outbound import OutboundMessage
+
+M_co = TypeVar("M_co", covariant=True)
+M_contra = TypeVar("M_contra", contravariant=True)
+
+SessionNotice = ClosingScheduled | CloseExtended | CloseCancelled | StreamStopped | Message
+"""What the client of a session is told of it.
+
+``ClosingScheduled`` comes again as a reminder before the deadline; ``StreamStopped`` only if
+somebody else ended the stream.
+"""
+
+Announcement = SessionNotice | OutboundMessage
+"""Besides, what a subscription has for its reader: ``Tick``, ``SnapshotPage`` or ``Restart``."""
+
+
+class HeartbeatRule(Struct, frozen=True, kw_only=True):
+    """When a connection looks after itself.
+
+    Args:
+        interval_s: Seconds between two looks, give or take a tenth.
+        in_silence: Whether ``Codec.heartbeat`` is sent only if nothing else was for so long.
+        silence_s: Seconds without a message of the client after which it is gone (4003), for
+            protocols in which the client pings; ``None``: the transport's own pings decide.
+    """
+
+    interval_s: float
+    in_silence: bool = True
+    silence_s: float | None = None
+
+
+class SocketRules(Struct, frozen=True, kw_only=True):
+    """In what one product's session sockets differ.
+
+    Args:
+        reattaches: Whether a connection that another node ended by mistake attaches again; if not
+            it ends with 4009, so that the client comes back by itself.
+        reminds: Whether a pending close is told again before its deadline.
+        has_mailbox: Whether the session's notices reach it as they come; if not the product calls
+            ``SessionSocket.fence`` from its subscription, in the order of that.
+    """
+
+    reattaches: bool = True
+    reminds: bool = True
+    has_mailbox: bool = True
+
+
+class ClosingFrames(Struct, frozen=True, kw_only=True):
+    """How a connection is closed from here.
+
+    Args:
+        last: Whole frames that are sent before; empty for nothing.
+        code: The close code; ``None`` ends the connection without a close frame.
+        reason: For the close frame; what is over 123 bytes is cut off (RFC 6455 section 5.5).
+    """
+
+    last: bytes = b""
+    code: int | None = None
+    reason: str = ""
+
+
+class Codec(Protocol[M_co]):
+    """How one product speaks on one connection.
+
+    All bytes are what goes to the transport: whole WebSocket frames (``core.frames.frame``), or
+    events of an event stream.
+    """
+
+    @property
+    def shares_frames(self) -> bool:
+        """Whether a subscription's messages are sent as they are framed for all (``.frame``).
+
+        Then the channel writes to the connection by itself, and :meth:`notify` is not asked.
+        """
+        ...
+
+    def receive(self, data: str | bytes) -> M_co | None:
+        """Return what a message of the client has to be handled as; ``None``: it is passed over.
+
+        What is returned counts against ``messages_per_s`` and reaches ``SocketHandler.handle`` in
+        order; what is passed over does neither.
+
+        Raises:
+            ConnectionEnded: The connection may not go on.
+        """
+        ...
+
+    def greet(self, subject: Session | Subscription, token: str | None) -> bytes:
+        """Return the first bytes of a session's connection, or of a subscription.
+
+        Args:
+            subject: The session as attaching left it, or the subscription that begins.
+            token: The session's token, if this connection opened it.
+        """
+        ...
+
+    def notify(self, notice: Announcement) -> bytes | Awaitable[bytes]:
+        """Return what *notice* is in the product's words; empty if it has none.
+
+        Only a subscription's messages may be awaited; the next one waits for them.
+
+        Raises:
+            ConnectionEnded: The connection may not go on.
+        """
+        ...
+
+    def heartbeat(self, subscription: Subscription | None) -> bytes:
+        """Return what is sent in silence; empty for nothing."""
+        ...
+
+    def close(self, ended: ServerClose) -> ClosingFrames:
+        """Return how the connection is closed."""
+        ...
+
+
+class SocketHandler(Protocol[M_contra]):
+    """Serves an open connection; ``ObserverSocket`` is one that others derive from."""
+
+    async def handle(self, message: M_contra) -> None:
+        """Do what a message asks, and answer it.
+
+        Messages are handled one after the other. A ``GatewayError`` that is raised ends the
+        connection with its code, as does a ``ConnectionEnded``.
+        """
+        ...
+
+    def heartbeat(self) -> bytes:
+        """Return what is sent in silence.
+
+        Raises:
+            ConnectionEnded: The connection may not stay.
+        """
+        ...
+
+    def on_writable(self) -> None:
+        """Go on sending: the client takes more again."""
+        ...
+
+    def last_sent_at_s(self) -> float:
+        """Return when something was last written past the connection, by the loop's time."""
+        ...
+
+    def on_end(self, ended: ConnectionEnded) -> None:
+        """Let go of everything, then of the connection (``release``): it is closed."""
+        ...

@@ -1,0 +1,169 @@
+"""Handshake: how a WebSocket comes in, or is refused, at any product's door.
+
+A browser cannot read the HTTP status of a refused WebSocket, so a product chooses where it refuses:
+what its *admission* raises is answered by HTTP instead of the upgrade; what is raised afterwards
+is told in its codec's words on an open connection, and closes that.
+
+Not here: what a connection does once it is in (``connection``, a product's handler).
+"""
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any, Final, Generic, TypeVar
+
+from msgspec import Struct
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from gateway.auth.credentials import (
+    Credential,
+    check_origin,
+    client_address,
+    headers,
+    networks,
+    origins,
+)
+from gateway.connections.lifecycle import ClientClosed, ServerClose
+from gateway.context import Context
+from gateway.core.errors import CloseCode, Draining, GatewayError, Unavailable
+from gateway.core.frames import Writer
+from gateway.core.model import Connection
+from gateway.realtime.codec import Codec, HeartbeatRule
+from gateway.realtime.connection import WebSocketConnection
+
+EXTENSION: Final = "gateway.frames"  # of the ASGI scope; see ``transport``
+USER_AGENT_MAX: Final = 512  # characters that are kept of it
+
+M = TypeVar("M")
+
+log = logging.getLogger(__name__)
+
+_numbers = count(1)  # tell the connections of this process apart in logs
+
+
+class Admission(Struct, Generic[M], frozen=True, kw_only=True):
+    """What becomes of a WebSocket that may come in.
+
+    Args:
+        codec: Makes the codec of its connection.
+        serve: Lets the connection begin, once the handshake is complete; what it raises closes it.
+        heartbeat: When the connection looks after itself.
+        subprotocol: What the handshake answers; never a token.
+    """
+
+    codec: Callable[[WebSocketConnection[M]], Codec[M]]
+    serve: Callable[[WebSocketConnection[M]], Awaitable[None]]
+    heartbeat: HeartbeatRule
+    subprotocol: str | None = None
+
+
+Admit = Callable[[Context, Scope], Awaitable[Admission[Any]]]
+"""Looks at a request for a WebSocket; what it raises is told instead of the upgrade."""
+
+Refuse = Callable[[GatewayError, Scope], Response]
+"""Tells why a request is not upgraded."""
+
+
+def check_admissible(context: Context, scope: Scope, shown: Credential) -> None:
+    """Refuse what no door lets in: pages of other sites, and anybody while there is no room.
+
+    Raises:
+        Forbidden: The page that opens this WebSocket may not.
+        Draining: This node is going.
+        Overloaded: There are as many connections as may be.
+    """
+    settings = context.settings
+    allowed, trusted = origins(settings.allowed_origins), networks(settings.trusted_proxies)
+    check_origin(scope, shown, allowed, trusted)
+    check_room(context)
+
+
+def check_room(context: Context) -> None:
+    """Raise if this node cannot accept another connection.
+
+    Raises:
+        Draining: This node is going.
+        Overloaded: There are as many connections as may be.
+    """
+    if context.node.is_draining:
+        raise Draining
+    context.connections.check_capacity()
+
+
+def new_connection(context: Context, scope: Scope, connection_id: str | None = None) -> Connection:
+    """Return a connection as a session's record names it; its time is that of the commit."""
+    peer = client_address(scope, networks(context.settings.trusted_proxies))
+    agents = headers(scope, b"user-agent")
+    return Connection(
+        id=connection_id or secrets.token_hex(12),
+        node=context.node.id,
+        connected_at=0,
+        address=peer.address,
+        port=peer.port,
+        tls=peer.tls,
+        user_agent=agents[0][:USER_AGENT_MAX] if agents else None,
+    )
+
+
+class WebSocketEndpoint:
+    """Where the WebSockets of one address come in, as an ASGI application.
+
+    It returns once the connection has its handler: from then on nothing of the request is kept.
+
+    Args:
+        admit: Says who may come in.
+        refuse: Tells the others.
+    """
+
+    def __init__(self, admit: Admit, refuse: Refuse) -> None:
+        self._admit = admit
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take a WebSocket from its request to its handler, or refuse it."""
+        context: Context = scope["app"].state.context
+        websocket = WebSocket(scope, receive, send)
+        try:
+            admission = await self._admit(context, scope)
+            writer = _writer(scope)
+        except GatewayError as error:
+            await websocket.send_denial_response(self._refuse(error, scope))
+            return
+        connection: WebSocketConnection[Any] = WebSocketConnection(
+            writer,
+            context.connections,
+            admission.codec,
+            number=next(_numbers),
+            heartbeat=admission.heartbeat,
+            messages_per_s=context.settings.messages_per_s,
+        )
+        context.connections.add(connection)
+        try:
+            try:
+                await websocket.accept(admission.subprotocol)
+            except (OSError, RuntimeError, WebSocketDisconnect):  # it left meanwhile
+                raise ClientClosed("lost") from None
+            writer.adopt(connection)
+            log.info("socket %d: %s from %s", connection.number, scope["path"], scope.get("client"))
+            await admission.serve(connection)
+        except Exception as error:  # noqa: BLE001 - the top of a handshake; logged if unforeseen
+            connection.refuse(connection.closing_of(error))
+        except BaseException:  # this process stops
+            reconnect_after_ms = connection.reconnect_after_ms()
+            connection.refuse(ServerClose(CloseCode.DRAINING, "draining", reconnect_after_ms))
+            raise
+
+
+def _writer(scope: Scope) -> Writer:
+    """Return the connection below the messages.
+
+    Raises:
+        Unavailable: Another server serves this application: its WebSockets cannot be adopted.
+    """
+    found: Writer | None = scope.get("extensions", {}).get(EXTENSION, {}).get("writer")
+    if found is None:
+        raise Unavailable("WebSockets need the gateway's own transport: use `gateway serve`.")
+    return found

@@ -1,0 +1,398 @@
+"""Session socket: the attachment of a connection to its session, from the commit to the end.
+
+Two directions that meet only in the record: what the client asks becomes commands in the name of
+this connection, and what the feed says of the session is told to the client. The commit stands
+before the greeting, so that a client that was greeted is also listed.
+
+A connection is valid while the record names it (*fencing*): a client that is displaced, kicked or
+closed learns it from the record, by whichever node that was done. When another node ended the
+connection although the client is still here (because this node was paused or cut off), it attaches
+again, unless another connection came meanwhile.
+
+A pending close is told at once, and again when half of the time is over, 10 s and 3 s before it.
+
+Not here: which session a client may have (a product's endpoint), what is said (its codec).
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any, ClassVar, Final, TypeVar
+
+from msgspec.structs import replace
+
+from gateway.connections.lifecycle import ConnectionEnded, ServerClose
+from gateway.context import Context
+from gateway.core.command import AnyCommand, Connect
+from gateway.core.errors import (
+    AlreadyConnected,
+    CloseCode,
+    GatewayError,
+    OutcomeUnknown,
+    SessionClosed,
+)
+from gateway.core.event import (
+    AnyEvent,
+    CloseCancelled,
+    CloseExtended,
+    ClosingScheduled,
+    Disconnected,
+    SessionEntry,
+    StreamStopped,
+)
+from gateway.core.model import Cause, Closing, Connection, Session
+from gateway.live.hub import MAILBOX_MAX, Notice
+from gateway.metrics import OVERFLOWS
+from gateway.realtime.close_reminder import CloseReminder
+from gateway.realtime.codec import SessionNotice, SocketRules
+from gateway.realtime.connection import WebSocketConnection
+from gateway.realtime.connection_state import ConnectionState
+from gateway.realtime.subscriber import ObserverSocket
+
+ENDED_BY_OTHERS: Final = frozenset(
+    {CloseCode.SESSION_CLOSED, CloseCode.KICKED, CloseCode.DISPLACED}
+)
+"""Ends that the record says already; every other one is recorded as a disconnect."""
+
+M = TypeVar("M")
+
+log = logging.getLogger(__name__)
+
+
+class SessionSocket(ObserverSocket[M]):
+    """One connection attached to its session; a product derives from it and adds ``handle``.
+
+    First :meth:`open` or :meth:`attach`, which commits; then, without waiting in between,
+    :meth:`begin`, which greets. From the first of them on it hears what happens to the session;
+    what it hears before its greeting it tells after it.
+
+    Args:
+        context: The node and its surroundings.
+        connection: The client's.
+        record: The same, as the session's record will name it; see ``handshake.new_connection``.
+    """
+
+    rules: ClassVar[SocketRules] = SocketRules()
+
+    __slots__ = (
+        "_context",
+        "_early",
+        "_held",
+        "_is_attached",
+        "_is_attaching_again",
+        "_record",
+        "_reminder",
+        "_session",
+        "_writing",
+        "stopping",
+        "workspace",
+    )
+
+    def __init__(
+        self, context: Context, connection: WebSocketConnection[M], record: Connection
+    ) -> None:
+        super().__init__(context.node, connection)
+        self.workspace: str | None = None  # for messages to all of a workspace
+        self.stopping: set[str] | None = None  # streams that this client is ending itself
+        self._context = context
+        self._record = record
+        self._session: Session | None = None
+        self._early: list[Notice] | None = []  # until the greeting
+        self._reminder = CloseReminder(context.node.clock)
+        self._held: str | None = None  # the session whose record may name this connection
+        self._writing: asyncio.Task[Session] | None = None
+        self._is_attached = False
+        self._is_attaching_again = False
+
+    # --- coming in
+
+    async def open(self, session: Session) -> Session:
+        """Open *session* with this connection; return it as it is then.
+
+        Raises:
+            GatewayError: As :meth:`Node.open`; nothing is left behind.
+        """
+        wanted = replace(session, connection=self._record)
+        return await self._commit(wanted, self.node.open(wanted))
+
+    async def attach(self, session: Session, *, displace: bool, readmit: bool) -> Session:
+        """Attach to *session*; return it as it is then.
+
+        Args:
+            session: An open one.
+            displace: Whether a live connection is displaced (4505); if not it refuses this one.
+            readmit: Whether the client showed the session's own token: then a closing session may
+                let it in once.
+
+        Raises:
+            AlreadyConnected: Another connection is live, and is not displaced.
+            SessionClosing: It is closing, and this is not the one client that may come back.
+            GatewayError: As :meth:`Node.apply`; nothing is left behind.
+        """
+        command = Connect(connection=self._record, displace=displace, readmit=readmit)
+        return await self._commit(session, self.node.apply(session.id, command))
+
+    async def _commit(self, session: Session, writing: Coroutine[Any, Any, Session]) -> Session:
+        self._hold(session)
+        try:
+            if self.connection.state is ConnectionState.CONNECTING:  # nothing cancels a handshake
+                self._session = await writing
+            else:
+                self._writing = asyncio.ensure_future(writing)
+                self._session = await asyncio.shield(self._writing)
+        except OutcomeUnknown:  # nobody knows whether it was written: end it again
+            await self._take_back(session.id)
+            raise
+        except BaseException:
+            if not self.connection.is_over:  # else its end lets go, see on_end
+                self._writing = None
+                self._release()
+            raise
+        self._is_attached = True
+        return self._session
+
+    def begin(self, token: str | None = None) -> None:
+        """Greet the client, and serve it from now on.
+
+        Args:
+            token: The session's token, if it was just opened.
+        """
+        connection, session = self.connection, self.session
+        connection.send(connection.codec.greet(session, token))
+        self._context.connections.complete_handover(self._record.id)
+        self.node.touch(session.id)
+        if session.closing:
+            self._warn_of(session.closing)
+        early, self._early = self._early or (), None
+        for notice in early:
+            self.put(notice)
+        if connection.state in (ConnectionState.CONNECTING, ConnectionState.ABANDONED):
+            connection.start()
+
+    @property
+    def session(self) -> Session:
+        """The session as this connection heard of it last; there is one once it is attached."""
+        if self._session is None:
+            raise RuntimeError("This connection has no session yet.")
+        return self._session
+
+    @property
+    def connection_id(self) -> str:
+        """How the record names this connection."""
+        return self._record.id
+
+    def _hold(self, session: Session) -> None:
+        self.workspace = session.workspace
+        self._held = session.id
+        self.node.hold(session.id, self._record.id)
+        if self.rules.has_mailbox:
+            self.node.hub.attach(session.id, self)
+        self._context.connections.announce_handover(self._record.id)
+        self.connection.bind(self)
+
+    def _release(self) -> None:
+        """Hear nothing more of the session; it is not this connection's."""
+        session_id, self._held = self._held, None
+        if session_id is None:
+            return
+        self._context.connections.complete_handover(self._record.id)
+        if self.rules.has_mailbox:
+            self.node.hub.detach(session_id, self)
+        self.node.release(self._record.id)
+
+    async def _take_back(self, session_id: str) -> None:
+        try:
+            await self.node.disconnect(session_id, self._record.id, "server")
+        finally:
+            self._release()
+
+    # --- the end
+
+    def on_end(self, ended: ConnectionEnded) -> None:
+        """Record how it ended, unless that is why, and let go."""
+        self.stop_watching()
+        self._reminder.stop()
+        if not self._is_attached and self._writing is not None:
+            self._context.connections.spawn(self._end_unfinished(self._writing, ended.cause))
+        elif not self._is_attached or (
+            isinstance(ended, ServerClose) and ended.code in ENDED_BY_OTHERS
+        ):
+            self._let_go()
+        else:
+            self._context.connections.spawn(self._disconnect(self.session.id, ended.cause))
+
+    async def _end_unfinished(self, writing: asyncio.Task[Session], cause: Cause) -> None:
+        """End a connection that was lost while it was being written; see :meth:`_commit`."""
+        await asyncio.wait({writing})
+        error = None if writing.cancelled() else writing.exception()
+        if self._held is not None and (error is None or isinstance(error, OutcomeUnknown)):
+            await self._disconnect(self._held, cause)
+        else:
+            self._let_go()
+
+    async def _disconnect(self, session_id: str, cause: Cause) -> None:
+        try:
+            await self.node.disconnect(session_id, self._record.id, cause)
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._release()
+        self.connection.release()
+
+    # --- what the client hears: live.hub.NoticeSink
+
+    def put(self, notice: Notice) -> None:
+        """Take what the feed says of the session."""
+        connection = self.connection
+        if self._early is not None:
+            if len(self._early) < MAILBOX_MAX:
+                self._early.append(notice)
+            else:  # it ends when the handshake has come to its end
+                OVERFLOWS.labels("mailbox").inc()
+                connection.end(connection.too_slow())
+            return
+        if connection.is_over:
+            return
+        try:
+            self._hear(notice)
+        except Exception as error:  # noqa: BLE001 - the feed must go on; logged if unforeseen
+            connection.end(connection.closing_of(error))
+
+    def _hear(self, notice: Notice) -> None:
+        if notice.message:
+            self._notify(notice.message)
+        elif notice.change is None:
+            self.check()  # the replica was loaded again: news may have been missed
+        elif isinstance(notice.change.entry, SessionEntry):
+            record = notice.change.entry.record
+            if record.revision <= self.session.revision:
+                return  # older than what the greeting said
+            self._session = record
+            for event in notice.change.entry.events:
+                self._tell(event)
+            self.fence(record, disconnect_cause(notice.change.entry.events))
+
+    def _tell(self, event: AnyEvent) -> None:
+        match event:
+            case ClosingScheduled():
+                self._warn_of(event.closing)
+            case CloseExtended():
+                self._notify(event)
+                self._remind_of(event.closing)
+            case CloseCancelled():
+                self._notify(event)
+                self._reminder.stop()
+            case StreamStopped() if self.stopping and event.key in self.stopping:
+                self.stopping.discard(event.key)
+            case StreamStopped():
+                self._notify(event)
+            case _:
+                pass
+
+    def _notify(self, notice: SessionNotice) -> None:
+        data = self.connection.codec.notify(notice)
+        if not isinstance(data, bytes):
+            raise TypeError("A notice of a session cannot be waited for.")
+        self.connection.send(data)
+
+    def _warn_of(self, closing: Closing) -> None:
+        self._remind_of(closing)  # first: a client that takes nothing ends here, with its timer
+        self._notify(ClosingScheduled(closing=closing))
+
+    def _remind_of(self, closing: Closing) -> None:
+        if self.rules.reminds:
+            self._reminder.schedule(closing, self._warn_of)
+
+    # --- is it still this connection's session?
+
+    def heartbeat(self) -> bytes:
+        """Return what is sent in silence; see :meth:`check`."""
+        self.check()
+        return super().heartbeat()
+
+    def check(self) -> None:
+        """Look whether the node's session still names this connection.
+
+        Raises:
+            ServerClose: It does not, or there is no such session any more.
+        """
+        known = self.session
+        session = self.node.replica.sessions.get(known.id)
+        if session is None:
+            if tombstone := self.node.replica.gone.get(known.id):
+                raise ServerClose(CloseCode.SESSION_CLOSED, tombstone.reason or "closed")
+            raise self.cut_off()
+        if session.revision > known.revision:
+            self.fence(session, None)
+
+    def fence(self, record: Session, cause: Cause | None) -> None:
+        """End this connection unless *record*, the newest that is known, is still its own.
+
+        Args:
+            record: The session.
+            cause: How its connection ended, if that just happened.
+
+        Raises:
+            ServerClose: The connection was kicked, or ended by mistake.
+        """
+        if record.closed:
+            reason = record.closed.reason or record.closed.outcome
+            self.connection.end_after_answer(ServerClose(record.closed.code, reason))
+            return
+        held = record.connection
+        if held is None:
+            raise self.cut_off()
+        if held.id != self._record.id:
+            self.connection.spawn(self._make_way(held))
+        elif held.ended_at is not None and not self._is_attaching_again:
+            if cause == "kicked":
+                raise ServerClose(CloseCode.KICKED, "kicked")
+            if cause is None or not self.rules.reattaches:
+                raise self.cut_off()
+            self._is_attaching_again = True
+            self.connection.spawn(self._attach_again())
+
+    def cut_off(self) -> ServerClose:
+        """Return the end of a connection that was ended by mistake: the client comes back."""
+        reconnect_after_ms = self.connection.reconnect_after_ms()
+        return ServerClose(CloseCode.SERVER_ERROR, "cut_off", reconnect_after_ms)
+
+    async def _make_way(self, held: Connection) -> None:
+        """End as displaced, once the connection that came has been greeted."""
+        is_here = held.node == self.node.id
+        await self._context.connections.wait_handover(held.id, is_here=is_here)
+        raise ServerClose(CloseCode.DISPLACED, "displaced")
+
+    async def _attach_again(self) -> None:
+        log.warning("connection %s was ended by others; attaching again", self._record.id)
+        again = Connect(connection=self._record, displace=False, readmit=True, again=True)
+        try:
+            await self.node.apply(self.session.id, again)
+        except SessionClosed:
+            return  # its news is on the way
+        except AlreadyConnected:  # another connection came meanwhile
+            raise ServerClose(CloseCode.DISPLACED, "displaced") from None
+        except GatewayError as error:
+            raise self.cut_off() from error
+        finally:
+            self._is_attaching_again = False
+
+    # --- what the client asks
+
+    def touch(self) -> None:
+        """Note that the client spoke."""
+        self.node.touch(self.session.id)
+
+    async def apply(self, command: AnyCommand, op: str | None = None) -> Session:
+        """Do *command*, whose ``via`` is this connection; return the session after it.
+
+        Raises:
+            GatewayError: As :meth:`Node.apply`.
+        """
+        return await self.node.apply(self.session.id, command, op=op)
+
+
+def disconnect_cause(events: Sequence[AnyEvent]) -> Cause | None:
+    """Return how the connection ended, if one of *events* says so."""
+    return next((event.cause for event in events if isinstance(event, Disconnected)), None)
