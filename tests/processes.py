@@ -14,7 +14,7 @@ from typing import Any, Final
 import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.support import S, eventually
+from tests.support import TLS, S, eventually
 
 ADMIN: Final = "the-admin-key-of-the-process-tests"
 AUTH: Final = {"Authorization": f"Bearer {ADMIN}"}
@@ -68,7 +68,7 @@ class Process:
 
     async def request(self, method: str, path: str, **options: Any) -> httpx2.Response:  # noqa: ANN401
         """Ask it something as the admin."""
-        async with httpx2.AsyncClient(headers=AUTH, timeout=8 * S) as client:
+        async with httpx2.AsyncClient(headers=AUTH, timeout=8 * S, verify=TLS) as client:
             return await client.request(method, self.http + path, **options)
 
     async def get(self, path: str) -> httpx2.Response:

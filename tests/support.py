@@ -1,4 +1,4 @@
-"""What tests share: waiting for a condition, durations, and a link that can be broken.
+"""What tests share: waiting for a condition, durations, what clients trust, a link that breaks.
 
 Nothing else may be shared; a test shows what it does.
 """
@@ -6,12 +6,13 @@ Nothing else may be shared; a test shows what it does.
 import asyncio
 import inspect
 import os
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Self, TypeVar, overload
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["MS", "Proxy", "S", "eventually"]
+__all__ = ["MS", "TLS", "Proxy", "S", "eventually"]
 
 T = TypeVar("T")
 
@@ -19,6 +20,9 @@ S: Final = float(os.environ.get("TEST_SLOWNESS", "1"))
 """One second of a test, in seconds: set TEST_SLOWNESS=3 on a machine three times as slow."""
 
 MS: Final = S / 1000
+
+TLS: Final = ssl.create_default_context()
+"""What a client trusts; to make one for each client takes longer than most tests."""
 
 POLL_EVERY_S: Final = 0.002
 CHUNK_BYTES: Final = 64 * 1024

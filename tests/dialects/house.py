@@ -1,6 +1,5 @@
 """House: the whole gateway with all its doors, and how each product's clients show a token."""
 
-import ssl
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,14 +9,13 @@ import httpx2
 
 from gateway.node import Node
 from tests.server.conftest import ADMIN, Gateway
-from tests.support import S
+from tests.support import TLS, S
 
 Json = Any
 
 PASSWORD: Final = "correct horse"
 NAME, ACCOUNT, WORKSPACE = "ann", "ann", "ws-1"  # of whoever opens a session here
 ITEM: Final = "/library/metadata/101"
-NO_TLS: Final = ssl.create_default_context()  # unused; making one for each client takes 20 ms
 PREFIXES: Final = {
     "native": "",
     "neko": "/neko",
@@ -89,7 +87,7 @@ class House:
         **parts: Any,  # noqa: ANN401 - what httpx2 takes
     ) -> httpx2.Response:
         """Send a request that is as it stands here."""
-        async with httpx2.AsyncClient(verify=NO_TLS, timeout=5 * S) as http:
+        async with httpx2.AsyncClient(verify=TLS, timeout=5 * S) as http:
             return await http.request(method, url, headers=dict(headers), **parts)
 
     async def read(self, door: str, path: str, *, token: str = ADMIN) -> Json:

@@ -16,7 +16,7 @@ from gateway.node import Node
 from gateway.settings import ApiKey, Settings
 from gateway.settings.table import ScopeName
 from gateway.store.embedded import EmbeddedValkey
-from tests.support import S, eventually
+from tests.support import TLS, S, eventually
 
 ADMIN: Final = "admin-key-of-the-tests"
 
@@ -62,7 +62,7 @@ class Gateway:
     def http(self, token: str | None = ADMIN) -> httpx2.AsyncClient:
         """Return a client that shows *token*; use it with ``async with``."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=5 * S)
+        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=5 * S, verify=TLS)
 
 
 def settings_for(valkey: EmbeddedValkey, prefix: str) -> Settings:

@@ -22,7 +22,7 @@ from gateway.node import Node
 from gateway.settings import ApiKey, Settings
 from gateway.settings.table import ScopeName
 from gateway.store.embedded import EmbeddedValkey
-from tests.support import S, eventually
+from tests.support import TLS, S, eventually
 
 ADMIN: Final = "admin-key-of-the-tests"
 PORT: Final = 8443  # where the gateway says it is
@@ -65,7 +65,9 @@ class Served:
     def http(self, token: str | None = ADMIN, base: str = "/gameye") -> httpx2.AsyncClient:
         """Return a client of the paths under *base*; use it with ``async with``."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx2.AsyncClient(base_url=self.url + base, headers=headers, timeout=5 * S)
+        return httpx2.AsyncClient(
+            base_url=self.url + base, headers=headers, timeout=5 * S, verify=TLS
+        )
 
 
 @pytest.fixture

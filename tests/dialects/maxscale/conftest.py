@@ -26,7 +26,7 @@ from gateway.settings import ApiKey, Settings
 from gateway.settings.table import ScopeName
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import blank, running_node
-from tests.support import S, eventually
+from tests.support import TLS, S, eventually
 
 ADMIN: Final = "admin-key-of-the-tests"
 NOW_MS: Final = 1_767_323_045_678  # of the wall clock when a test begins to wind it
@@ -72,7 +72,9 @@ class MaxScale:
     def http(self, headers: dict[str, str] | None = None, path: str = "/") -> httpx2.AsyncClient:
         """Return a client; use it with ``async with``."""
         shown = basic("admin", ADMIN) if headers is None else headers
-        return httpx2.AsyncClient(base_url=self.url + path, headers=shown, timeout=5 * S)
+        return httpx2.AsyncClient(
+            base_url=self.url + path, headers=shown, timeout=5 * S, verify=TLS
+        )
 
     async def open(self, session_id: str, **facts: object) -> Session:
         """Open a session without a connection."""

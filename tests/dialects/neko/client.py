@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,11 +10,10 @@ import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.support import S
+from tests.support import TLS, S
 
 Payload = Any  # whatever JSON holds
 
-NO_TLS = ssl.create_default_context()  # unused; making one for each request takes 20 ms
 QUIET_S = 0.15 * S  # nothing comes for so long: nothing was sent
 
 
@@ -108,7 +106,7 @@ class Neko:
         headers: dict[str, str] | None = None,
     ) -> httpx2.Response:
         """Send a request."""
-        async with httpx2.AsyncClient(base_url=self.url, verify=NO_TLS) as http:
+        async with httpx2.AsyncClient(base_url=self.url, verify=TLS) as http:
             sent = {**self.headers, **(headers or {})}
             return await http.request(method, path, headers=sent, json=json, content=content)
 

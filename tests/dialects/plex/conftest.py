@@ -24,7 +24,7 @@ from gateway.settings import ApiKey, Settings
 from gateway.settings.table import ScopeName
 from gateway.store.embedded import EmbeddedValkey
 from tests.nodes import blank
-from tests.support import S, eventually
+from tests.support import TLS, S, eventually
 
 ADMIN: Final = "admin-key-of-the-tests"
 
@@ -68,7 +68,9 @@ class Plex:
     ) -> httpx2.AsyncClient:
         """Return a client of the paths under *base*; use it with ``async with``."""
         headers = {"Accept": accept, **({"X-Plex-Token": token} if token else {})}
-        return httpx2.AsyncClient(base_url=self.url + base, headers=headers, timeout=5 * S)
+        return httpx2.AsyncClient(
+            base_url=self.url + base, headers=headers, timeout=5 * S, verify=TLS
+        )
 
     async def play(self, session_id: str, watch: Watch | None = None, **facts: object) -> Session:
         """Open a session that watches, as any door could."""

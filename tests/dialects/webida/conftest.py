@@ -4,7 +4,6 @@ import asyncio
 import fcntl
 import json
 import shutil
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -33,11 +32,10 @@ from gateway.settings.table import ScopeName
 from gateway.store.embedded import EmbeddedValkey
 from gateway.transport import Limits, http_protocol
 from tests.dialects.webida.client import Client
-from tests.support import S, eventually
+from tests.support import TLS, S, eventually
 
 ADMIN: Final = "admin-key-of-the-tests"
 NOW_MS: Final = 1_767_323_045_678  # of the wall clock when a test begins to wind it
-TLS: Final = ssl.create_default_context()  # to make one for each client takes longer than a test
 PAGE: Final = "https://ide.example.com"
 PACKAGES: Final = (
     "webida-restful-api@0.8.1",
