@@ -133,6 +133,7 @@ class Node:
             self.replicator.is_caught_up
             and not self.is_draining
             and self.replicator.silent_ms() < UNREADY_MS
+            and self.store.access.refusal is None
         )
 
     # --- commands

@@ -91,6 +91,10 @@ class Proxy:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
+    def lead_to(self, url: str) -> None:
+        """Lead new connections to another server; those there are stay where they lead."""
+        self._target = urlsplit(url)
+
     def heal(self) -> None:
         """Let everything through again."""
         self._cut = False

@@ -25,7 +25,7 @@ async def readyz(call: Call[Principal, Nothing, Nothing]) -> Response:
 
     Raises:
         Draining: It is going.
-        StoreUnavailable: It does not hear its store.
+        StoreUnavailable: It does not hear its store, or that takes no writes.
         Unavailable: It has not read everything yet.
     """
     node = call.node
@@ -35,6 +35,8 @@ async def readyz(call: Call[Principal, Nothing, Nothing]) -> Response:
         raise Draining
     if node.replicator.silent_ms() >= UNREADY_MS:
         raise StoreUnavailable
+    if (refusal := node.store.access.refusal) is not None:
+        raise StoreUnavailable(f"The store takes no writes: {refusal}")
     raise Unavailable("This node is still loading.")
 
 

@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from gateway.core.errors import GatewayError, OutcomeUnknown, StoreFull, StoreUnavailable
+from gateway.store.roles import WriteAccess, refusal_of
 
 CONNECT_S: Final = 2.0  # to connect, authenticate and select
 ANSWER_S: Final = 2.0  # from the call to the last reply, including waiting and connecting
@@ -42,9 +43,10 @@ class RedisConnection:
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://`` (redis-py's URL form).
         name: Shown by ``CLIENT LIST``.
+        access: What is known of the store together with its other connections.
     """
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, access: WriteAccess | None = None) -> None:
         options: dict[str, Any] = dict(parse_url(url))
         kind = options.pop("connection_class", Connection)
         self._raw = cast(
@@ -61,11 +63,18 @@ class RedisConnection:
         )
         self._lock = asyncio.Lock()
         self._waiting = 0  # callers that wait for it
+        self._access = access
+        self._generation = 0  # of the access, when the connection was made
 
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection right now; the next call makes one if not."""
-        return self._raw.is_connected
+        return self._raw.is_connected and not self._is_outdated
+
+    @property
+    def _is_outdated(self) -> bool:
+        """Whether the connection was made before the store changed its mind about writes."""
+        return self._access is not None and self._generation != self._access.generation
 
     async def connect(self) -> None:
         """Make the connection if there is none.
@@ -109,15 +118,31 @@ class RedisConnection:
                 async with asyncio.timeout_at(until_s):
                     packed = [pack_command(tuple(c)) for c in commands]  # type: ignore[arg-type] # stub: 1-tuple
                     await self._raw.send_packed_command(packed, check_health=False)
-                    return [await self._reply() for _ in commands]
+                    replies = [await self._reply() for _ in commands]
+                if (refusal := next(filter(None, map(_refusal, replies)), None)) is not None:
+                    await self._refused(refusal)
+                return replies
             except (RedisError, OSError) as error:
                 await self.close()
+                if (refusal := refusal_of(error)) is not None:
+                    await self._refused(refusal)
                 raise OutcomeUnknown from error
             except BaseException:
                 await self.close()
                 raise
         finally:
             self._lock.release()
+
+    def has_written(self) -> None:
+        """Note that what was sent last was written: this connection leads to a primary."""
+        if self._access is not None and self._access.refusal is not None:
+            self._access.accepted()
+            self._generation = self._access.generation
+
+    async def _refused(self, refusal: str) -> None:
+        await self.close()  # a new connection may lead to a server that takes writes
+        if self._access is not None:
+            self._access.refused(refusal)
 
     async def _begin(self, until_s: float) -> None:
         """Acquire the connection; behind a dead server all waits end at the same time."""
@@ -132,10 +157,14 @@ class RedisConnection:
                 self._waiting -= 1
         else:
             await self._lock.acquire()  # at once
-        if self._raw.is_connected:
+        if self.is_connected:
             return
         try:
             async with asyncio.timeout_at(until_s):
+                if self._raw.is_connected:
+                    await self.close()
+                if self._access is not None:
+                    self._generation = self._access.generation
                 await self._connect()
         except BaseException as error:
             await self.close()
@@ -150,6 +179,8 @@ class RedisConnection:
                 await self._raw.connect()
         except (RedisError, OSError, TimeoutError) as error:
             await self.close()
+            if (refusal := refusal_of(error)) is not None:
+                await self._refused(refusal)
             raise StoreUnavailable(
                 f"The store cannot be reached: {type(error).__name__}."
             ) from error
@@ -169,8 +200,13 @@ class RedisConnection:
             return
 
 
+def _refusal(reply: Reply) -> str | None:
+    return refusal_of(reply) if isinstance(reply, ResponseError) else None
+
+
 def error_from_reply(error: ResponseError) -> GatewayError:
     """Return the gateway's error for a command that the server refused; it changed nothing."""
     if isinstance(error, OutOfMemoryError):
         return StoreFull()
-    return StoreUnavailable(f"The store refused: {error}.")
+    reason = str(refusal_of(error) or error).removesuffix(".")
+    return StoreUnavailable(f"The store refused: {reason}.")

@@ -235,6 +235,8 @@ async def run_scripts(
             answers = [error] * len(again)
         for number, answer in zip(unknown, answers, strict=True):
             replies[number] = answer
+    if not any(isinstance(reply, Exception) for reply in replies):
+        connection.has_written()
     return replies
 
 

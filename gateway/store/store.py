@@ -19,6 +19,7 @@ from gateway.store.commit import Commit, LeaseState, Meta, Result, Script, split
 from gateway.store.connection import Command, RedisConnection, Reply, error_from_reply
 from gateway.store.group_commit import OUTAGE_MS, AckCallback, GroupCommit, run_scripts
 from gateway.store.keys import CLUSTER_PARTITIONS, Keys, keys, partition_of
+from gateway.store.roles import WriteAccess
 
 SCHEMA: Final = 1  # of the keys; a newer one in the store refuses the start
 HISTORY_ROWS_MAX: Final = 100_000  # rows kept, and for
@@ -55,9 +56,10 @@ class Store:
         self._prefix = prefix
         self._url = url
         self._lease, self._epoch = Script("lease.lua"), Script("epoch.lua")
-        self._write_connection = RedisConnection(url, f"{prefix}-commit")
-        self._read_connection = RedisConnection(url, f"{prefix}-read")
-        self._lease_connection = RedisConnection(url, f"{prefix}-lease")
+        self.access = WriteAccess(clock.monotonic_ms)
+        self._write_connection = self.new_connection("commit")
+        self._read_connection = self.new_connection("read")
+        self._lease_connection = self.new_connection("lease")
         self._group_commit = GroupCommit(self._write_connection, clock)
         self._numbered: dict[int, int] = {}  # the last number reserved here, by partition
         self.is_full = False
@@ -66,7 +68,7 @@ class Store:
 
     def new_connection(self, name: str) -> RedisConnection:
         """Return another connection to the same server, for a log reader."""
-        return RedisConnection(self._url, f"{self._prefix}-{name}")
+        return RedisConnection(self._url, f"{self._prefix}-{name}", self.access)
 
     def partition(self, session_id: str) -> int:
         """Return the partition that holds *session_id*."""
