@@ -4,8 +4,7 @@ Plex lists sessions that watch something. A watch ends and the session may go on
 that only reports (``/:/timeline``) is a session for as long as it does.
 """
 
-from gateway.dialects.plex.describe import describe
-from gateway.dialects.plex.playback import run
-from gateway.dialects.plex.routes import routes
+from gateway.dialects.plex.endpoints_timeline import run
+from gateway.dialects.plex.routes import application
 
-__all__ = ["describe", "routes", "run"]
+__all__ = ["application", "run"]

@@ -1,18 +1,143 @@
-"""State: what the parts of this dialect share on one node."""
+"""State: what the parts of this dialect share on one node: numbers and names.
 
+Plex calls accounts, devices, items and library sections by numbers; we have names. A name gets its
+number when it is first shown and keeps it, on every node and after every restart: they are
+documents. Items that a Plex player reports have one already, which is kept; given ones begin where
+those end, so that the two never meet. Beyond ``NAMES_MAX`` names of a kind a number is made from
+the name alone: as stable, not written down, and alike for two of a million names with a chance of
+less than one half.
+"""
+
+import asyncio
 import re
-from hashlib import sha1
-from typing import Final
+from collections.abc import Iterator
+from hashlib import sha1, sha256
+from typing import Any, Final
 
 from gateway.context import Context
-from gateway.core.model import Session, Stream
+from gateway.core.errors import Conflict
+from gateway.core.event import HistoryRow
+from gateway.core.model import Client, Session, Stream, Watch
 from gateway.core.query import Visibility
-from gateway.dialects.plex.numbers import Numbers
-from gateway.dialects.plex.shapes import is_transcode, transcode_session
-from gateway.dialects.plex.words import TranscodeSession
+from gateway.dialects.plex.render import Ids, is_transcode, transcode_session
+from gateway.dialects.plex.schema import OWNER, TranscodeSession
+from gateway.live.documents import Documents
 from gateway.live.replica import Replica
 
+ACCOUNT: Final = "plex.account"
+DEVICE: Final = "plex.device"
+ITEM: Final = "plex.item"
+SECTION: Final = "plex.section"
+
+NAMES_MAX: Final = 100_000  # of one kind that are written down: about 15 MB in every node
+ATTEMPTS: Final = 5  # to get a number while other nodes take them
+OWN_ITEMS: Final = 1_000_000_000  # rating keys of players are below; with what is given, 31 bits
+DERIVED_FROM: Final = 1 << 40  # numbers made from names are above, and fit JavaScript's 53 bits
+
+_FROM: Final = {ACCOUNT: OWNER, DEVICE: 0, ITEM: OWN_ITEMS, SECTION: 0}
+_OWN_ITEM: Final = re.compile(r"(?:/library/metadata/)?([1-9][0-9]{0,8})", re.ASCII)
 _LATER: Final = re.compile(r"([0-9]{1,18})-(.+)", re.ASCII | re.DOTALL)
+
+
+class Numbers:
+    """Names to numbers and back.
+
+    Args:
+        documents: Where they are kept.
+    """
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self._giving = asyncio.Lock()  # the counter of a kind is one document: one at a time
+
+    # --- what is known
+
+    def known(self, kind: str, name: str) -> int | None:
+        """Return the number of *name*, if it has one by now."""
+        if kind == ITEM and (own := _OWN_ITEM.fullmatch(name)):
+            return int(own[1])
+        body = self._documents.get(kind, name)
+        if body is not None:
+            return _FROM[kind] + int(body["number"])
+        return self._derived(name) if self._is_full(kind) else None
+
+    def all(self, kind: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """Return number, name and facts of all that are written down."""
+        for name, body in self._documents.all(kind):
+            yield _FROM[kind] + int(body["number"]), name, body
+
+    # --- what is given
+
+    async def of(self, owner: Session | HistoryRow, watch: Watch, now_ms: int) -> Ids:
+        """Return the numbers of a session or row, given now where there are none.
+
+        Raises:
+            GatewayError: As ``Node.apply``.
+        """
+        account, section, device = OWNER, None, None
+        if owner.account is not None:
+            account = await self.give(ACCOUNT, owner.account)
+        if owner.workspace is not None:
+            section = await self.give(SECTION, owner.workspace)
+        if owner.client and owner.client.key:
+            device = await self.device(owner.client.key, owner.client, owner.name, now_ms)
+        item = await self.give(ITEM, watch.key)
+        return Ids(item=item, account=account, section=section, device=device)
+
+    async def give(self, kind: str, name: str) -> int:
+        """Return the number of *name*, given now if it has none.
+
+        Raises:
+            Conflict: Others were faster again and again.
+            GatewayError: As ``Node.apply``.
+        """
+        number = self.known(kind, name)
+        if number is not None:
+            return number
+        async with self._giving:
+            for _ in range(ATTEMPTS):
+                if self._is_full(kind):
+                    return self._derived(name)
+                try:
+                    return _FROM[kind] + await self._documents.number(kind, name)
+                except Conflict:
+                    continue
+        raise Conflict
+
+    async def device(self, key: str, client: Client, name: str | None, now_ms: int) -> int:
+        """Return the number of a player; what is known of it is kept with the number.
+
+        Raises:
+            GatewayError: As :meth:`give`.
+        """
+        known = self.known(DEVICE, key)
+        if known is not None:
+            return known
+        number = await self.give(DEVICE, key)
+        if number < DERIVED_FROM:
+            told = device_facts(client, name)
+            await self._documents.write(
+                DEVICE, key, lambda body: {**told, "created_at": now_ms, **body}
+            )
+        return number
+
+    def _is_full(self, kind: str) -> bool:
+        counter = self._documents.get("counter", kind)
+        return counter is not None and int(counter["last"]) >= NAMES_MAX
+
+    def _derived(self, name: str) -> int:
+        return DERIVED_FROM + int.from_bytes(sha256(name.encode()).digest()[:5], "big")
+
+
+def device_facts(client: Client, name: str | None) -> dict[str, Any]:
+    """Return what is kept of a player beside its number.
+
+    Args:
+        client: What it says of itself.
+        name: What its session is called.
+    """
+    facts = {"name": name or client.device or client.product, "platform": client.platform}
+    return {fact: text for fact, text in facts.items() if text}
 
 
 class Transcodes:
@@ -23,8 +148,8 @@ class Transcodes:
     number stands before it; sessions out of sight do not count.
     """
 
-    def __init__(self, mirror: Replica) -> None:
-        self._mirror = mirror
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
         self._seen: tuple[list[str], list[int]] | None = None
         self._holders: dict[str, list[Session]] = {}
 
@@ -42,7 +167,7 @@ class Transcodes:
             oldest = min(holders, key=_age)
             return oldest, next(known for known in _transcodes(oldest) if known.key == name)
         later = _LATER.fullmatch(name)
-        session = self._mirror.numbered(int(later[1])) if later else None
+        session = self._replica.numbered(int(later[1])) if later else None
         if later and session and visibility.allows(session):
             for stream in _transcodes(session):
                 if stream.key == later[2]:
@@ -60,10 +185,10 @@ class Transcodes:
 
     def _table(self) -> dict[str, list[Session]]:
         """Return who has which key; looked up once for all questions between two changes."""
-        seen = (list(self._mirror.epochs), list(self._mirror.offsets))
+        seen = (list(self._replica.epochs), list(self._replica.offsets))
         if self._seen != seen:
             self._holders = {}
-            for session in self._mirror.sessions.values():
+            for session in self._replica.sessions.values():
                 for stream in _transcodes(session):
                     self._holders.setdefault(stream.key, []).append(session)
             self._seen = seen

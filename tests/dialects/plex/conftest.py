@@ -18,7 +18,7 @@ from starlette.routing import Mount
 from gateway.app import running
 from gateway.context import Context
 from gateway.core.model import Session, Watch
-from gateway.dialects.plex import routes
+from gateway.dialects.plex import application
 from gateway.node import Node
 from gateway.settings import ApiKey, Settings
 from gateway.settings.table import ScopeName
@@ -93,7 +93,8 @@ def settings(valkey: EmbeddedValkey, prefix: str) -> Settings:
 @asynccontextmanager
 async def serving(context: Context) -> AsyncIterator[str]:
     """Serve the dialect over *context*; yield the server's URL."""
-    app = Starlette(routes=[Mount("/plex", routes=routes(context)), *routes(context)])
+    mounted, root = application(context, "/plex"), application(context, "")
+    app = Starlette(routes=[Mount("/plex", app=mounted), Mount("/", app=root)])
     config = uvicorn.Config(app, port=0, ws="websockets-sansio", lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())

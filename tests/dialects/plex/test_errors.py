@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from gateway.core.errors import ERRORS, GatewayError
-from gateway.dialects.plex.server import NOT_AUTHENTICATED, error_item
+from gateway.dialects.plex.style import error_item
 from tests.dialects.plex.conftest import Plex
 
 
@@ -29,7 +29,9 @@ async def test_who_is_unknown_is_told_so_in_json(plex: Plex, token: str | None) 
         reply = await http.get("/status/sessions", params=params)
 
     assert reply.status_code == 401
-    assert reply.json() == {"errors": [{"code": 1001, "message": NOT_AUTHENTICATED, "status": 401}]}
+    assert reply.json() == {
+        "errors": [{"code": 1001, "message": "User could not be authenticated", "status": 401}]
+    }
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/xml", ""])

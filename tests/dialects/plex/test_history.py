@@ -11,9 +11,9 @@ import pytest
 from gateway.core.command import Close
 from gateway.core.model import Client, Watch
 from gateway.core.query import Visibility
-from gateway.dialects.plex import history
-from gateway.dialects.plex.history import reachable
-from gateway.dialects.plex.numbers import DEVICE, SECTION
+from gateway.dialects.plex import endpoints_history as history
+from gateway.dialects.plex.endpoints_history import reachable
+from gateway.dialects.plex.state import DEVICE, SECTION
 from tests.dialects.plex.conftest import Plex
 from tests.nodes import running_node
 

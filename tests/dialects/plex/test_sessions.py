@@ -11,8 +11,8 @@ from gateway.core.command import Close, StartStream, Unwatch
 from gateway.core.command import Watch as WatchCommand
 from gateway.core.errors import SessionClosed
 from gateway.core.model import Client, Session, Stream, Watch
-from gateway.dialects.plex import numbers
-from gateway.dialects.plex.numbers import DERIVED_FROM, ITEM, OWN_ITEMS, Numbers
+from gateway.dialects.plex import state as numbers
+from gateway.dialects.plex.state import DERIVED_FROM, ITEM, OWN_ITEMS, Numbers
 from tests.dialects.plex.conftest import Plex
 from tests.nodes import blank, connection, running_node
 

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from gateway.core.command import Close, RequestClose
 from gateway.core.model import Deadline, Session
-from gateway.dialects.plex import playback
-from gateway.dialects.plex.playback import HANDLE, KEEPALIVE_MS, sweep
+from gateway.dialects.plex import endpoints_timeline as playback
+from gateway.dialects.plex.endpoints_timeline import HANDLE, KEEPALIVE_MS, sweep
 from tests.dialects.plex.conftest import Plex, serving
 from tests.nodes import running_node
 

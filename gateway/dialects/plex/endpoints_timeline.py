@@ -1,4 +1,4 @@
-"""Playback: players of Plex that have no socket and report how they do: ``/:/timeline``.
+"""Timeline: players of Plex that have no socket and report how they do: ``/:/timeline``.
 
 A playback is one client, or one of several playbacks that a client tells apart
 (``X-Plex-Session-Identifier``), under one account. Its handle leads to the session, which lives on
@@ -38,10 +38,11 @@ from gateway.core.errors import (
     SessionClosed,
 )
 from gateway.core.model import Client, Deadline, Private, Session, Watch
-from gateway.dialects.plex.door import Call, container
-from gateway.dialects.plex.shapes import ADDRESS, ITEM_PATH, TERMINATED, extra_of
+from gateway.dialects.plex.query import TimelineQuery
+from gateway.dialects.plex.render import ADDRESS, ITEM_PATH, extra_of
+from gateway.dialects.plex.schema import TERMINATED, TimelineContainer
 from gateway.dialects.plex.state import Plex
-from gateway.dialects.plex.words import TimelineContainer
+from gateway.dialects.plex.style import PlexCall, container
 from gateway.live.documents import CLAIM_MS
 from gateway.live.lease import rendezvous_owner
 from gateway.node import Node
@@ -76,40 +77,37 @@ class Report(Struct, frozen=True, kw_only=True):
     continues: bool
 
 
-def read_report(call: Call) -> Report:
+def read_report(query: TimelineQuery) -> Report:
     """Return the report in a request.
 
     Raises:
         BadRequest: Something is missing, or is not what it should be.
     """
-    client, state = call.plex("Client-Identifier"), call.parameter("state")
-    if client is None:
-        raise BadRequest("X-Plex-Client-Identifier is missing")
-    if state not in _STATES:
+    if query.state not in _STATES:
         raise BadRequest(f"state must be one of {', '.join(_STATES)}")
-    item = call.parameter("ratingKey") or (call.parameter("key") or "").removeprefix(ITEM_PATH)
+    item = query.rating_key or (query.key or "").removeprefix(ITEM_PATH)
     if not (item.isascii() and item.isdecimal() and len(item) <= 18):  # noqa: PLR2004 - 63 bits
         raise BadRequest("ratingKey must be a number")
-    told: dict[str, Any] = {"playQueueItemID": call.integer("playQueueItemID")}
+    queued = query.play_queue_item_id
     return Report(
-        client=client,
-        playback=call.plex("Session-Identifier"),
-        state=state,
+        client=query.client_identifier,
+        playback=query.session_identifier,
+        state=query.state,
         watch=Watch(
             key=f"{ITEM_PATH}{item}",
-            title=call.parameter("title"),
-            kind=call.parameter("type"),
-            state=state,
-            position_ms=call.integer("time"),
-            duration_ms=call.integer("duration") or None,
-            bandwidth=call.integer("bandwidth"),
-            item={name: value for name, value in told.items() if value is not None} or None,
+            title=query.title,
+            kind=query.type,
+            state=query.state,
+            position_ms=query.time,
+            duration_ms=query.duration or None,
+            bandwidth=query.bandwidth,
+            item=None if queued is None else {"playQueueItemID": queued},
         ),
-        continues=call.parameter("continuing") in ("1", "true"),
+        continues=query.continuing in ("1", "true"),
     )
 
 
-class Playbacks:
+class TimelineEndpoints:
     """The playbacks that are reported to this node.
 
     Args:
@@ -120,27 +118,25 @@ class Playbacks:
         self._node = plex.node
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def report(self, call: Call) -> Response:
+    async def report(self, call: PlexCall) -> Response:
         """Take a player's report; the answer says if its playback was ended."""
-        principal = call.principal
+        principal = call.caller
         may_play = principal.has(Scope.CONNECT) or principal.has(Scope.WRITE)
         if not may_play or principal.session is not None:  # a session's own token opens nothing
             raise Forbidden("This token may not play")
-        report = read_report(call)
+        report = read_report(call.query)
         handle = _handle(principal, report)
         turn = self._turns.setdefault(handle, asyncio.Lock())
         async with turn:
             ended = await self._take(call, report, handle)
         if ended is None:
-            return container(call, TimelineContainer(size=0))
+            return container(call, TimelineContainer())
         return container(
             call,
-            TimelineContainer(
-                size=0, termination_code=TERMINATED, termination_text=_termination(ended)
-            ),
+            TimelineContainer(termination_code=TERMINATED, termination_text=_termination(ended)),
         )
 
-    async def _take(self, call: Call, report: Report, handle: str) -> Session | None:
+    async def _take(self, call: PlexCall, report: Report, handle: str) -> Session | None:
         """Do what a report says; return the closed session if somebody ended this playback."""
         for _ in range(ATTEMPTS):
             try:
@@ -158,7 +154,7 @@ class Playbacks:
                 else:
                     left = Close(
                         outcome="left",
-                        by=call.principal.name,
+                        by=call.caller.name,
                         position_ms=_ended_at(session, report),
                     )
                     await self._node.apply(session.id, left)
@@ -178,7 +174,7 @@ class Playbacks:
             return None
 
     async def _after(
-        self, closed: Session | None, call: Call, report: Report, handle: str
+        self, closed: Session | None, call: PlexCall, report: Report, handle: str
     ) -> Session | None:
         """Begin a playback, unless it is the one that was ended."""
         ended = closed if closed and _was_ended(closed) and _is_same(closed, report) else None
@@ -190,34 +186,34 @@ class Playbacks:
             await self._begin(call, report, handle)
         return ended
 
-    async def _begin(self, call: Call, report: Report, handle: str) -> None:
-        node, context, principal = self._node, call.context, call.principal
+    async def _begin(self, call: PlexCall, report: Report, handle: str) -> None:
+        node, context, principal = self._node, call.context, call.caller
         if len(node.replica.sessions) >= context.settings.max_sessions:
             raise Overloaded("There are too many sessions.")
-        peer = client_address(call.scope, networks(context.settings.trusted_proxies))
+        peer = client_address(call.request.scope, networks(context.settings.trusted_proxies))
         extra: dict[str, Any] = {
             "item": report.watch.key,
             "secure": peer.tls,
-            "platformVersion": call.plex("Platform-Version"),
-            "vendor": call.plex("Device-Vendor"),
-            "profile": call.plex("Client-Profile-Name"),
+            "platformVersion": call.query.platform_version,
+            "vendor": call.query.device_vendor,
+            "profile": call.query.client_profile_name,
         }
-        product = call.plex("Product")
+        product = call.query.product
         session = Session(
             id=secrets.token_hex(12),
             number=0,
             revision=0,
             created_at=0,
-            name=call.plex("Device-Name") or product or report.client,
+            name=call.query.device_name or product or report.client,
             account=principal.account,
             workspace=principal.workspace,
             client=Client(
                 key=report.client,
                 product=product,
-                version=call.plex("Version"),
-                platform=call.plex("Platform"),
-                device=call.plex("Device"),
-                model=call.plex("Model"),
+                version=call.query.version,
+                platform=call.query.platform,
+                device=call.query.device,
+                model=call.query.model,
             ),
             attributes={
                 "plex": {name: value for name, value in extra.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Grammar: the filters and orders of Plex's history, as its clients put them into a query; pure.
+"""Query: what Plex's clients ask for, with the filters and orders of its history; pure.
 
 Plex's operators contain the ``=`` of the query pair, so that after decoding an operator is the end
 of the parameter's *name*: ``viewedAt>=5`` comes as ``viewedAt>`` with the value ``5`` and means at
@@ -9,12 +9,14 @@ name ``viewedAt>=``, people send the value ``>=5``; both mean at least.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import eq, ge, gt, le, lt
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct, field
 
 from gateway.core.errors import BadRequest
+from gateway.dialects.plex.schema import spelled
 
+Count = Annotated[int, Meta(ge=0)]
 VALUES_MAX: Final = 256  # of one comma list
 CONDITIONS_MAX: Final = 32  # filters in one query
 SORTS_MAX: Final = 8  # fields of one order
@@ -74,6 +76,71 @@ _COMPARE: Final[Mapping[str, Callable[[int, int], bool]]] = {
     "<": lt,
     "=": eq,
 }
+
+
+class Asked(Struct, frozen=True, kw_only=True, rename=spelled):
+    """Base of queries; fields called ``X-Plex-…`` may stand in a header as well."""
+
+
+class Paged(Asked, frozen=True, kw_only=True):
+    """Which part of a list is wanted."""
+
+    start: Count | None = field(default=None, name="X-Plex-Container-Start")
+    size: Count | None = field(default=None, name="X-Plex-Container-Size")
+
+
+class HistoryQuery(Paged, frozen=True, kw_only=True):
+    """The order of the history, and its filters as they are described."""
+
+    sort: str | None = None
+    account_id: str | None = None
+    library_section_id: str | None = None
+    metadata_item_id: str | None = None
+    device_id: str | None = None
+    viewed_at: str | None = None
+    viewed_at_least: str | None = field(default=None, name="viewedAt>")
+    viewed_at_most: str | None = field(default=None, name="viewedAt<")
+    viewed_after: str | None = field(default=None, name="viewedAt>>")
+    viewed_before: str | None = field(default=None, name="viewedAt<<")
+
+
+class TerminateQuery(Asked, frozen=True, kw_only=True):
+    """Which session is to end, and what its player is told."""
+
+    session_id: str | None = field(default=None, name="sessionId")
+    reason: str | None = None
+
+
+class EventsQuery(Asked, frozen=True, kw_only=True):
+    """Which pushes are wanted: ``a,b`` only these, ``-a`` all but."""
+
+    filters: str | None = None
+
+
+class TimelineQuery(Asked, frozen=True, kw_only=True):
+    """A player's report; times in ms, ``bandwidth`` in kbit/s."""
+
+    state: str
+    client_identifier: str = field(name="X-Plex-Client-Identifier")
+    session_identifier: str | None = field(default=None, name="X-Plex-Session-Identifier")
+    rating_key: str | None = None
+    key: str | None = None
+    time: Count | None = None
+    duration: Count | None = None
+    play_queue_item_id: Count | None = None
+    continuing: str | None = None
+    bandwidth: Count | None = None
+    title: str | None = None
+    type: str | None = None
+    product: str | None = field(default=None, name="X-Plex-Product")
+    version: str | None = field(default=None, name="X-Plex-Version")
+    platform: str | None = field(default=None, name="X-Plex-Platform")
+    platform_version: str | None = field(default=None, name="X-Plex-Platform-Version")
+    device: str | None = field(default=None, name="X-Plex-Device")
+    device_name: str | None = field(default=None, name="X-Plex-Device-Name")
+    device_vendor: str | None = field(default=None, name="X-Plex-Device-Vendor")
+    model: str | None = field(default=None, name="X-Plex-Model")
+    client_profile_name: str | None = field(default=None, name="X-Plex-Client-Profile-Name")
 
 
 class Condition(Struct, frozen=True):

@@ -1,13 +1,13 @@
-"""Shapes: sessions, streams and finished watches as Plex would tell them; pure.
+"""Render: sessions, streams and finished watches as Plex would tell them; pure.
 
 What Plex has and a session has not gets a neutral value, so that a session of any door can be
 shown: clients of Plex fall over missing players and users. What a client says of its item stands
 in ``watch.item`` under Plex's names; what is not of the expected kind is left out.
 
-Not here: which sessions are shown and to whom (``routes``), their numbers (``numbers``).
+Not here: which sessions are shown and to whom (``endpoints_*``), their numbers (``state``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any, Final, get_args
 from urllib.parse import quote
@@ -17,20 +17,17 @@ from msgspec.structs import replace
 
 from gateway.core.event import HistoryRow
 from gateway.core.model import Session, Stream, Watch
-from gateway.dialects.plex import words
-from gateway.dialects.plex.told import day_of, digits_of, flag_of, integer_of, number_of, text_of
-from gateway.dialects.plex.words import Kind, State
+from gateway.dialects.plex import schema
+from gateway.dialects.plex.coerce import day_of, digits_of, flag_of, integer_of, number_of, text_of
+from gateway.dialects.plex.schema import OWNER, SIZE_UNKNOWN, Kind, State
 
 ITEM_PATH: Final = "/library/metadata/"
 SECTION_PATH: Final = "/library/sections/"
 TRANSCODE_PATH: Final = "/transcode/sessions/"
 HISTORY_PATH: Final = "/status/sessions/history/"
 TRANSCODE: Final = "transcode"  # the kind of a stream that is a transcode
-TERMINATED: Final = 2006  # what players know as: an administrator ended this playback
-OWNER: Final = 1  # the account of what belongs to nobody in particular
 OWNER_NAME: Final = "owner"
 ADDRESS: Final = "plex.address"  # in a session's private environment: whence a player reports
-SIZE_UNKNOWN: Final = -22  # what real servers say
 
 _KINDS: Final[Mapping[str, Kind]] = {kind: kind for kind in get_args(Kind)}
 _STATES: Final[Mapping[str, State]] = {
@@ -38,6 +35,26 @@ _STATES: Final[Mapping[str, State]] = {
     "paused": "paused",
     "buffering": "buffering",
 }
+Fields = tuple[tuple[Callable[[Any], Any], tuple[str, ...]], ...]
+"""How the members of an object are read: functions of ``coerce``, and the fields of each."""
+
+_ITEM_FIELDS: Final[Fields] = (
+    (text_of, ("guid", "thumb", "art", "parent_key", "parent_title", "parent_thumb")),
+    (text_of, ("grandparent_key", "grandparent_title", "grandparent_thumb")),
+    (integer_of, ("index", "parent_index")),
+    (digits_of, ("parent_rating_key", "grandparent_rating_key")),
+    (day_of, ("originally_available_at",)),
+)
+_TRANSCODE_FIELDS: Final[Fields] = (
+    (text_of, ("context", "video_decision", "audio_decision", "subtitle_decision", "protocol")),
+    (text_of, ("container", "source_video_codec", "source_audio_codec")),
+    (text_of, ("video_codec", "audio_codec")),
+    (integer_of, ("duration", "remaining", "size", "audio_channels", "width", "height")),
+    (number_of, ("progress", "speed", "time_stamp")),
+    (number_of, ("min_offset_available", "max_offset_available")),
+    (flag_of, ("throttled", "complete", "error")),
+    (flag_of, ("transcode_hw_requested", "transcode_hw_full_pipeline")),
+)
 _ENDED: Final = frozenset({"complete", "completed", "done"})
 _FAILED: Final = frozenset({"error", "failed"})
 
@@ -67,10 +84,10 @@ def metadata(
     ids: Ids,
     now_ms: int,
     *,
-    transcode: words.TranscodeSession | None = None,
+    transcode: schema.TranscodeSession | None = None,
     full: bool = False,
     media: bool = False,
-) -> words.Metadata:
+) -> schema.Metadata:
     """Return a session as an entry of ``/status/sessions``.
 
     Args:
@@ -85,7 +102,7 @@ def metadata(
     """
     since_s = (session.watching_since or session.created_at) // 1000
     section = None if ids.section is None else str(ids.section)
-    return words.Metadata(
+    return schema.Metadata(
         **item_fields(watch),
         type=kind_of(watch),
         session_key=str(session.number),
@@ -100,9 +117,9 @@ def metadata(
         library_section_id=section,
         library_section_key=None if section is None else f"{SECTION_PATH}{section}",
         library_section_title=session.workspace,
-        user=words.User(id=str(ids.account), title=session.account or OWNER_NAME, thumb=""),
+        user=schema.User(id=str(ids.account), title=session.account or OWNER_NAME),
         player=_player(session, watch, ids, full=full),
-        session=words.PlaybackSession(
+        session=schema.PlaybackSession(
             id=session.id,
             bandwidth=watch.bandwidth or 0,
             location="lan" if is_local(address_of(session)) else "wan",
@@ -162,12 +179,12 @@ def client_of(session: Session) -> str:
     return (session.client and session.client.key) or session.id
 
 
-def _player(session: Session, watch: Watch, ids: Ids, *, full: bool) -> words.Player:
+def _player(session: Session, watch: Watch, ids: Ids, *, full: bool) -> schema.Player:
     client, extra, address = session.client, extra_of(session), address_of(session)
     product = (client and client.product) or ""
     secure = session.connection.tls if session.connection else extra.get("secure")
     local = is_local(address)
-    return words.Player(
+    return schema.Player(
         machine_identifier=client_of(session),
         state=state_of(watch),
         local=local,
@@ -188,16 +205,16 @@ def _player(session: Session, watch: Watch, ids: Ids, *, full: bool) -> words.Pl
     )
 
 
-def _media(watch: Watch, ids: Ids, transcode: words.TranscodeSession | None) -> words.Media:
+def _media(watch: Watch, ids: Ids, transcode: schema.TranscodeSession | None) -> schema.Media:
     number = str(ids.item)
-    streams: list[words.MediaStream] = []
+    streams: list[schema.MediaStream] = []
     for stream_type, codec, decision in (
         (1, transcode and transcode.video_codec, transcode and transcode.video_decision),
         (2, transcode and transcode.audio_codec, transcode and transcode.audio_decision),
     ):
         if codec and decision:
             streams.append(
-                words.MediaStream(
+                schema.MediaStream(
                     id=f"{number}{stream_type}",
                     stream_type=stream_type,
                     codec=codec,
@@ -206,7 +223,7 @@ def _media(watch: Watch, ids: Ids, transcode: words.TranscodeSession | None) -> 
                     decision=decision,
                 )
             )
-    part = words.MediaPart(
+    part = schema.MediaPart(
         id=number,
         key=f"/library/parts/{number}/0/file",
         decision="transcode" if transcode else "directplay",
@@ -215,7 +232,7 @@ def _media(watch: Watch, ids: Ids, transcode: words.TranscodeSession | None) -> 
         container=transcode.container if transcode else None,
         streams=tuple(streams),
     )
-    return words.Media(
+    return schema.Media(
         id=number,
         selected=True,
         duration=watch.duration_ms,
@@ -231,26 +248,19 @@ def _media(watch: Watch, ids: Ids, transcode: words.TranscodeSession | None) -> 
 
 
 def item_fields(watch: Watch) -> dict[str, Any]:
-    """Return what the client told of the item, as far as it is what Plex's clients can read."""
-    told = watch.item or {}
-    item: dict[str, Any] = {
-        "guid": text_of(told.get("guid")) or f"gateway://item/{quote(watch.key.lstrip('/'))}"
-    }
-    for name in (
-        *("thumb", "art", "parent_key", "parent_title", "parent_thumb"),
-        *("grandparent_key", "grandparent_title", "grandparent_thumb"),
-    ):
-        item[name] = text_of(told.get(words.spelled(name)))
-    for name in ("index", "parent_index"):
-        item[name] = integer_of(told.get(words.spelled(name)))
-    for name in ("parent_rating_key", "grandparent_rating_key"):
-        item[name] = digits_of(told.get(words.spelled(name)))
-    item["originally_available_at"] = day_of(told.get("originallyAvailableAt"))
+    """Return what the client said of the item, as far as it is what Plex's clients can read."""
+    item = _coerced(watch.item or {}, _ITEM_FIELDS)
+    item["guid"] = item["guid"] or f"gateway://item/{quote(watch.key.lstrip('/'))}"
     if kind_of(watch) == "episode":
         item["grandparent_title"] = item["grandparent_title"] or ""
         if not (item["parent_key"] or item["parent_rating_key"] or item["parent_thumb"]):
             item["grandparent_key"] = None  # python-plexapi would ask for its children
     return item
+
+
+def _coerced(values: Mapping[str, Any], kinds: Fields) -> dict[str, Any]:
+    """Return the fields of *kinds*, each read as its kind; what is not of it is unset."""
+    return {name: read(values.get(schema.spelled(name))) for read, names in kinds for name in names}
 
 
 # --- transcodes
@@ -263,7 +273,7 @@ def is_transcode(stream: Stream) -> bool:
 
 def transcode_session(
     session: Session, stream: Stream, name: str, now_ms: int
-) -> words.TranscodeSession:
+) -> schema.TranscodeSession:
     """Return a stream as a transcode.
 
     Args:
@@ -272,40 +282,26 @@ def transcode_session(
         name: The key it goes by among all sessions.
         now_ms: Redis time in milliseconds.
     """
-    data = stream.data
-    duration = integer_of(data.get("duration"))
-    if duration is None and session.watch:
-        duration = session.watch.duration_ms
-    size = integer_of(data.get("size"))
-    progress = number_of(data.get("progress")) or 0.0
-    return words.TranscodeSession(
-        key=transcode_key(name),
-        throttled=data.get("throttled") is True,
-        complete=data.get("complete") is True or stream.state in _ENDED,
-        progress=float(min(max(progress, 0), 100)),
-        size=SIZE_UNKNOWN if size is None else size,
-        speed=float(number_of(data.get("speed")) or 0),
-        error=data.get("error") is True or stream.state in _FAILED,
-        context=text_of(data.get("context")) or "streaming",
-        video_decision=text_of(data.get("videoDecision")) or TRANSCODE,
-        audio_decision=text_of(data.get("audioDecision")) or TRANSCODE,
-        protocol=text_of(data.get("protocol")) or "http",
-        container=text_of(data.get("container")) or "mkv",
-        duration=duration,
-        remaining=integer_of(data.get("remaining")),
-        subtitle_decision=text_of(data.get("subtitleDecision")),
-        source_video_codec=text_of(data.get("sourceVideoCodec")),
-        source_audio_codec=text_of(data.get("sourceAudioCodec")),
-        video_codec=text_of(data.get("videoCodec")),
-        audio_codec=text_of(data.get("audioCodec")),
-        audio_channels=integer_of(data.get("audioChannels")),
-        width=integer_of(data.get("width")),
-        height=integer_of(data.get("height")),
-        transcode_hw_requested=flag_of(data.get("transcodeHwRequested")),
-        transcode_hw_full_pipeline=flag_of(data.get("transcodeHwFullPipeline")),
-        time_stamp=number_of(data.get("timeStamp")) or now_ms / 1000,
-        min_offset_available=number_of(data.get("minOffsetAvailable")),
-        max_offset_available=number_of(data.get("maxOffsetAvailable")),
+    data = _coerced(stream.data, _TRANSCODE_FIELDS)
+    if data["duration"] is None and session.watch:
+        data["duration"] = session.watch.duration_ms
+    return schema.TranscodeSession(
+        **{
+            **data,
+            "key": transcode_key(name),
+            "throttled": data["throttled"] is True,
+            "complete": data["complete"] is True or stream.state in _ENDED,
+            "error": data["error"] is True or stream.state in _FAILED,
+            "progress": float(min(max(data["progress"] or 0.0, 0), 100)),
+            "size": SIZE_UNKNOWN if data["size"] is None else data["size"],
+            "speed": float(data["speed"] or 0),
+            "context": data["context"] or "streaming",
+            "video_decision": data["video_decision"] or TRANSCODE,
+            "audio_decision": data["audio_decision"] or TRANSCODE,
+            "protocol": data["protocol"] or "http",
+            "container": data["container"] or "mkv",
+            "time_stamp": data["time_stamp"] or now_ms / 1000,
+        }
     )
 
 
@@ -317,9 +313,9 @@ def transcode_key(name: str) -> str:
 # --- history
 
 
-def history_item(row: HistoryRow, watch: Watch, ids: Ids) -> words.HistoryItem:
+def history_item(row: HistoryRow, watch: Watch, ids: Ids) -> schema.HistoryItem:
     """Return a finished watch as a row of the history."""
-    return words.HistoryItem(
+    return schema.HistoryItem(
         **item_fields(watch),
         history_key=f"{HISTORY_PATH}{row.number}",
         key=f"{ITEM_PATH}{ids.item}",
@@ -351,7 +347,7 @@ def notification(
     *,
     item: int | None,
     transcode: str | None = None,
-) -> words.Notification:
+) -> schema.Notification:
     """Return what is pushed when a playback begins, changes or ends.
 
     Args:
@@ -362,12 +358,10 @@ def notification(
         item: The number of what is watched; ``None`` if it has none yet, see :func:`numbered`.
         transcode: The name of its transcode.
     """
-    said = words.Notification(
+    said = schema.Notification(
         session_key=str(session.number),
         client_identifier=client_of(session),
-        guid="",
         rating_key="",
-        url="",
         key="",
         view_offset=offset_ms(session, watch, now_ms),
         state=state,
@@ -377,6 +371,23 @@ def notification(
     return said if item is None else numbered(said, item)
 
 
-def numbered(said: words.Notification, item: int) -> words.Notification:
+def numbered(said: schema.Notification, item: int) -> schema.Notification:
     """Return *said* about the item of this number."""
     return replace(said, rating_key=str(item), key=f"{ITEM_PATH}{item}")
+
+
+def device(number: int, client: str, facts: Mapping[str, Any]) -> schema.Device:
+    """Return a player.
+
+    Args:
+        number: Its number.
+        client: What it calls itself.
+        facts: What was kept of it: ``name``, ``platform``, ``created_at`` (ms).
+    """
+    return schema.Device(
+        id=number,
+        name=text_of(facts.get("name")) or client,
+        platform=text_of(facts.get("platform")) or "",
+        client_identifier=client,
+        created_at=(integer_of(facts.get("created_at")) or 0) // 1000,
+    )

@@ -1,20 +1,22 @@
-"""Words: the Structs of Plex's session API, with its own names; JSON and XML are made from them.
+"""Schema: the Structs of Plex's session API, with its own names; JSON and XML are made from them.
 
 Plex Media Server 1.42, API version 1.1.1 (PMS), as its published clients read it. What is unset is
 left out, never null: zod refuses null. Ids are text where real servers send text and numbers where
 they send numbers: zod takes neither for the other.
 
-Not here: how they are filled (``shapes``), how they are written as XML (``xml``).
+Not here: how they are filled (``render``), how they are written (``style``).
 """
 
 import re
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from msgspec import Struct, field
+from msgspec import Struct, defstruct, field
 
-IDENTIFIER_ACCOUNTS: Final = "com.plexapp.system.accounts"
-IDENTIFIER_DEVICES: Final = "com.plexapp.system.devices"
-IDENTIFIER_LIBRARY: Final = "com.plexapp.plugins.library"
+VERSION: Final = "1.42.2.1"  # of the server whose API this is; clients choose features by it
+OWNER: Final = 1  # the account of what belongs to nobody in particular
+KICK: Final = "session_kick"  # the feature behind terminate
+TERMINATED: Final = 2006  # what players know as: an administrator ended this playback
+SIZE_UNKNOWN: Final = -22  # of a transcode; what real servers say
 
 State = Literal["playing", "paused", "buffering", "stopped"]
 Kind = Literal["movie", "episode", "track", "clip", "photo"]
@@ -29,6 +31,11 @@ def spelled(name: str) -> str:
     return _WORD.sub(lambda found: found[1].upper(), name)
 
 
+def always(value: Any, name: str | None = None) -> Any:  # noqa: ANN401 - of any field
+    """Return the default of a field that is told although it never changes."""
+    return field(default_factory=lambda: value, name=name)
+
+
 class Word(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, rename=spelled):
     """Base of what Plex is told."""
 
@@ -38,7 +45,7 @@ class User(Word, frozen=True, kw_only=True):
 
     id: str
     title: str
-    thumb: str
+    thumb: str = always("")
 
 
 class Player(Word, frozen=True, kw_only=True):
@@ -220,23 +227,23 @@ class Section(Word, frozen=True, kw_only=True):
     key: str
     title: str
     uuid: str
-    type: str
-    agent: str
-    scanner: str
-    language: str
-    allow_sync: bool
-    art: str
-    composite: str
-    thumb: str
-    filters: bool
-    refreshing: bool
-    content: bool
-    directory: bool
     created_at: int
     updated_at: int
     scanned_at: int
     content_changed_at: int
-    location: tuple[str, ...] = field(name="Location")
+    type: str = always("movie")
+    agent: str = always("com.plexapp.agents.none")
+    scanner: str = always("Plex Video Files Scanner")
+    language: str = always("xn")
+    allow_sync: bool = always(value=False)
+    art: str = always("")
+    composite: str = always("")
+    thumb: str = always("")
+    filters: bool = always(value=False)
+    refreshing: bool = always(value=False)
+    content: bool = always(value=True)
+    directory: bool = always(value=True)
+    location: tuple[str, ...] = always((), "Location")
 
 
 class Account(Word, frozen=True, kw_only=True):
@@ -245,11 +252,11 @@ class Account(Word, frozen=True, kw_only=True):
     id: int
     key: str
     name: str
-    default_audio_language: str
-    auto_select_audio: bool
-    default_subtitle_language: str
-    subtitle_mode: int
-    thumb: str
+    default_audio_language: str = always("")
+    auto_select_audio: bool = always(value=False)
+    default_subtitle_language: str = always("")
+    subtitle_mode: int = always(0)
+    thumb: str = always("")
 
 
 class Device(Word, frozen=True, kw_only=True):
@@ -267,12 +274,12 @@ class Notification(Word, frozen=True, kw_only=True):
 
     session_key: str
     client_identifier: str
-    guid: str
     rating_key: str
-    url: str
     key: str
     view_offset: int
     state: State
+    guid: str = always("")
+    url: str = always("")
     play_queue_item_id: int | None = None
     transcode_session: str | None = None
 
@@ -280,7 +287,7 @@ class Notification(Word, frozen=True, kw_only=True):
 class Container(Word, frozen=True, kw_only=True):
     """A ``MediaContainer`` without its children; offset and total belong to a page."""
 
-    size: int
+    size: int = always(0)
     offset: int | None = None
     total_size: int | None = None
     identifier: str | None = None
@@ -289,7 +296,8 @@ class Container(Word, frozen=True, kw_only=True):
 class LibraryContainer(Container, frozen=True, kw_only=True):
     """A list of a library; the section is named where all items are of one."""
 
-    allow_sync: bool
+    identifier: str = always("com.plexapp.plugins.library")
+    allow_sync: bool = always(value=False)
     title1: str | None = None
     library_section_id: int | None = None
     library_section_title: str | None = None
@@ -305,31 +313,31 @@ class TimelineContainer(Container, frozen=True, kw_only=True):
 class Identity(Container, frozen=True, kw_only=True):
     """Which server this is."""
 
-    claimed: bool
     machine_identifier: str
-    version: str
+    claimed: bool = always(value=True)
+    version: str = always(VERSION)
 
 
-class Root(Container, frozen=True, kw_only=True):
-    """What this server can do; ``session_kick`` among the owner's features is terminate."""
+class Root(Identity, frozen=True, kw_only=True):
+    """What this server can do; ``session_kick`` among the owner's features is terminate.
 
-    friendly_name: str
-    machine_identifier: str
-    version: str
-    platform: str
-    platform_version: str
+    What the gateway has not is told as off, so that clients do not look for it.
+    """
+
     owner_features: str
-    allow_sharing: bool
-    allow_sync: bool
-    claimed: bool
-    event_stream: bool
-    multiuser: bool
-    my_plex: bool
-    my_plex_subscription: bool
     transcoder_active_video_sessions: int
-    transcoder_audio: bool
-    transcoder_video: bool
-    updater: bool
+    friendly_name: str = always("Session Gateway")
+    platform: str = always("Linux")
+    platform_version: str = always("")
+    allow_sharing: bool = always(value=False)
+    allow_sync: bool = always(value=False)
+    event_stream: bool = always(value=True)
+    multiuser: bool = always(value=True)
+    my_plex: bool = always(value=False)
+    my_plex_subscription: bool = always(value=False)
+    transcoder_audio: bool = always(value=False)
+    transcoder_video: bool = always(value=False)
+    updater: bool = always(value=False)
 
 
 class ErrorItem(Word, frozen=True, kw_only=True):
@@ -344,3 +352,13 @@ class Errors(Word, frozen=True, kw_only=True):
     """The body of every error, for those who accept JSON."""
 
     errors: tuple[ErrorItem, ...]
+
+
+# --- whole replies, for the description
+
+
+def reply_of(name: str, container: type[Container], child: str = "", item: Any = None) -> Any:  # noqa: ANN401
+    """Return the type of a reply, called *name*: *container* with its list of *child* elements."""
+    fields: list[Any] = [] if item is None else [(child, tuple[item, ...], ())]
+    inside = defstruct(f"{name}Container", fields, bases=(container,), kw_only=True)
+    return defstruct(name, [("MediaContainer", inside)])

@@ -8,9 +8,9 @@ from msgspec import to_builtins
 
 from gateway.core.event import HistoryRow
 from gateway.core.model import Client, Connection, Private, Session, Stream, Watch
-from gateway.dialects.plex import server, shapes, xml
-from gateway.dialects.plex.shapes import Ids
-from gateway.dialects.plex.words import Word
+from gateway.dialects.plex import render, schema, style
+from gateway.dialects.plex.render import Ids
+from gateway.dialects.plex.schema import Word
 from tests.nodes import blank
 
 NOW_MS: Final = 1_760_000_100_250
@@ -90,7 +90,7 @@ def reported(**facts: object) -> Session:
         workspace="Main",
         client=ANN,
         attributes={"plex": extra},
-        private=Private(environment={shapes.ADDRESS: "192.168.7.20"}),
+        private=Private(environment={render.ADDRESS: "192.168.7.20"}),
         **facts,
     )
 
@@ -105,14 +105,14 @@ def shown(session: Session, *, full: bool = True, media: bool = False) -> Word:
     """Return *session* as an entry of the list, with its first transcode."""
     assert session.watch is not None
     transcode = [
-        shapes.transcode_session(session, stream, stream.key, NOW_MS)
+        render.transcode_session(session, stream, stream.key, NOW_MS)
         for stream in session.streams
-        if shapes.is_transcode(stream)
+        if render.is_transcode(stream)
     ]
     ids = Ids(
         item=101, account=2 if session.account else 1, section=1 if session.workspace else None
     )
-    return shapes.metadata(
+    return render.metadata(
         session,
         session.watch,
         ids,
@@ -135,30 +135,34 @@ SHAPES: Final[dict[str, Word]] = {
     "session_transcoding": shown(reported(streams=(TRANSCODE,))),
     "session_episode": shown(session(watch=EPISODE)),
     "session_of_another_door": shown(session(watch=Watch(key="lesson/3", state="idle"))),
-    "history_film": shapes.history_item(row(), FILM, Ids(item=101, account=2, section=1, device=5)),
-    "history_episode": shapes.history_item(row(), EPISODE, Ids(item=1_000_000_001)),
-    "transcode_full": shapes.transcode_session(session(), TRANSCODE, "tr0001", NOW_MS),
-    "transcode_bare": shapes.transcode_session(
+    "history_film": render.history_item(row(), FILM, Ids(item=101, account=2, section=1, device=5)),
+    "history_episode": render.history_item(row(), EPISODE, Ids(item=1_000_000_001)),
+    "transcode_full": render.transcode_session(session(), TRANSCODE, "tr0001", NOW_MS),
+    "transcode_bare": render.transcode_session(
         session(watch=None), Stream(key="t", kind="transcode", state="error"), "17-t", NOW_MS
     ),
-    "notification_playing": shapes.notification(
+    "notification_playing": render.notification(
         reported(), EPISODE, "playing", NOW_MS, item=102, transcode="tr0001"
     ),
-    "notification_stopped": shapes.notification(session(), FILM, "stopped", NOW_MS, item=None),
-    "root": server.root("9f0c", 1, may_kick=True),
-    "identity": server.identity("9f0c"),
-    "account": server.account(2, "ann"),
-    "device": server.device(
+    "notification_stopped": render.notification(session(), FILM, "stopped", NOW_MS, item=None),
+    "root": schema.Root(
+        machine_identifier="9f0c",
+        owner_features=schema.KICK,
+        transcoder_active_video_sessions=1,
+    ),
+    "identity": schema.Identity(machine_identifier="9f0c"),
+    "account": schema.Account(id=2, key="/accounts/2", name="ann"),
+    "device": render.device(
         5, "dev-0001", {"name": "Ann's desk", "platform": "Linux", "created_at": T0_MS}
     ),
-    "device_unknown": server.device(6, "dev-0002", {}),
+    "device_unknown": render.device(6, "dev-0002", {}),
 }
 XML: Final[dict[str, str]] = {
-    "session_transcoding": xml.element(
-        xml.METADATA, shown(reported(streams=(TRANSCODE,)), media=True)
+    "session_transcoding": style.element(
+        style.METADATA, shown(reported(streams=(TRANSCODE,)), media=True)
     ),
-    "session_of_another_door": xml.element(
-        xml.METADATA, shown(session(watch=Watch(key="lesson/3")), media=True)
+    "session_of_another_door": style.element(
+        style.METADATA, shown(session(watch=Watch(key="lesson/3")), media=True)
     ),
 }
 
@@ -196,16 +200,16 @@ def test_every_golden_file_is_checked(request: pytest.FixtureRequest) -> None:
 )
 def test_kind_is_what_the_client_says_if_plex_has_it(watch: Watch, kind: str) -> None:
     """The item's type comes first, then the watch's kind, then what is likely."""
-    assert shapes.kind_of(watch) == kind
+    assert render.kind_of(watch) == kind
 
 
 def test_watch_without_a_position_is_as_old_as_it_is_watched() -> None:
     """A live stream has no position: its offset is for how long it is watched."""
     live = Watch(key="k")
 
-    assert shapes.offset_ms(session(), live, T0_MS + 5_000) == 5_000
-    assert shapes.offset_ms(session(), live, T0_MS - 5_000) == 0
-    assert shapes.offset_ms(session(watching_since=None), live, NOW_MS) == 0
+    assert render.offset_ms(session(), live, T0_MS + 5_000) == 5_000
+    assert render.offset_ms(session(), live, T0_MS - 5_000) == 0
+    assert render.offset_ms(session(watching_since=None), live, NOW_MS) == 0
 
 
 @pytest.mark.parametrize(
@@ -224,7 +228,7 @@ def test_player_is_local_unless_its_address_is_of_the_internet(
     address: str | None, local: bool
 ) -> None:
     """LAN or WAN follows from the address; of nothing known nothing is held against a player."""
-    assert shapes.is_local(address) is local
+    assert render.is_local(address) is local
 
 
 def test_socket_tells_address_and_security() -> None:
@@ -278,9 +282,9 @@ def test_episode_without_a_season_has_no_show_to_ask_for(told: dict[str, Any], k
 def test_transcode_takes_numbers_of_any_kind() -> None:
     """A whole number is a good fraction; beyond its bounds progress is at the bound."""
     stream = Stream(key="t", kind="transcode", data={"progress": 150, "speed": "fast", "size": "?"})
-    shape = shapes.transcode_session(session(), stream, "t", NOW_MS)
+    shape = render.transcode_session(session(), stream, "t", NOW_MS)
 
-    assert (shape.progress, shape.speed, shape.size) == (100.0, 0.0, shapes.SIZE_UNKNOWN)
+    assert (shape.progress, shape.speed, shape.size) == (100.0, 0.0, schema.SIZE_UNKNOWN)
     assert shape.duration == 5_400_000
 
 
@@ -289,18 +293,18 @@ def test_transcode_that_is_done_is_complete(state: str) -> None:
     """The stream's own state counts as well as Plex's flag."""
     stream = Stream(key="t", kind="transcode", state=state)
 
-    assert shapes.transcode_session(session(), stream, "t", NOW_MS).complete
+    assert render.transcode_session(session(), stream, "t", NOW_MS).complete
 
 
 def test_parents_are_the_numbers_of_season_and_show() -> None:
     """A filter for a show finds its episodes."""
-    assert shapes.parents(EPISODE) == ("7",)
-    assert shapes.parents(Watch(key="k")) == ()
+    assert render.parents(EPISODE) == ("7",)
+    assert render.parents(Watch(key="k")) == ()
 
 
 def test_attributes_of_others_are_no_trouble() -> None:
     """What stands under Plex's name in a session may be anything."""
     strange = session(attributes={"plex": "no object"})
 
-    assert shapes.extra_of(strange) == {}
+    assert render.extra_of(strange) == {}
     assert to_builtins(shown(strange))["Player"]["vendor"] == ""

@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from gateway.core.errors import BadRequest
-from gateway.dialects.plex.grammar import Condition, Order, conditions, orders
+from gateway.dialects.plex.query import Condition, Order, conditions, orders
 
 NOW_S = 1_760_000_000
 

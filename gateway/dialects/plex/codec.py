@@ -10,18 +10,18 @@ before is still missing then, and is given on the way out.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from msgspec.json import encode
-from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.auth.credentials import Credential, check_origin, networks, origins
+from gateway.auth.principals import Principal
 from gateway.connections.lifecycle import (
     CLOSE_WITHIN_S,
     ClientClosed,
@@ -29,6 +29,7 @@ from gateway.connections.lifecycle import (
     ServerClose,
     TaskConnection,
 )
+from gateway.context import caller_key
 from gateway.core.errors import CloseCode, Draining, GatewayError
 from gateway.core.event import (
     StreamStarted,
@@ -40,17 +41,17 @@ from gateway.core.event import (
 )
 from gateway.core.model import Session, Stream, Watch
 from gateway.core.query import View
-from gateway.dialects.plex import words
-from gateway.dialects.plex.door import JSON, Call, enter, refusal
-from gateway.dialects.plex.numbers import ITEM
-from gateway.dialects.plex.shapes import (
+from gateway.dialects.plex import schema
+from gateway.dialects.plex.render import (
     is_transcode,
     notification,
     numbered,
     state_of,
     transcode_session,
 )
-from gateway.dialects.plex.state import Plex
+from gateway.dialects.plex.state import ITEM, Plex
+from gateway.dialects.plex.style import PlexCall, PlexStyle
+from gateway.http.request import Request, check_target, read_pairs
 from gateway.live.channel import Subscription
 from gateway.live.commit_view import CommitView, EventItem, Step
 from gateway.live.outbound import Tick
@@ -71,12 +72,12 @@ Start = Callable[[], Awaitable[None]]
 class Unnumbered(EventItem, frozen=True):
     """A ``playing`` about an item that has no number yet."""
 
-    said: words.Notification
+    said: schema.Notification
     key: str
 
 
 class Renderer:
-    """Says what a change means in Plex's words.
+    """Says what a change means in Plex's schema.
 
     Args:
         plex: What this dialect shares.
@@ -125,7 +126,7 @@ class Renderer:
                 return []
 
     def _playing(
-        self, view: View, session: Session, watch: Watch, state: words.State, at: int
+        self, view: View, session: Session, watch: Watch, state: schema.State, at: int
     ) -> EventItem:
         transcode = None
         if state != "stopped":
@@ -180,9 +181,9 @@ def event(kind: str, data: bytes) -> bytes:
     return b'event: %b\ndata: {"%b":%b}\n\n' % (kind.encode(), payload, data)
 
 
-def wanted(call: Call) -> Wants:
+def wanted(pairs: Iterable[tuple[str, str]]) -> Wants:
     """Return what ``filters`` asks for: ``a,b`` only these, ``-a`` all but, empty all."""
-    texts = [text for name, text in call.pairs if name in ("filters", "filter")]
+    texts = [text for name, text in pairs if name in ("filters", "filter")]
     parts = [part.strip() for text in texts for part in text.split(",", FILTERS_MAX)]
     only = {part for part in parts if part and not part.startswith("-")}
     never = {part.removeprefix("-") for part in parts if part.startswith("-")}
@@ -212,20 +213,21 @@ class _PlexLine(TaskConnection):
         raise NotImplementedError
 
 
-async def _live(
-    plex: Plex, call: Call, line: _PlexLine, beat: bytes, start: Start
+async def _live(  # noqa: PLR0917 - each is one thing
+    plex: Plex, request: Request, caller: Principal, line: _PlexLine, beat: bytes, start: Start
 ) -> ConnectionEnded:
     """Live on *line* until it ends; nothing is missed from its *start* on.
 
     Raises:
         Overloaded: There are too many different subscriptions; nothing was started.
     """
-    view = View(visibility=call.principal.visibility(), dialect=DIALECT)
+    view = View(visibility=caller.visibility(), dialect=DIALECT)
+    wants = wanted(read_pairs(request.scope))
     here = plex.node.replica.position(view.hash32)
     with plex.context.connections.registered(line), plex.node.subscribe(view, here) as subscription:
         await start()
-        line.expire_at(call.principal.expires_at, plex.context.wall_ms)
-        return await line.run(lambda: beat, line.tell(plex, subscription, wanted(call)))
+        line.expire_at(caller.expires_at, plex.context.wall_ms)
+        return await line.run(lambda: beat, line.tell(plex, subscription, wants))
 
 
 # --- WebSocket
@@ -267,33 +269,34 @@ class Notifications:
 
     Args:
         plex: What this dialect shares.
+        style: Reads the handshake and words a refusal of it.
     """
 
-    def __init__(self, plex: Plex) -> None:
+    def __init__(self, plex: Plex, style: PlexStyle) -> None:
         self._plex = plex
+        self._style = style
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket; who may not come in is told so before the upgrade."""
         context = self._plex.context
         websocket = WebSocket(scope, receive, send)
+        request = Request({**scope, "method": "GET"})
         try:
             allowed = origins(context.settings.allowed_origins)
             trusted = networks(context.settings.trusted_proxies)
+            check_target(request)
             check_origin(scope, Credential(), allowed, trusted)
-            call = await enter(context, scope)
+            asking = self._style.credential(request, None)
+            caller = await context.rate_limited(scope, asking, caller_key)
             _check_room(self._plex)
             line = _SocketLine(self._plex, websocket)
-            ended = await _live(self._plex, call, line, b"", websocket.accept)
+            ended = await _live(self._plex, request, caller, line, b"", websocket.accept)
         except GatewayError as error:
-            await websocket.send_denial_response(refusal(error, wants_json=_wants_json(scope)))
+            await websocket.send_denial_response(self._style.refuse(error, request, None))
         except (OSError, RuntimeError, WebSocketDisconnect):  # it left meanwhile
             return
         else:
             await line.close(ended)
-
-
-def _wants_json(scope: AsgiScope) -> bool:
-    return JSON in HTTPConnection(scope).headers.get("accept", "").lower()
 
 
 def _check_room(plex: Plex) -> None:
@@ -316,7 +319,7 @@ class EventStream(Response):
 
     media_type = SSE
 
-    def __init__(self, plex: Plex, call: Call) -> None:
+    def __init__(self, plex: Plex, call: PlexCall) -> None:
         _check_room(plex)
         super().__init__()
         del self.headers["content-length"]
@@ -325,17 +328,15 @@ class EventStream(Response):
         self._plex = plex
         self._call = call
 
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Tell until the reader leaves or may not stay."""
         line = _EventLine(self._plex, receive, send, self.raw_headers)
+        call = self._call
         try:
-            await _live(self._plex, self._call, line, PING, line.start)
+            await _live(self._plex, call.request, call.caller, line, PING, line.start)
             await line.close()
         except ConnectionEnded:  # it left meanwhile
             return
-        except GatewayError as error:
-            response = refusal(error, wants_json=self._call.wants_json)
-            await response(scope, receive, send)
 
 
 class _EventLine(_PlexLine):

@@ -1,0 +1,242 @@
+"""Sessions: what Plex's clients see and end: the server, what plays, transcodes, people, players.
+
+``read`` shows, ``close`` ends. What a caller may not see is unknown to it.
+Not here: the history and its items (``endpoints_history``), players that report
+(``endpoints_timeline``), pushes (``codec``).
+"""
+
+from functools import partial
+from typing import Final, TypeVar
+
+from starlette.responses import Response
+
+from gateway.auth.principals import Principal, Scope
+from gateway.core.command import Close, EndStream
+from gateway.core.errors import BadRequest, Forbidden, NotFound, UnknownStream, UpgradeRequired
+from gateway.core.event import HistoryRow
+from gateway.core.model import Client, Session, Stream
+from gateway.core.query import Filter, View
+from gateway.dialects.plex import schema
+from gateway.dialects.plex.codec import EventStream
+from gateway.dialects.plex.endpoints_history import may_see
+from gateway.dialects.plex.query import TerminateQuery
+from gateway.dialects.plex.render import (
+    OWNER_NAME,
+    device,
+    is_transcode,
+    metadata,
+    transcode_session,
+)
+from gateway.dialects.plex.schema import OWNER, Account, Device
+from gateway.dialects.plex.state import ACCOUNT, DEVICE, Plex, device_facts
+from gateway.dialects.plex.style import METADATA, PlexCall, as_it_is, container, listing, paced
+from gateway.http.endpoint import JSON
+from gateway.http.request import read_pairs
+
+REASON_MAX: Final = 1024  # characters of a reason: what a session keeps of it
+ACCOUNTS: Final = schema.Container(identifier="com.plexapp.system.accounts")
+DEVICES: Final = schema.Container(identifier="com.plexapp.system.devices")
+
+Transcode = tuple[Session, Stream]
+Player = tuple[Client, str | None, int]
+"""A client, what its newest session is called, and since when it was seen, in milliseconds."""
+
+T = TypeVar("T", Account, Device)
+
+
+class SessionEndpoints:
+    """Answers about everything but the history.
+
+    Args:
+        plex: What this dialect shares.
+    """
+
+    def __init__(self, plex: Plex) -> None:
+        self._plex = plex
+        self._node = plex.node
+
+    # --- the server
+
+    async def root(self, call: PlexCall) -> Response:
+        """Say what this server can do."""
+        word = schema.Root(
+            machine_identifier=self._plex.machine,
+            owner_features=schema.KICK if call.caller.has(Scope.CLOSE) else "",
+            transcoder_active_video_sessions=len(self._transcodes(call.caller)),
+        )
+        return container(call, word)
+
+    async def identity(self, call: PlexCall) -> Response:
+        """Say which server this is, to anybody."""
+        return container(call, schema.Identity(machine_identifier=self._plex.machine))
+
+    async def empty(self, call: PlexCall) -> Response:
+        """List what this server never has: players to control, jobs, recorders."""
+        return container(call, schema.Container())
+
+    async def unknown(self, call: PlexCall) -> Response:
+        """Refuse a thing that is not there."""
+        del call
+        raise NotFound
+
+    async def upgrade(self, call: PlexCall) -> Response:
+        """Refuse a plain request to the WebSocket's path."""
+        del call
+        raise UpgradeRequired
+
+    async def events(self, call: PlexCall) -> Response:
+        """Push what happens, as server-sent events."""
+        return EventStream(self._plex, call)
+
+    # --- what plays
+
+    async def list_sessions(self, call: PlexCall) -> Response:
+        """List what plays now."""
+        view = View(filter=Filter(watching=True), visibility=call.caller.visibility())
+        found = self._node.replica.all_in(view)
+        return await listing(call, METADATA, found, partial(self._metadata, call))
+
+    async def _metadata(self, call: PlexCall, session: Session) -> schema.Metadata:
+        now_ms = self._node.clock.now_ms()
+        watch = session.watch
+        if watch is None:  # never: only those that watch are listed
+            raise NotFound
+        ids = await self._plex.numbers.of(session, watch, now_ms)
+        first = self._plex.transcodes.first(session, call.caller.visibility(), now_ms)
+        return metadata(
+            session,
+            watch,
+            ids,
+            now_ms,
+            transcode=first[1] if first else None,
+            full=call.caller.is_full,
+            media=call.media != JSON,
+        )
+
+    async def terminate(self, call: PlexCall) -> Response:
+        """End a session; its client is told why."""
+        asked: TerminateQuery = call.query
+        if asked.session_id is None:
+            if "sessionId" in dict(read_pairs(call.request.scope)):
+                raise Forbidden("sessionId is empty")
+            raise BadRequest("sessionId is missing")
+        reason = asked.reason
+        if reason and (len(reason) > REASON_MAX or "\0" in reason):
+            raise BadRequest(f"reason has at most {REASON_MAX} characters, none of them NUL")
+        session = await self._node.find(asked.session_id)
+        _check_closable(call.caller, session)
+        await self._node.apply(session.id, Close(reason=reason, by=call.caller.name))
+        return Response()
+
+    # --- transcodes
+
+    async def list_transcodes(self, call: PlexCall) -> Response:
+        """List the transcodes of all sessions."""
+        found = self._transcodes(call.caller)
+        return await listing(call, "TranscodeSession", found, partial(self._transcode, call))
+
+    def _transcodes(self, caller: Principal) -> list[Transcode]:
+        return [
+            (session, stream)
+            for session in self._node.replica.all_in(View(visibility=caller.visibility()))
+            for stream in session.streams
+            if is_transcode(stream)
+        ]
+
+    async def _transcode(self, call: PlexCall, found: Transcode) -> schema.TranscodeSession:
+        name = self._plex.transcodes.name(*found, call.caller.visibility())
+        return transcode_session(*found, name, self._node.clock.now_ms())
+
+    async def stop_transcode(self, call: PlexCall) -> Response:
+        """End a transcode; its client is asked to, and is told nothing else."""
+        name, visibility = call.path["key"], call.caller.visibility()
+        find = self._plex.transcodes.find
+        found = find(name, visibility) or find(name.rstrip("/"), visibility)
+        if found is None:
+            raise UnknownStream
+        session, stream = found
+        _check_closable(call.caller, session)
+        await self._node.apply(session.id, EndStream(key=stream.key))
+        return Response(status_code=204)
+
+    # --- people and players
+
+    async def list_accounts(self, call: PlexCall) -> Response:
+        """List the people whose sessions the caller may see, and the owner."""
+        return await listing(call, "Account", await self._accounts(call), as_it_is, ACCOUNTS)
+
+    async def account(self, call: PlexCall) -> Response:
+        """Show one of them."""
+        found = _numbered(await self._accounts(call), call)
+        return await listing(call, "Account", found, as_it_is, ACCOUNTS)
+
+    async def _accounts(self, call: PlexCall) -> list[Account]:
+        found = {OWNER: OWNER_NAME}
+        for name in (await self._seen(call.caller))[0]:
+            found[await self._plex.numbers.give(ACCOUNT, name)] = name
+        return [
+            Account(id=number, key=f"/accounts/{number}", name=found[number])
+            for number in sorted(found)
+        ]
+
+    async def list_devices(self, call: PlexCall) -> Response:
+        """List the players whose sessions the caller may see."""
+        return await listing(call, "Device", await self._devices(call), as_it_is, DEVICES)
+
+    async def device(self, call: PlexCall) -> Response:
+        """Show one of them."""
+        found = _numbered(await self._devices(call), call)
+        return await listing(call, "Device", found, as_it_is, DEVICES)
+
+    async def _devices(self, call: PlexCall) -> list[Device]:
+        """Return the players; of each only what its sessions in the caller's view tell.
+
+        What is kept with a number comes from whoever was first to show a client of that key, which
+        may have been another workspace: only those who see all sessions are told that.
+        """
+        found: dict[int, Device] = {}
+        if call.caller.visibility().by == "all":
+            for number, key, facts in self._plex.numbers.all(DEVICE):
+                found[number] = device(number, key, facts)
+        for key, (client, name, since_ms) in (await self._seen(call.caller))[1].items():
+            number = await self._plex.numbers.device(key, client, name, since_ms)
+            if number not in found:
+                facts = {**device_facts(client, name), "created_at": since_ms}
+                found[number] = device(number, key, facts)
+        return [found[number] for number in sorted(found)]
+
+    async def _seen(self, caller: Principal) -> tuple[set[str], dict[str, Player]]:
+        """Return accounts and clients of all sessions, open or past, that the caller may see."""
+        visibility = caller.visibility()
+        accounts: set[str] = set()
+        clients: dict[str, Player] = {}
+        if visibility.by == "all":
+            accounts.update(name for _, name, _ in self._plex.numbers.all(ACCOUNT))
+        rows = [row for row in self._node.replica.history if may_see(visibility, row)]
+        sessions = self._node.replica.all_in(View(visibility=visibility))
+        owners: list[HistoryRow | Session] = [*rows, *sessions]
+        async for owner in paced(owners):
+            if owner.account is not None:
+                accounts.add(owner.account)
+            if owner.client is not None and owner.client.key:
+                key = owner.client.key
+                since_ms = owner.started_at if isinstance(owner, HistoryRow) else owner.created_at
+                if key in clients:
+                    since_ms = min(since_ms, clients[key][2])
+                clients[key] = (owner.client, owner.name, since_ms)
+        return accounts, clients
+
+
+def _numbered(found: list[T], call: PlexCall) -> list[T]:
+    """Return the one whose number the path names."""
+    named = [one for one in found if str(one.id) == call.path["id"]]
+    if not named:
+        raise NotFound
+    return named
+
+
+def _check_closable(caller: Principal, session: Session) -> None:
+    if not caller.visibility().allows(session):
+        raise NotFound
+    if not caller.covers(session.workspace):
+        raise Forbidden("This token is good for another library section")

@@ -1,0 +1,327 @@
+"""Style: how Plex's API is spoken: tokens, paths, parameters, and answers in JSON or XML.
+
+Its exceptions from the common rules, and why:
+
+- The token and every other ``X-Plex-…`` stand in a header or in the query; ``Authorization`` is
+  none of ours: some clients send nonsense there. So pages may send whatever headers they ask for.
+- A path is the same with and without a slash at its end (API description 1.1.1).
+- Unknown parameters are passed over, and of repeated ones the first counts: clients send dozens of
+  hints, and python-plexapi spells what is unset ``None``.
+- XML unless ``Accept`` names JSON, whatever else it names; nothing is a 406.
+- There is no challenge in a 401: a browser would ask for a password that does not exist.
+
+XML is the same words as JSON: scalars become attributes, objects elements, true is ``1``; the items
+of a library are called ``Video``, ``Track`` or ``Photo`` by what they are.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+
+from msgspec import ValidationError, convert, to_builtins
+from msgspec.json import encode
+from msgspec.structs import fields, replace
+from starlette.responses import Response
+
+from gateway.auth.credentials import Credential
+from gateway.auth.principals import Principal
+from gateway.context import Context
+from gateway.core import errors
+from gateway.core.errors import BadRequest, GatewayError, Unauthorized, excerpt
+from gateway.dialects.plex.query import Count, Paged
+from gateway.dialects.plex.schema import Container, ErrorItem, Errors, Word
+from gateway.http.endpoint import JSON, AnyEndpoint, Call, EndpointTable, Match, Nothing
+from gateway.http.request import Request, read_pairs
+from gateway.http.style import Reading, Traits
+
+XML: Final = "text/xml;charset=utf-8"
+METADATA: Final = "Metadata"  # the JSON name that has no element of its own
+HEADER_MAX: Final = 256  # characters of one X-Plex header that are kept
+ROWS_MAX: Final = 5_000  # items in one answer: about 50 ms and 5 MB; the rest is told as a total
+BREATH_ROWS: Final = 500  # items looked at or rendered between two looks at other requests
+
+PlexCall = Call[Principal, Any, Any]
+T = TypeVar("T")
+Pairs = Sequence[tuple[str, str]]
+
+_DIGITS_MAX: Final = 15  # of a number: 53 bits are what JavaScript counts to
+_ELEMENTS: Final = {"track": "Track", "photo": "Photo"}
+# Extensible Markup Language 1.0, section 2.2: the production Char, negated.
+_ILLEGAL: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ESCAPED: Final = str.maketrans(
+    {
+        "&": "&amp;",
+        "<": "&lt;",
+        ">": "&gt;",
+        '"': "&quot;",
+        "\t": "&#9;",  # section 3.3.3: a parser would turn these three into blanks
+        "\n": "&#10;",
+        "\r": "&#13;",
+    }
+)
+_STATUS: Final[dict[type[GatewayError], tuple[int, int]]] = {
+    errors.Unauthorized: (401, 1001),
+    errors.Forbidden: (403, 1003),
+    errors.NotFound: (404, 1004),
+    errors.SessionClosed: (404, 1004),
+    errors.MethodNotAllowed: (405, 1005),
+    errors.RateLimited: (429, 1029),
+    errors.Conflict: (503, 1053),
+    errors.Unavailable: (503, 1053),
+    **dict.fromkeys(
+        (
+            *(errors.BadRequest, errors.Invalid, errors.PayloadTooLarge, errors.UriTooLong),
+            *(errors.LimitExceeded, errors.NotAcceptable, errors.RevisionMismatch),
+            *(errors.UnsupportedMediaType, errors.UpgradeRequired),
+        ),
+        (400, 1000),
+    ),
+    GatewayError: (500, 1050),
+}
+"""Status and code of each error and of its kinds; those of 400 and 401 are Plex's own."""
+
+
+class PlexStyle:
+    """How Plex's API is spoken; see :class:`gateway.http.style.Style`.
+
+    Args:
+        context: The node and its surroundings.
+        table: The endpoints.
+    """
+
+    traits = Traits(
+        nobody=Principal(name="anybody"),
+        allows=None,
+        exposes="X-Plex-Container-Start, X-Plex-Container-Total-Size, Retry-After",
+        challenge=None,
+        vary="Accept, Origin, X-Plex-Token",
+    )
+
+    def __init__(self, context: Context, table: EndpointTable) -> None:
+        self._context = context
+        self._table = table
+
+    def match(self, request: Request) -> Match:
+        """Return the endpoint of a target, with or without a slash at its end."""
+        path = request.path or "/"
+        found = self._table.match(path, request.method)
+        if found.allowed or not path.endswith("/"):
+            return found
+        return self._table.match(path.rstrip("/") or "/", request.method)
+
+    async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> Principal:
+        """Return whose token it is."""
+        del endpoint
+        token = plex_values(request, read_pairs(request.scope)).get("x-plex-token")
+        if not token:
+            raise Unauthorized
+        return await self._context.principal_of(Credential(token=token, source="header"))
+
+    async def read(
+        self, endpoint: AnyEndpoint, request: Request, names: Mapping[str, str]
+    ) -> Reading:
+        """Return the parameters, from the query and from headers."""
+        del names
+        query = read_parameters(request, endpoint.query)
+        return Reading(query, Nothing(), JSON if takes_json(request) else XML)
+
+    def refuse(self, error: GatewayError, request: Request, caller: Principal | None) -> Response:
+        """Return the body of :class:`Errors` for who accepts JSON, else Plex's small page."""
+        del caller
+        item = error_item(error)
+        if takes_json(request):
+            return Response(encode(Errors(errors=(item,))), item.status, media_type=JSON)
+        phrase = HTTPStatus(item.status).phrase
+        page = (
+            f"<html><head><title>{phrase}</title></head>"
+            f"<body><h1>{item.status} {phrase}</h1></body></html>"
+        )
+        return Response(page, item.status, media_type="text/html")
+
+    def finish(self, request: Request, response: Response) -> None:
+        """Add nothing: Plex says nothing more in every reply."""
+
+
+def error_item(error: GatewayError) -> ErrorItem:
+    """Return *error* in Plex's words; a closed session is unknown, whatever it was."""
+    status, code = error_codes(type(error))
+    message = error.detail
+    if isinstance(error, errors.Unauthorized):
+        message = "User could not be authenticated"
+    if isinstance(error, errors.SessionClosed):
+        message = errors.NotFound.title
+    return ErrorItem(code=code, message=message, status=status)
+
+
+def error_codes(error: type[GatewayError]) -> tuple[int, int]:
+    """Return status and code of a kind of errors."""
+    return next(_STATUS[kind] for kind in error.__mro__ if kind in _STATUS)
+
+
+# --- requests
+
+
+def takes_json(request: Request) -> bool:
+    """Whether ``Accept`` names JSON."""
+    accepts = (value for name, value in request.scope["headers"] if name == b"accept")
+    return any(JSON.encode() in value.lower() for value in accepts)
+
+
+def plex_values(request: Request, pairs: Pairs) -> dict[str, str]:
+    """Return every ``X-Plex-…`` by its name in lower case; a header counts before the query.
+
+    Players send names in UTF-8 or in Latin-1.
+    """
+    found: dict[str, str] = {}
+    for raw_name, raw_value in request.scope["headers"]:
+        if raw_name.startswith(b"x-plex-"):
+            try:
+                text = raw_value.decode()
+            except UnicodeDecodeError:
+                text = raw_value.decode("latin-1")
+            found.setdefault(raw_name.decode("latin-1"), text)
+    for name, text in pairs:
+        if (low := name.lower()).startswith("x-plex-"):
+            found.setdefault(low, text)
+    return found
+
+
+def read_parameters(request: Request, kind: type[T]) -> T:
+    """Return what a request asks for; of *kind* the fields have Plex's names.
+
+    Raises:
+        BadRequest: The query cannot be read, or a parameter is missing or no whole number.
+    """
+    pairs = read_pairs(request.scope)
+    plex = plex_values(request, pairs)
+    given: dict[str, str] = {}
+    for known in fields(kind):  # type: ignore[arg-type]
+        name = known.encode_name
+        if name.startswith("X-Plex-"):
+            clean = "".join(char for char in plex.get(name.lower(), "") if char.isprintable())
+            text = clean.strip()[:HEADER_MAX]
+        else:
+            text = next((value for other, value in pairs if other == name and value), "")
+        if text == "None" or not text:  # as python-plexapi and generated clients spell unset
+            if known.required:
+                raise BadRequest(f"{name} is missing")
+            continue
+        is_count = known.type in (Count, Count | None)
+        if is_count and not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX):
+            raise BadRequest(f"{name} must be a whole number")
+        given[name] = text
+    try:
+        return convert(given, kind, strict=False)
+    except ValidationError as error:
+        raise BadRequest(excerpt(str(error))) from error
+
+
+# --- answers
+
+
+def container(call: PlexCall, word: Container) -> Response:
+    """Return a container without children."""
+    return _container(call, word, "", [])
+
+
+async def listing(
+    call: PlexCall,
+    name: str,
+    items: Sequence[T],
+    render: Callable[[T], Awaitable[Word]],
+    around: Container | None = None,
+) -> Response:
+    """Return the wanted part of *items* in a container.
+
+    Args:
+        call: The request.
+        name: What an item is called.
+        items: All of them.
+        render: Makes one.
+        around: The container, without its numbers; a plain one if unset.
+    """
+    page: Paged = call.query if isinstance(call.query, Paged) else Paged()
+    start, size = page.start or 0, ROWS_MAX if page.size is None else min(page.size, ROWS_MAX)
+    part = items[start : start + size]
+    pieces: list[str | bytes] = []
+    async for item in paced(part):
+        one = await render(item)
+        pieces.append(encode(one) if call.media == JSON else element(name, one))
+    total = len(items)
+    is_part = (page.start, page.size) != (None, None) or len(part) < total
+    numbers = {"offset": start, "total_size": total} if is_part else {}
+    response = _container(
+        call, replace(around or Container(), size=len(part), **numbers), name, pieces
+    )
+    if is_part:
+        response.headers["X-Plex-Container-Start"] = str(start)
+        response.headers["X-Plex-Container-Total-Size"] = str(total)
+    return response
+
+
+def _container(
+    call: PlexCall, word: Container, name: str, pieces: Sequence[str | bytes]
+) -> Response:
+    if call.media != JSON:
+        body = document(word, (piece for piece in pieces if isinstance(piece, str)))
+        return Response(body, headers={"Content-Type": XML})
+    data = encode(word)
+    if pieces:
+        children = b",".join(piece for piece in pieces if isinstance(piece, bytes))
+        data = b'%b,"%b":[%b]}' % (data[:-1], name.encode(), children)
+    return Response(b'{"MediaContainer":%b}' % data, media_type=JSON)
+
+
+async def paced(items: Iterable[T]) -> AsyncIterator[T]:
+    """Yield *items*; every ``BREATH_ROWS`` of them other requests have their turn."""
+    for count, item in enumerate(items, 1):
+        yield item
+        if count % BREATH_ROWS == 0:
+            await asyncio.sleep(0)
+
+
+async def as_it_is(word: Word) -> Word:
+    """Return an item that is rendered already."""
+    return word
+
+
+# --- XML
+
+
+def document(word: Container, children: Iterable[str] = ()) -> bytes:
+    """Return a ``MediaContainer`` with *children*, which are elements already."""
+    root = _element("MediaContainer", to_builtins(word), "".join(children))
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{root}'.encode()
+
+
+def element(name: str, word: Word) -> str:
+    """Return *word* as an element; :data:`METADATA` is called by its ``type``."""
+    return _element(name, to_builtins(word))
+
+
+def _element(name: str, words: dict[str, Any], inner: str = "") -> str:
+    if name == METADATA:
+        name = _ELEMENTS.get(words["type"], "Video")
+    parts = [f"<{name}"]
+    children: list[str] = []
+    for key, value in words.items():
+        if isinstance(value, dict):
+            children.append(_element(key, value))
+        elif isinstance(value, list | tuple):
+            children.extend(_element(key, item) for item in value)
+        else:
+            parts.append(f' {key}="{_text(value)}"')
+    content = "".join([*children, inner])
+    parts.append(f">{content}</{name}>" if content else "/>")
+    return "".join(parts)
+
+
+def _text(value: str | float) -> str:
+    """Return an attribute; characters that XML cannot carry are dropped."""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, str):
+        return _ILLEGAL.sub("", value).translate(_ESCAPED)
+    return str(value)
