@@ -77,7 +77,7 @@ async def put_watch(call: Call[Principal, Nothing, WatchBody]) -> Response:
     """Report what a session looks at."""
     session = await writable(call, frozenset({"watch"}))
     watch = model.Watch(**to_builtins(call.body))
-    return shown(call, await do(call, session, command.Watch(watch=watch)))
+    return shown(call, await do(call, session, command.StartWatch(watch=watch)))
 
 
 async def delete_watch(call: Call[Principal, Nothing, Nothing]) -> Response:

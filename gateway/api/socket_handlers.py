@@ -59,7 +59,7 @@ def command_of(message: ClientMessage, via: str, now_ms: int) -> AnyCommand:
                 bandwidth=message.bandwidth,
                 item=message.item,
             )
-            return command.Watch(watch=watch, via=via)
+            return command.StartWatch(watch=watch, via=via)
         case protocol.UnwatchMessage():
             return command.Unwatch(via=via)
         case protocol.UpdateMessage():

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from gateway.client.connection import Dialer, GatewayConnection
 from gateway.client.disconnect import ABNORMAL, NORMAL, Closed
 from gateway.client.protocol import Notice, Query, error_of, given, render
-from gateway.client.session_state import SessionState, after_message, after_notice
+from gateway.client.session_state import ReplayLog, after_message, after_notice
 from gateway.client.state import Session
 from gateway.core import protocol
 from gateway.core.errors import CloseCode, OutcomeUnknown, Overloaded, Unavailable
@@ -94,7 +94,7 @@ class SessionRunner:
         self._reopen = reopen
         self._call_within_s = call_within_s
         self._handlers = handlers
-        self._state = SessionState()
+        self._replay_log = ReplayLog()
         self._calls: dict[str, _Call] = {}
         self._calls_made = 0
         self._ref_prefix = secrets.token_hex(6)  # another program may be this session later
@@ -187,7 +187,7 @@ class SessionRunner:
         if session is None:
             return Closed(int(CloseCode.BAD_REQUEST), "This is not a session's socket.")
         anew = bool(self.session) and session["number"] != self.session["number"]
-        first = self._state.replay() if anew else []
+        first = self._replay_log.replay() if anew else []
         if anew or connection.hello.session_token:
             self.session_token = connection.hello.session_token
         self.session, self._id = session, session["id"]
@@ -238,7 +238,7 @@ class SessionRunner:
             return
         if isinstance(call.message, protocol.LeaveMessage | protocol.SavedMessage):
             self._left = True
-        self._state.record(call.message)
+        self._replay_log.record(call.message)
         self.session = after_message(self.session, call.message)
         if ack.revision is not None and ack.revision > self.session["revision"]:
             self.session = {**self.session, "revision": ack.revision}
@@ -253,7 +253,7 @@ class SessionRunner:
 
     def _on_notice(self, notice: Notice) -> None:
         if isinstance(notice, protocol.StopStream):
-            self._state.forget_stream(notice.key)
+            self._replay_log.forget_stream(notice.key)
         self.session = after_notice(self.session, notice)
         if not self._handlers.get(type(notice)):
             return

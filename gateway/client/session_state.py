@@ -25,7 +25,7 @@ from gateway.core.protocol import (
 from gateway.core.public import diff, merge
 
 
-class SessionState:
+class ReplayLog:
     """The accepted messages of one client, the last of each kind."""
 
     def __init__(self) -> None:

@@ -75,7 +75,7 @@ class Kick(Command, frozen=True):
     """End the live connection, keep the session."""
 
 
-class Watch(Command, frozen=True):
+class StartWatch(Command, frozen=True):
     """Begin to watch something; a watch of another key ends."""
 
     watch: model.Watch
@@ -206,9 +206,9 @@ class Close(Command, frozen=True):
 
 
 AnyCommand = (
-    Open | Connect | Disconnect | Kick | Watch | Progress | Unwatch | Report | Update | StartStream
-    | UpdateStream | EndStream | Join | Leave | RequestClose | ExtendClose | CancelClose | Saving
-    | Saved | Expire | Close
+    Open | Connect | Disconnect | Kick | StartWatch | Progress | Unwatch | Report | Update
+    | StartStream | UpdateStream | EndStream | Join | Leave | RequestClose | ExtendClose
+    | CancelClose | Saving | Saved | Expire | Close
 )  # fmt: skip
 
 

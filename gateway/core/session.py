@@ -42,10 +42,10 @@ from gateway.core.command import (
     Saved,
     Saving,
     StartStream,
+    StartWatch,
     Unwatch,
     Update,
     UpdateStream,
-    Watch,
 )
 from gateway.core.errors import (
     AlreadyConnected,
@@ -132,7 +132,7 @@ def decide(session: Session | None, command: AnyCommand, now_ms: int) -> list[An
             if not session.is_connected:
                 raise NotConnected
             return [_disconnected(session, "kicked", now_ms)]
-        case Watch():
+        case StartWatch():
             return _watch(session, command.watch, now_ms)
         case Progress():
             return _progress(session, command, now_ms)

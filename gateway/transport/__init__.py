@@ -6,7 +6,7 @@ Not here: what is served (``api``, ``dialects``), when to stop (``app``).
 
 import ssl
 
-from gateway.transport.admission import Admission
+from gateway.transport.admission import AdmissionControl
 from gateway.transport.http import Http
 from gateway.transport.limits import Limits
 from gateway.transport.tls import Https, server_context
@@ -20,7 +20,7 @@ def http_protocol(limits: Limits, tls: ssl.SSLContext | None = None) -> type[Htt
 
     With *tls* it speaks TLS by itself: uvicorn is not told of certificates.
     """
-    own = {"limits": limits, "admission": Admission(limits.connections)}
+    own = {"limits": limits, "admission": AdmissionControl(limits.connections)}
     return (
         type("Http", (Http,), own)
         if tls is None

@@ -34,7 +34,7 @@ class Verdict(Enum):
     CUT = auto()  # at once
 
 
-class Admission:
+class AdmissionControl:
     """The connections of one server.
 
     Args:

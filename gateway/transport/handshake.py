@@ -29,7 +29,7 @@ _OTHER_VERSION: Final = Refusal(
 )
 
 
-class Request(Struct, frozen=True):
+class HandshakeRequest(Struct, frozen=True):
     """A good request for a WebSocket.
 
     Args:
@@ -43,7 +43,7 @@ class Request(Struct, frozen=True):
 
 def read(
     method: str, http_version: str, headers: Sequence[tuple[bytes, bytes]]
-) -> Request | Refusal:
+) -> HandshakeRequest | Refusal:
     """Read the head of a request whose ``Upgrade`` and ``Connection`` ask for a WebSocket.
 
     Args:
@@ -74,7 +74,7 @@ def read(
     if not _is_key(keys[0]) or not all(TOKEN.fullmatch(token) for token in offered):
         return BAD_REQUEST
     digest = sha1(keys[0] + _GUID, usedforsecurity=False).digest()
-    return Request(b64encode(digest), [token.decode() for token in offered])
+    return HandshakeRequest(b64encode(digest), [token.decode() for token in offered])
 
 
 def _is_key(key: bytes) -> bool:
@@ -84,7 +84,7 @@ def _is_key(key: bytes) -> bool:
         return False
 
 
-def switching(request: Request, subprotocol: str | None, headers: Headers) -> bytes:
+def switching(request: HandshakeRequest, subprotocol: str | None, headers: Headers) -> bytes:
     """Return the answer that opens the WebSocket.
 
     Raises:

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from gateway.transport.admission import Admission, Verdict
+from gateway.transport.admission import AdmissionControl, Verdict
 from gateway.transport.handshake import read
 from gateway.transport.limits import (
     HEADER_MAX_BYTES,
@@ -58,7 +58,7 @@ class Http(HttpToolsProtocol):
     """One connection, from its beginning; a WebSocket goes on as another object."""
 
     limits: ClassVar[Limits] = Limits()
-    admission: ClassVar[Admission] = Admission(limits.connections)
+    admission: ClassVar[AdmissionControl] = AdmissionControl(limits.connections)
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ from websockets.protocol import OPEN
 
 from gateway.core.errors import CloseCode
 from gateway.core.frames import BINARY, POLICY_VIOLATION, TEXT, Listener, frame
-from gateway.transport.handshake import Request, switching
+from gateway.transport.handshake import HandshakeRequest, switching
 from gateway.transport.keepalive import Keepalive
 from gateway.transport.limits import CLOSE_WITHIN_S, Limits
 from gateway.transport.parser import Parser
@@ -90,7 +90,7 @@ class WebSocket(WriteBuffer):
 
     def __init__(
         self,
-        request: Request,
+        request: HandshakeRequest,
         transport: asyncio.Transport,
         *,
         loop: asyncio.AbstractEventLoop,
@@ -99,7 +99,7 @@ class WebSocket(WriteBuffer):
     ) -> None:
         super().__init__(transport, limits.stalled_s)
         self.is_reading = True
-        self._request: Request | None = request
+        self._request: HandshakeRequest | None = request
         self._state = state
         self._limits = limits
         self._loop = loop

@@ -12,7 +12,7 @@ from gateway.core.command import (
     Open,
     RequestClose,
     StartStream,
-    Watch,
+    StartWatch,
 )
 from gateway.core.event import AnyEvent, SessionEnded
 from gateway.core.model import Closure, Connection, Deadline, Session, Stream
@@ -76,7 +76,7 @@ def closed(base: Session | None = None) -> Session:
 def busy() -> Session:
     """Return a connected session that watches and has a stream and a member."""
     session = connected(members=("ann",))
-    session = applied(session, Watch(watch=Watched(key="movie/1", state="playing")))[1]
+    session = applied(session, StartWatch(watch=Watched(key="movie/1", state="playing")))[1]
     return applied(session, StartStream(stream=Stream(key="t1", kind="transcode")))[1]
 
 

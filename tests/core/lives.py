@@ -22,10 +22,10 @@ from gateway.core.command import (
     RequestClose,
     Saving,
     StartStream,
+    StartWatch,
     Unwatch,
     Update,
     UpdateStream,
-    Watch,
 )
 from gateway.core.errors import GatewayError
 from gateway.core.event import SessionEntry
@@ -61,7 +61,7 @@ commands: st.SearchStrategy[Any] = st.one_of(
         cause=st.sampled_from(["clean", "lost", "server", "kicked"]),
     ),
     st.builds(Kick),
-    st.builds(Watch, watch=st.builds(Watched, key=keys, item=st.none() | objects)),
+    st.builds(StartWatch, watch=st.builds(Watched, key=keys, item=st.none() | objects)),
     st.builds(Progress, position_ms=small, state=st.none() | keys, bandwidth=small),
     st.builds(Unwatch),
     st.builds(Report),

@@ -5,7 +5,7 @@ from msgspec import DecodeError, to_builtins
 from msgspec.json import decode, encode
 from msgspec.structs import replace
 
-from gateway.core.command import Close, Open, Unwatch, Update, Watch
+from gateway.core.command import Close, Open, StartWatch, Unwatch, Update
 from gateway.core.document import Document, Message, Recipients
 from gateway.core.event import (
     HISTORY_ROW_MAX_BYTES,
@@ -157,8 +157,8 @@ def test_finished_watch_and_closed_session_become_history() -> None:
 def test_next_watch_ends_the_one_before() -> None:
     """Looking at something else writes a row for the former watch, as it was last."""
     before = busy()
-    same, again = applied(before, Watch(watch=Watched(key="movie/1", state="paused")))
-    other, after = applied(again, Watch(watch=Watched(key="movie/2")))
+    same, again = applied(before, StartWatch(watch=Watched(key="movie/1", state="paused")))
+    other, after = applied(again, StartWatch(watch=Watched(key="movie/2")))
 
     assert history_rows(before, same, again, NOW) == []
     (row,) = history_rows(again, other, after, NOW)
@@ -169,7 +169,7 @@ def test_watch_changed_and_ended_in_one_commit_is_kept_as_it_was_last() -> None:
     """A flushed progress and the end of its watch make one row with the last position."""
     before = busy()
     last = Watched(key="movie/1", position_ms=9)
-    progress, later = applied(before, Watch(watch=last))
+    progress, later = applied(before, StartWatch(watch=last))
     end, after = applied(later, Close())
     rows = history_rows(before, [*progress, *end], after, NOW)
 
@@ -186,7 +186,7 @@ def test_history_row_drops_what_is_large(kind: str) -> None:
     item = {"a": "x" * 3000}
     before = applied(
         connected(labels=labels, client=client, name="n" * 200),
-        Watch(watch=Watched(key="k", title="t" * 1000, item=item)),
+        StartWatch(watch=Watched(key="k", title="t" * 1000, item=item)),
     )[1]
     events, after = applied(before, Close(reason="r" * 1000))
     row = next(row for row in history_rows(before, events, after, NOW) if row.kind == kind)
@@ -199,7 +199,8 @@ def test_history_row_drops_what_is_large(kind: str) -> None:
 def test_history_row_keeps_labels_when_the_item_alone_is_large() -> None:
     """What is left out is no more than needed."""
     before = applied(
-        connected(labels={"env": "prod"}), Watch(watch=Watched(key="k", item={"a": "x" * 3000}))
+        connected(labels={"env": "prod"}),
+        StartWatch(watch=Watched(key="k", item={"a": "x" * 3000})),
     )[1]
     events, after = applied(before, Unwatch())
     (row,) = history_rows(before, events, after, NOW)

@@ -9,7 +9,7 @@ from msgspec import ValidationError
 from msgspec.json import decode, encode
 from msgspec.structs import replace
 
-from gateway.core.command import AnyCommand, Close, Open, Unwatch, Update, UpdateStream, Watch
+from gateway.core.command import AnyCommand, Close, Open, StartWatch, Unwatch, Update, UpdateStream
 from gateway.core.errors import Invalid, LimitExceeded
 from gateway.core.event import AnyEvent, SessionEntry, Updated, decode_entry, encode_entry
 from gateway.core.model import (
@@ -71,7 +71,7 @@ def test_former_value_of_an_unknown_field_is_restored() -> None:
         (idle(attributes={"a": 1}), Update(attributes={"a": True})),
         (idle(attributes={"a": 1}, name="Ann"), Update(attributes={}, name=None)),
         (closing(), Unwatch()),
-        (connected(), Watch(watch=Watched(key="k", item={"a": [1]}))),
+        (connected(), StartWatch(watch=Watched(key="k", item={"a": [1]}))),
     ],
 )
 def test_session_before_a_commit_is_restored(before: Session, command: AnyCommand) -> None:
@@ -105,7 +105,7 @@ def test_record_that_a_client_fills_is_refused_when_it_gets_too_large() -> None:
     adding: list[AnyCommand] = [
         UpdateStream(stream=Stream(key="t0", kind="k", data={"a": part + "y"})),
         Update(name="Bob"),
-        Watch(watch=Watched(key="movie/1", title="x" * 1000)),
+        StartWatch(watch=Watched(key="movie/1", title="x" * 1000)),
     ]
     for command in adding:
         with pytest.raises(LimitExceeded):

@@ -25,10 +25,10 @@ from gateway.core.command import (
     Saved,
     Saving,
     StartStream,
+    StartWatch,
     Unwatch,
     Update,
     UpdateStream,
-    Watch,
 )
 from gateway.core.errors import (
     AlreadyConnected,
@@ -140,7 +140,7 @@ CASES = [
         NotFound, NotConnected, [Disconnected], NotConnected, [Disconnected], NotConnected,
         SessionClosed,
     ),
-    *every(Watch(watch=Watched(key="k")), [Watching]),
+    *every(StartWatch(watch=Watched(key="k")), [Watching]),
     *every(Progress(position_ms=1), NotWatching),
     *every(Unwatch(), []),
     *every(Report(), []),

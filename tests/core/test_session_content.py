@@ -9,9 +9,9 @@ from gateway.core.command import (
     Leave,
     Open,
     StartStream,
+    StartWatch,
     Update,
     UpdateStream,
-    Watch,
 )
 from gateway.core.errors import (
     Invalid,
@@ -134,7 +134,7 @@ NULL = {"a": [{"b": None}]}
         Update(attributes=NULL),
         Update(attributes={"a": "x" * ATTRIBUTES_MAX_BYTES}),
         Update(profile=Profile(plugins=NULL)),
-        Watch(watch=Watched(key="k", item=NULL)),
+        StartWatch(watch=Watched(key="k", item=NULL)),
         StartStream(stream=Stream(key="new", kind="k", data=NULL)),
         StartStream(stream=Stream(key="t1", kind="k", data=NULL)),
         UpdateStream(stream=Stream(key="t1", kind="k", data=NULL)),

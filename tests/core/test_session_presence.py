@@ -19,10 +19,10 @@ from gateway.core.command import (
     Report,
     Saved,
     StartStream,
+    StartWatch,
     Unwatch,
     Update,
     UpdateStream,
-    Watch,
 )
 from gateway.core.errors import (
     AlreadyConnected,
@@ -80,7 +80,7 @@ def test_opening_sets_deadlines_from_now() -> None:
 
 WORK: Final[list[AnyCommand]] = [
     Connect(connection=connection()),
-    Watch(watch=Watched(key="k")),
+    StartWatch(watch=Watched(key="k")),
     StartStream(stream=STREAM),
     Join(members=("ann",)),
     Update(phase="running"),
@@ -245,14 +245,16 @@ def test_displaced_socket_cannot_speak_for_the_session(command: AnyCommand) -> N
 def test_same_key_updates_a_watch_and_another_ends_it() -> None:
     """A watch has one beginning and one end however often it is reported."""
     session = busy()
-    same, changed = applied(session, Watch(watch=Watched(key="movie/1", state="paused")), NOW + 5)
-    other, after = applied(changed, Watch(watch=Watched(key="movie/2")), NOW + 9)
+    same, changed = applied(
+        session, StartWatch(watch=Watched(key="movie/1", state="paused")), NOW + 5
+    )
+    other, after = applied(changed, StartWatch(watch=Watched(key="movie/2")), NOW + 9)
 
     assert same == [Updated(watch=Watched(key="movie/1", state="paused"))]
     assert changed.watching_since == NOW
     assert [type(event) for event in other] == [Unwatched, Watching]
     assert (after.watching_since, after.unwatched_at) == (NOW + 9, None)
-    assert decide(after, Watch(watch=Watched(key="movie/2")), NOW + 10) == []
+    assert decide(after, StartWatch(watch=Watched(key="movie/2")), NOW + 10) == []
 
 
 def test_position_is_stamped_when_it_is_reported() -> None:
@@ -262,7 +264,7 @@ def test_position_is_stamped_when_it_is_reported() -> None:
     assert session.watch == Watched(
         key="movie/1", state="paused", position_ms=5, position_at=NOW + 3, bandwidth=7
     )
-    placed = applied(idle(), Watch(watch=Watched(key="k", position_ms=1, position_at=9)))[1]
+    placed = applied(idle(), StartWatch(watch=Watched(key="k", position_ms=1, position_at=9)))[1]
     assert placed.watch is not None
     assert placed.watch.position_at == 9
 
@@ -278,7 +280,7 @@ def test_watch_and_connection_are_independent() -> None:
 
     assert (lost.is_connected, lost.is_watching) == (False, True)
     assert applied(lost, Unwatch())[1].unwatched_at == NOW
-    assert applied(idle(), Watch(watch=Watched(key="k")))[1].state is State.IDLE
+    assert applied(idle(), StartWatch(watch=Watched(key="k")))[1].state is State.IDLE
 
 
 @pytest.mark.parametrize(
@@ -289,7 +291,7 @@ def test_watch_and_connection_are_independent() -> None:
         Update(),
         Update(name="Ann"),
         Progress(position_ms=1),
-        Watch(watch=Watched(key="movie/1", state="playing")),
+        StartWatch(watch=Watched(key="movie/1", state="playing")),
         StartStream(stream=STREAM),
         UpdateStream(stream=STREAM),
         EndStream(key="t1"),
@@ -300,7 +302,7 @@ def test_watch_and_connection_are_independent() -> None:
 def test_whatever_a_producer_reports_renews_its_keepalive(command: AnyCommand) -> None:
     """A session without a socket lives on with each report, even one that brings no news."""
     session = idle(keepalive_ms=1000, members=("ann",))
-    session = applied(session, Watch(watch=Watched(key="movie/1", state="playing")))[1]
+    session = applied(session, StartWatch(watch=Watched(key="movie/1", state="playing")))[1]
     session = applied(session, StartStream(stream=STREAM))[1]
 
     renewed = applied(session, command, NOW + 900)[1]

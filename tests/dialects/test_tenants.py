@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from gateway.auth.principals import Scope
-from gateway.core.command import Close, Watch
+from gateway.core.command import Close, StartWatch
 from gateway.core.model import Stream
 from gateway.core.model import Watch as WatchRecord
 from gateway.settings import Settings
@@ -62,7 +62,7 @@ async def opens(house: House, session_id: str, workspace: str | None) -> None:
     stream = Stream(key="t1", kind="transcode", state="running")
     session = blank(session_id, account=ALICE, workspace=workspace, name="private")
     await house.node.open(replace(session, streams=(stream,)))
-    await house.node.apply(session_id, Watch(watch=FILM))
+    await house.node.apply(session_id, StartWatch(watch=FILM))
 
 
 NATIVE: Final = (
@@ -126,8 +126,8 @@ async def test_native_lists_show_the_tokens_workspace_alone(tenants: House, toke
     assert stats["sessions"] == 1
 
     start = await tenants.read("native", "/v1/events", token=token)
-    await tenants.node.apply(THEIRS, Watch(watch=replace(FILM, title="theirs")))
-    await tenants.node.apply(OURS, Watch(watch=replace(FILM, title="ours")))
+    await tenants.node.apply(THEIRS, StartWatch(watch=replace(FILM, title="theirs")))
+    await tenants.node.apply(OURS, StartWatch(watch=replace(FILM, title="ours")))
     page = await tenants.read("native", f"/v1/events?since={start['position']}", token=token)
     assert {event["session_id"] for event in page["events"]} == {OURS}
 
@@ -138,7 +138,7 @@ async def test_native_feed_of_a_tenant_tells_nothing_of_others(tenants: House) -
     async with connect(url, proxy=None) as socket:
         said = [await socket.recv(), await socket.recv()]
         for session_id in (THEIRS, LOOSE, OURS):
-            await tenants.node.apply(session_id, Watch(watch=replace(FILM, title="next")))
+            await tenants.node.apply(session_id, StartWatch(watch=replace(FILM, title="next")))
         said.append(await socket.recv())
     heard = "".join(map(str, said))
     assert OURS in heard
@@ -296,7 +296,7 @@ async def test_notifications_of_plex_tell_a_tenant_nothing_of_others(tenants: Ho
     ) as socket:
         for session_id in (THEIRS, LOOSE, OURS):
             paused = replace(FILM, state="paused")
-            await tenants.node.apply(session_id, Watch(watch=paused))
+            await tenants.node.apply(session_id, StartWatch(watch=paused))
         numbers = {tenants.node.replica.sessions[OURS].number}
         said = json.loads(await socket.recv())["NotificationContainer"]
         [state] = said["PlaySessionStateNotification"]

@@ -31,7 +31,7 @@ async def test_own_entries_mean_what_they_say(node: Node, monkeypatch: pytest.Mo
     await node.open(blank("s", labels={"a": "b"}, attributes={"x": [1, 1.0, {"y": True}]}))
     for command in (
         c.Connect(connection=connection(node)),
-        c.Watch(watch=Watch(key="m", position_ms=5)),
+        c.StartWatch(watch=Watch(key="m", position_ms=5)),
         c.StartStream(stream=Stream(key="t", kind="k", data={"n": 1})),
         c.Join(members=("a", "b")),
         c.Update(name="Ann", attributes={"z": {}}),

@@ -49,7 +49,7 @@ async def test_report_of_a_former_watch_does_not_move_the_next(node: Node, other
     """A report that was held back while another node began another watch is left out."""
     await holding(node)
     await later(node, other)
-    await other.apply("s", c.Watch(watch=Watch(key="next", position_ms=0)))
+    await other.apply("s", c.StartWatch(watch=Watch(key="next", position_ms=0)))
     session = await node.apply("s", c.Update(name="x"))
 
     assert watched(session) == ("next", 0)
@@ -69,7 +69,7 @@ async def test_report_takes_no_older_one_along_to_another_watch(node: Node, othe
     """What is reported of a watch is not joined with what was held back of the one before."""
     await holding(node)
     await later(node, other)
-    await other.apply("s", c.Watch(watch=Watch(key="next", position_ms=0)))
+    await other.apply("s", c.StartWatch(watch=Watch(key="next", position_ms=0)))
     await node.wait_for_position(other.replica.position())
     await node.report("s", c.Progress(state="paused"))
     session = await node.apply("s", c.Update(name="x"))
@@ -84,7 +84,9 @@ async def test_report_counts_whatever_the_clock_says(node: Node, other: Node) ->
     await holding(node)
     ahead = other.clock.now_ms() + 60_000
     await other.wait_for_position(node.replica.position())
-    await other.apply("s", c.Watch(watch=Watch(key="film", position_ms=3_000, position_at=ahead)))
+    await other.apply(
+        "s", c.StartWatch(watch=Watch(key="film", position_ms=3_000, position_at=ahead))
+    )
     await node.wait_for_position(other.replica.position())
     await node.report("s", c.Progress(position_ms=4_000))
     session = await node.apply("s", c.Update(name="x"))
@@ -138,7 +140,7 @@ async def test_report_that_may_have_been_done_is_not_done_again(
         monkeypatch.setattr(writer_module, "OUTCOME_S", 100 * MS)
         monkeypatch.setattr(group_commit_module, "ANSWER_S", (2 if way == "cancelled" else 0.1) * S)
         async with proxy.stalled(requests=False):
-            work = asyncio.ensure_future(node.apply("s", c.Watch(watch=Watch(key="film"))))
+            work = asyncio.ensure_future(node.apply("s", c.StartWatch(watch=Watch(key="film"))))
             await eventually(lambda: other.replica.sessions["s"].streams[0].state == "held")
             if way == "cancelled":
                 work.cancel()

@@ -197,7 +197,7 @@ async def test_watcher_goes_on_at_the_other_node(
 async def test_reports_are_held_back(node: Node) -> None:
     """Of many reports one is written at once, the rest as one commit when they are due."""
     await node.open(blank("s"))
-    await node.apply("s", c.Watch(watch=Watch(key="m")))
+    await node.apply("s", c.StartWatch(watch=Watch(key="m")))
     with node.subscribe(ALL) as subscription:
         await told(subscription)
         for number in range(1, 21):
@@ -258,7 +258,7 @@ async def test_held_back_reports_go_along(node: Node, end: str) -> None:
 async def test_repeated_request_keeps_what_was_held_back(node: Node) -> None:
     """A request that was done before does nothing, and loses no report that was accepted since."""
     await node.open(blank("s"))
-    await node.apply("s", c.Watch(watch=Watch(key="m")))
+    await node.apply("s", c.StartWatch(watch=Watch(key="m")))
     renamed = c.Update(name="x")
     await node.apply("s", renamed, op="once")
     for number in (1, 2):
@@ -323,7 +323,7 @@ async def test_reports_about_nothing_are_refused(node: Node) -> None:
         await node.report("s", c.UpdateStream(stream=Stream(key="t", kind="k")))
     with pytest.raises(NotFound):
         await node.report("nobody", c.Progress(position_ms=1))
-    await node.apply("s", c.Watch(watch=Watch(key="m")))
+    await node.apply("s", c.StartWatch(watch=Watch(key="m")))
     with pytest.raises(NotConnected):
         await node.report("s", c.Progress(position_ms=1, via="displaced"))
 

@@ -37,7 +37,7 @@ def random_command(luck: random.Random, session: Session | None, number: int) ->
             c.Disconnect(connection=session.connection.id, cause="lost")
             if session.connection and session.is_connected
             else c.Join(members=("cy",)),
-            c.Watch(watch=Watch(key=f"m{number}")),
+            c.StartWatch(watch=Watch(key=f"m{number}")),
             c.Update(labels={"env": luck.choice(["prod", "test"])}, name=luck.choice("xyz")),
             c.StartStream(stream=Stream(key=f"k{number % 3}", kind="t", data={"n": number})),
             c.Join(members=(luck.choice(["dan", "eve"]),)),
@@ -172,7 +172,7 @@ def test_reload_replaces_one_partition_only() -> None:
     log, replica = Log(), Replica(2)
     log.open("a1")
     log.open("b1")
-    log.do("a1", c.Watch(watch=Watch(key="m")))
+    log.do("a1", c.StartWatch(watch=Watch(key="m")))
     log.do("a1", c.Unwatch())
     log.open("a2")
     log.do("a2", c.Close())
@@ -270,8 +270,8 @@ def test_history_rows_are_numbered_by_their_commit() -> None:
     """Rows are known newest first, once, with the number and key that Redis gave them."""
     log, replica = Log(), Replica(1)
     log.open("s")
-    log.do("s", c.Watch(watch=Watch(key="m1")))
-    log.do("s", c.Watch(watch=Watch(key="m2")))
+    log.do("s", c.StartWatch(watch=Watch(key="m1")))
+    log.do("s", c.StartWatch(watch=Watch(key="m2")))
     log.do("s", c.Close(reason="enough"))
     log.play(replica)
 
@@ -290,8 +290,8 @@ def test_deleted_row_is_dropped_and_stays_so() -> None:
     """A row that was deleted is in no list any more, also when its commit is read again."""
     log, mirror = Log(), Replica(1)
     log.open("s")
-    log.do("s", c.Watch(watch=Watch(key="m1")))
-    log.do("s", c.Watch(watch=Watch(key="m2")))
+    log.do("s", c.StartWatch(watch=Watch(key="m1")))
+    log.do("s", c.StartWatch(watch=Watch(key="m2")))
     log.do("s", c.Close())
     log.play(mirror)
     for _ in range(2):  # twice is no error

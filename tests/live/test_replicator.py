@@ -31,7 +31,7 @@ async def test_node_that_starts_knows_all_that_is_there(
     monkeypatch.setattr(replicator_module, "HISTORY_COUNT", 3)
     for number in range(8):
         await node.open(blank(f"s{number}"))
-        await node.apply(f"s{number}", c.Watch(watch=Watch(key="m")))
+        await node.apply(f"s{number}", c.StartWatch(watch=Watch(key="m")))
     for number in range(4):
         await node.apply(f"s{number}", c.Close(reason="enough"))
     await node.documents.write("kind", "key", lambda _: {"x": 1})

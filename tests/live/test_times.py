@@ -38,7 +38,7 @@ async def test_node_whose_clock_is_behind_ends_nothing_before_it_began(
     async with running_node(valkey.url, prefix, "late") as late:
         fall_behind(late.clock)
         await node.open(blank("s", connection=connection(node)))
-        await node.apply("s", c.Watch(watch=Watch(key="film")))
+        await node.apply("s", c.StartWatch(watch=Watch(key="film")))
         await node.apply("s", c.RequestClose(at=node.clock.now_ms() + 60_000))
         await eventually(lambda: late.replica.sessions["s"].closing)
         ended = await late.apply("s", c.Disconnect(connection="c1", cause="server"))

@@ -66,7 +66,7 @@ commands = st.one_of(
         st.sampled_from(["clean", "lost", "server"]),
     ),
     st.just(c.Kick()),
-    st.builds(lambda key: c.Watch(watch=Watch(key=key)), st.sampled_from(["m1", "m2"])),
+    st.builds(lambda key: c.StartWatch(watch=Watch(key=key)), st.sampled_from(["m1", "m2"])),
     st.builds(lambda ms: c.Progress(position_ms=ms), st.integers(0, 3)),
     st.just(c.Unwatch()),
     st.just(c.Report()),

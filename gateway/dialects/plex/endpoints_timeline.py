@@ -24,8 +24,7 @@ from starlette.responses import Response
 from gateway.auth.credentials import client_address, networks
 from gateway.auth.principals import Principal, Scope
 from gateway.context import Context
-from gateway.core.command import Close, Progress, Unwatch, Update
-from gateway.core.command import Watch as WatchCommand
+from gateway.core.command import Close, Progress, StartWatch, Unwatch, Update
 from gateway.core.errors import (
     BadRequest,
     Conflict,
@@ -236,7 +235,7 @@ class TimelineEndpoints:
             if report.playback is None:
                 patch = {"attributes": {"plex": {"item": now.key}}}
                 await node.apply(session.id, Update(patch=patch))
-            await node.apply(session.id, WatchCommand(watch=now))
+            await node.apply(session.id, StartWatch(watch=now))
             return
         watch = _merged(before, now)
         if _is_expected(before, watch, node.clock.now_ms()):
@@ -244,7 +243,7 @@ class TimelineEndpoints:
             with suppress(NotWatching):
                 await node.report(session.id, progress)
         else:
-            await node.apply(session.id, WatchCommand(watch=watch))
+            await node.apply(session.id, StartWatch(watch=watch))
 
     async def _forget(self, handle: str, session_id: str) -> None:
         await forget(self._node, handle, session_id)

@@ -5,7 +5,7 @@ import re
 from msgspec.json import encode
 
 from gateway.auth.principals import hash_secret
-from gateway.core.command import Close, Unwatch, Update, Watch
+from gateway.core.command import Close, StartWatch, Unwatch, Update
 from gateway.core.document import Message, Recipients
 from gateway.core.model import Private, Profile
 from gateway.core.model import Watch as Film
@@ -25,7 +25,7 @@ async def test_session_of_another_door_is_a_neutral_member(gateway: Gateway) -> 
         assert (created["id"], created["profile"]["name"]) == ("tv-1", "TV")
         assert not created["profile"]["is_admin"]
         assert (await watcher.event("session/state"))["is_connected"]
-        await node.apply("tv-1", Watch(watch=Film(key="m")))
+        await node.apply("tv-1", StartWatch(watch=Film(key="m")))
         assert (await watcher.event("session/state"))["is_watching"]
         status, shown = await root.get("/api/sessions/tv-1")
         assert (status, shown["state"]["is_watching"]) == (200, True)
@@ -47,7 +47,7 @@ async def test_what_other_doors_do_is_heard_in_nekos_words(gateway: Gateway) -> 
     async with mia.connected() as socket:
         await node.apply(session_id, Update(name="Mimi"))
         assert (await socket.event("session/profile"))["name"] == "Mimi"
-        await node.apply(session_id, Watch(watch=Film(key="m")))
+        await node.apply(session_id, StartWatch(watch=Film(key="m")))
         assert (await socket.event("session/state"))["is_watching"]
         await node.apply(session_id, Unwatch())
         assert not (await socket.event("session/state"))["is_watching"]

@@ -16,11 +16,11 @@ from gateway.core.command import (
     EndStream,
     Progress,
     StartStream,
+    StartWatch,
     Unwatch,
     Update,
     UpdateStream,
 )
-from gateway.core.command import Watch as WatchCommand
 from gateway.core.model import Client, Stream, Watch
 from gateway.dialects.plex import codec as live
 from gateway.live.channel import Subscription
@@ -99,7 +99,7 @@ async def test_next_item_is_a_stop_and_a_start(plex: Plex) -> None:
     """Another item under the same key ends the one before it; a watch may also just end."""
     async with listening(plex) as socket:
         await plex.play("s-1", FILM)
-        await plex.node.apply("s-1", WatchCommand(watch=Watch(key="/library/metadata/102")))
+        await plex.node.apply("s-1", StartWatch(watch=Watch(key="/library/metadata/102")))
         await plex.node.apply("s-1", Unwatch())
         told = [item for _, item in [await heard(socket) for _ in range(4)]]
 

@@ -12,8 +12,7 @@ import httpx2
 import pytest
 from websockets.asyncio.client import connect
 
-from gateway.core.command import Close, Progress, Unwatch
-from gateway.core.command import Watch as WatchCommand
+from gateway.core.command import Close, Progress, StartWatch, Unwatch
 from gateway.core.model import Watch
 from tests.dialects.plex.conftest import ADMIN, Plex
 from tests.dialects.plex.test_timeline import Player
@@ -166,7 +165,7 @@ def native(plex: Plex, *, by_close: bool) -> Steps:
         node = plex.node
         await node.open(blank("s-1", account="ann", workspace="films"))
         watched = Watch(**{**_fields(watch), "duration_ms": LENGTH_MS})
-        await node.apply("s-1", WatchCommand(watch=watched))
+        await node.apply("s-1", StartWatch(watch=watched))
         await logged(monitor, "started")
         await node.apply("s-1", Progress(position_ms=40_000, state="paused"))
         await logged(monitor, "paused")

@@ -7,8 +7,7 @@ import httpx2
 import pytest
 from msgspec.structs import replace
 
-from gateway.core.command import Close, StartStream, Unwatch
-from gateway.core.command import Watch as WatchCommand
+from gateway.core.command import Close, StartStream, StartWatch, Unwatch
 from gateway.core.errors import SessionClosed
 from gateway.core.model import Client, Session, Stream, Watch
 from gateway.dialects.plex import state as numbers
@@ -41,7 +40,7 @@ async def test_only_sessions_that_watch_are_listed(plex: Plex, http: httpx2.Asyn
     await plex.node.open(blank("s-1", name="Ann"))
     assert await listed(http) == []
 
-    watching = await plex.node.apply("s-1", WatchCommand(watch=Watch(key="lesson/3")))
+    watching = await plex.node.apply("s-1", StartWatch(watch=Watch(key="lesson/3")))
     (entry,) = await listed(http)
     assert entry["sessionKey"] == str(watching.number)
     assert str(entry["ratingKey"]).isdigit()
