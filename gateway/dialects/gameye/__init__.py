@@ -1,18 +1,13 @@
-"""Gameye's Session API over the gateway's sessions."""
+"""Gameye: sessions as the Gameye Session API shows them.
 
-from typing import Any
+Its clients are fleet managers, matchmakers and scripts that start, list and stop game servers.
+"""
 
 from gateway.context import Context
-from gateway.dialects.gameye.openapi import fragment
-from gateway.dialects.gameye.routes import OPERATIONS, routes
+from gateway.dialects.gameye.routes import application
 
-__all__ = ["describe", "routes", "run"]
-
-
-def describe() -> dict[str, Any]:
-    """Return an OpenAPI fragment: ``paths`` and ``components``."""
-    return fragment(OPERATIONS)
+__all__ = ["application", "run"]
 
 
-async def run(_: Context) -> None:
-    """Do nothing: Gameye's clients poll, so there is nothing to tell by itself."""
+async def run(_context: Context) -> None:
+    """Do nothing: Gameye's clients poll, so there is nothing to send unasked."""

@@ -1,9 +1,8 @@
-"""The query of Gameye's list: what is asked for, and whether a session is that.
+"""Query: what the parameters of a request ask for, and which sessions a list is to show.
 
-Gameye writes maps and comparisons with brackets: ``filter[mode]=duel``, ``playerCount[lt]=8``. A
-parameter that it does not know is ignored, as there; one that it knows in a form that it does not
-know is refused, so that a slip never lists everything.
-Not here: how a query is split into pairs (``reading``).
+Gameye writes maps and comparisons with brackets: ``filter[mode]=duel``, ``playerCount[lt]=8``. An
+unknown parameter is ignored, as Gameye ignores it; a known one in an unknown form is refused, so
+that a slip never lists everything.
 """
 
 import re
@@ -13,8 +12,8 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 
 from gateway.core.query import Filter
-from gateway.dialects.gameye.errors import violated
-from gateway.dialects.gameye.shapes import FIELDS, Shown, Violation
+from gateway.dialects.gameye.render import FIELDS, GameSession
+from gateway.dialects.gameye.schema import ArtifactParameters, LogParameters, Violation, violated
 
 Pairs = list[tuple[str, str]]
 
@@ -25,13 +24,13 @@ _BRACKETS: Final = re.compile(r"([A-Za-z]+)\[([^\[\]]*)\]")
 _PLACE: Final = re.compile(r"[0-9]*", re.ASCII)  # of filter[]=key and filter[0]=key
 
 
-class Wanted(NamedTuple):
+class LabelFilter(NamedTuple):
     """One pair of ``filter`` or ``filterNot``; without a value the label need only be there."""
 
     key: str
     value: str | None
 
-    def holds(self, seen: Shown) -> bool:
+    def holds(self, seen: GameSession) -> bool:
         """Whether it is true of a session: of its label, else of its field of that name."""
         label = seen.session.labels.get(self.key)
         if self.value is None:
@@ -39,8 +38,8 @@ class Wanted(NamedTuple):
         return (seen.field(self.key) if label is None else label) == self.value
 
 
-class ListQuery(Struct, frozen=True, kw_only=True):
-    """What a list shows.
+class SessionListQuery(Struct, frozen=True, kw_only=True):
+    """What a list is to show.
 
     Args:
         all: Whether those that ended are shown too.
@@ -62,11 +61,11 @@ class ListQuery(Struct, frozen=True, kw_only=True):
     host: str | None = None
     fewer_than: int | None = None
     more_than: int | None = None
-    having: tuple[Wanted, ...] = ()
-    lacking: tuple[Wanted, ...] = ()
+    having: tuple[LabelFilter, ...] = ()
+    lacking: tuple[LabelFilter, ...] = ()
     as_text: bool = False
 
-    def matches(self, seen: Shown) -> bool:
+    def matches(self, seen: GameSession) -> bool:
         """Whether a session is asked for."""
         players = len(seen.session.members)
         return (
@@ -109,6 +108,12 @@ class _Reader:
             self.blame(name, "must not be given more than once")
         return values[0] if values else None
 
+    def required(self, name: str) -> str:
+        text = self.text(name)
+        if not text:
+            self.blame(name, "is required")
+        return text or ""
+
     def read(self, name: str, parse: Callable[[str], int | None], what: str) -> int | None:
         text = self.text(name)
         value = None if text is None else parse(text)
@@ -134,9 +139,9 @@ class _Reader:
                 self.blame(known[:64], f"must be {name}[{wanted}]=<value>")
         return found
 
-    def wanted(self, name: str) -> tuple[Wanted, ...]:
+    def wanted(self, name: str) -> tuple[LabelFilter, ...]:
         return tuple(
-            Wanted(text, None) if _PLACE.fullmatch(key) else Wanted(key, text)
+            LabelFilter(text, None) if _PLACE.fullmatch(key) else LabelFilter(key, text)
             for key, text in self.brackets(name)
         )
 
@@ -145,7 +150,7 @@ class _Reader:
             raise violated(*self.violations)
 
 
-def read_list(pairs: Iterable[tuple[str, str]]) -> ListQuery:
+def read_list(pairs: Iterable[tuple[str, str]]) -> SessionListQuery:
     """Return what a list is asked for.
 
     Raises:
@@ -153,7 +158,7 @@ def read_list(pairs: Iterable[tuple[str, str]]) -> ListQuery:
     """
     reader = _Reader(pairs)
     reader.brackets("playerCount", frozenset({"lt", "gt"}))
-    query = ListQuery(
+    query = SessionListQuery(
         all=reader.flag("all"),
         location=reader.text("location"),
         image=reader.text("image"),
@@ -181,33 +186,28 @@ def read_encoding(pairs: Iterable[tuple[str, str]]) -> bool:
     return as_text
 
 
-def read_texts(pairs: Iterable[tuple[str, str]], *names: str) -> list[str]:
-    """Return parameters that must be there.
+def read_log(pairs: Iterable[tuple[str, str]]) -> LogParameters:
+    """Return which log is asked for.
 
     Raises:
-        Invalid: One is missing, empty or repeated.
+        Invalid: ``id`` is missing, or ``follow`` is neither true nor false.
     """
     reader = _Reader(pairs)
-    texts = []
-    for name in names:
-        text = reader.text(name)
-        if not text:
-            reader.blame(name, "is required")
-        texts.append(text or "")
+    query = LogParameters(id=reader.required("id"), follow=reader.flag("follow"))
     reader.finish()
-    return texts
+    return query
 
 
-def read_follow(pairs: Iterable[tuple[str, str]]) -> bool:
-    """Return whether a log is to be followed.
+def read_artifact(pairs: Iterable[tuple[str, str]]) -> ArtifactParameters:
+    """Return which artifact is asked for.
 
     Raises:
-        Invalid: ``follow`` is neither true nor false.
+        Invalid: ``session`` or ``path`` is missing.
     """
     reader = _Reader(pairs)
-    follow = reader.flag("follow")
+    query = ArtifactParameters(session=reader.required("session"), path=reader.required("path"))
     reader.finish()
-    return follow
+    return query
 
 
 def _flag(text: str) -> int | None:

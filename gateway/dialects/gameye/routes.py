@@ -1,185 +1,188 @@
-"""Gameye's paths: the table that is served and described.
+"""Routes: the table of what is served of the Gameye Session API 1.2.1, and its description.
 
-Gameye Session API 1.2.1 (https://docs.gameye.com), with the parameter ``encoding`` added:
-``string`` writes ``port`` and ``labels`` as the samples in Gameye's documents show them. Gameye has
-no live channel: its clients poll.
+The parameter ``encoding`` is added: ``string`` writes ``port`` and ``labels`` as the samples in
+Gameye's documents (https://docs.gameye.com) show them. There is no live channel: clients poll.
 """
 
-from typing import Annotated, Final
-
-from msgspec import Meta, Struct
-from starlette.routing import BaseRoute, Route
+from functools import partial
+from typing import Any, Final
 
 from gateway.auth.principals import Scope
 from gateway.context import Context
-from gateway.core.errors import (
-    Conflict,
-    Invalid,
-    NotFound,
-    Overloaded,
-)
-from gateway.dialects.gameye.operation import AnyOperation, Door, Operation, Parameter
-from gateway.dialects.gameye.places import (
+from gateway.core.errors import Conflict, Invalid, NotFound, Overloaded
+from gateway.dialects.gameye.endpoints_locations import (
     TEXT,
-    artifacts,
-    available_location,
-    health,
-    logs,
-    tag,
+    find_build,
+    get_artifact,
+    get_health,
+    get_log,
+    list_locations,
 )
-from gateway.dialects.gameye.players import join, leave
-from gateway.dialects.gameye.reading import JoinBody, LeaveBody, StartBody
-from gateway.dialects.gameye.sessions import (
+from gateway.dialects.gameye.endpoints_players import join, leave
+from gateway.dialects.gameye.endpoints_sessions import (
     describe_session,
     list_sessions,
     start_session,
     stop_session,
 )
-from gateway.dialects.gameye.shapes import (
-    Description,
-    Health,
+from gateway.dialects.gameye.query import read_artifact, read_encoding, read_list, read_log
+from gateway.dialects.gameye.schema import (
+    ArtifactParameters,
+    BuildFound,
+    EncodingParameters,
+    Failure,
+    HealthReply,
+    JoinBody,
+    LeaveBody,
+    ListParameters,
     LocationList,
+    LogParameters,
     Roster,
+    SessionDescription,
     SessionList,
-    Started,
-    TagFound,
+    StartBody,
+    StartedSession,
 )
+from gateway.dialects.gameye.style import GameyeStyle, code_of, status_of
+from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable
+from gateway.http.openapi import Description, described
+from gateway.http.pipeline import Application, Pipeline
 
+_read = partial(Endpoint, method="GET", scope=Scope.READ)
+_write = partial(Endpoint, scope=Scope.WRITE, consumes=(), errors=(NotFound,))
 
-class Comparison(Struct, kw_only=True):
-    """A number of players; both bounds are exclusive."""
-
-    lt: int | None = None
-    gt: int | None = None
-
-
-_ENCODING: Final = Parameter(
-    "encoding", Annotated[str, Meta(pattern="^(object|string)$")], "How `port`, `labels` are sent"
-)
-_FILTERS: Final = (
-    Parameter("all", bool, "Also sessions that ended, the newest 1000 of them"),
-    Parameter("location", str, "Exactly this region"),
-    Parameter("image", str, "Exactly this image"),
-    Parameter("tag", str, "Exactly this build"),
-    Parameter("host", str, "Exactly this machine"),
-    Parameter("playerCount", Comparison, "More or fewer players than this"),
-    Parameter("filter", dict[str, str], "Labels, or fields, that must all have these values"),
-    Parameter("filterNot", dict[str, str], "Labels, or fields, none of which may have its value"),
-    _ENCODING,
-)
-
-OPERATIONS: Final[tuple[AnyOperation, ...]] = (
-    Operation(
-        method="GET",
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
+    _read(
         path="/session",
         handler=list_sessions,
         summary="List sessions",
-        returns=SessionList,
-        parameters=_FILTERS,
+        query=ListParameters,
+        extra=read_list,
+        returns={200: SessionList},
         errors=(Invalid,),
     ),
-    Operation(
+    _write(
         method="POST",
         path="/session",
         handler=start_session,
         summary="Start a session",
-        status=201,
-        returns=Started,
-        scope=Scope.WRITE,
         body=StartBody,
-        errors=(Conflict, Overloaded, Invalid),
+        returns={201: StartedSession},
+        errors=(Conflict, Overloaded),
     ),
-    Operation(
-        method="GET",
+    _read(
         path="/session/{id}",
         handler=describe_session,
         summary="Describe a session",
-        returns=Description,
-        parameters=(_ENCODING,),
+        query=EncodingParameters,
+        extra=read_encoding,
+        returns={200: SessionDescription},
         errors=(NotFound, Invalid),
     ),
-    Operation(
+    Endpoint(
         method="DELETE",
         path="/session/{id}",
         handler=stop_session,
         summary="Stop a session",
-        status=204,
         scope=Scope.CLOSE,
+        returns={204: None},
         errors=(NotFound, Conflict),
     ),
-    Operation(
+    _write(
         method="PUT",
         path="/session/player/join",
         handler=join,
         summary="Let players join a session",
-        returns=Roster,
-        scope=Scope.WRITE,
         body=JoinBody,
-        errors=(NotFound, Invalid),
+        returns={200: Roster},
     ),
-    Operation(
+    _write(
         method="DELETE",
         path="/session/player/leave",
         handler=leave,
         summary="Let players leave",
-        returns=Roster,
-        scope=Scope.WRITE,
         body=LeaveBody,
-        errors=(NotFound, Invalid),
+        returns={200: Roster},
     ),
-    Operation(
-        method="GET",
+    _read(
         path="/logs",
-        handler=logs,
+        handler=get_log,
         summary="Read the log of a session",
-        returns=TEXT,
-        parameters=(
-            Parameter("id", str, "The session", required=True),
-            Parameter("follow", bool, "Go on until the session ends"),
-        ),
+        query=LogParameters,
+        extra=read_log,
+        returns={200: str},
+        produces=(TEXT,),
         errors=(NotFound, Invalid),
     ),
-    Operation(
-        method="GET",
+    _read(
         path="/artifacts",
-        handler=artifacts,
+        handler=get_artifact,
         summary="Fetch what a session left behind",
-        returns="application/x-tar",
-        parameters=(
-            Parameter("session", str, "The session", required=True),
-            Parameter("path", str, "File or folder", required=True),
-        ),
+        query=ArtifactParameters,
+        extra=read_artifact,
+        returns={200: str},
+        produces=("application/x-tar",),
         errors=(NotFound, Invalid),
     ),
-    Operation(
-        method="GET",
+    _read(
         path="/available-location/{image:path}",
-        handler=available_location,
+        handler=list_locations,
         summary="List the regions of an image",
-        returns=LocationList,
+        returns={200: LocationList},
     ),
-    Operation(
-        method="GET",
+    _read(
         path="/tag/{region}/{image:path}/{version}",
-        handler=tag,
+        handler=find_build,
         summary="Check whether a build is available",
-        returns=TagFound,
+        returns={200: BuildFound},
     ),
-    Operation(
+    Endpoint(
         method="GET",
         path="/health",
-        handler=health,
+        handler=get_health,
         summary="Whether the gateway serves",
-        returns=Health,
-        scope=None,
+        returns={200: HealthReply},
+        is_public=True,
     ),
 )
 
 
-def routes(context: Context) -> list[BaseRoute]:
-    """Return Gameye's own paths; the last one answers for every other."""
-    paths: dict[str, list[AnyOperation]] = {}
-    for operation in OPERATIONS:
-        paths.setdefault(operation.path, []).append(operation)
-    found: list[BaseRoute] = [Route(path, Door(context, rows)) for path, rows in paths.items()]
-    return [*found, Route("/{path:path}", Door(context))]
+def _brackets(endpoint: AnyEndpoint) -> list[dict[str, Any]]:
+    """Return the description of the parameters of the list that have brackets."""
+    if endpoint.query is not ListParameters:
+        return []
+    text, integer = {"type": "string"}, {"type": "integer"}
+    bounds = {"type": "object", "properties": {"lt": integer, "gt": integer}}
+    texts = {"type": "object", "additionalProperties": text}
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "description": description,
+            "schema": schema,
+            "style": "deepObject",
+            "explode": True,
+        }
+        for name, schema, description in (
+            ("playerCount", bounds, "More or fewer players than this; both bounds are exclusive"),
+            ("filter", texts, "Labels, or fields, that must all have these values"),
+            ("filterNot", texts, "Labels, or fields, none of which may have its value"),
+        )
+    ]
+
+
+ABOUT: Final = Description(
+    title="Gameye Session API",
+    text="Sessions as the Gameye Session API 1.2.1 shows them.",
+    security_schemes={"token": {"type": "http", "scheme": "bearer"}},
+    failure=Failure,
+    status_of=status_of,
+    code_of=code_of,
+    parameters=_brackets,
+)
+
+
+def application(context: Context, root: str) -> Application:
+    """Return what serves Gameye's API, mounted at *root*."""
+    table = EndpointTable(described(ENDPOINTS, ABOUT, root))
+    return Application(http=Pipeline(context, GameyeStyle(context, table)))

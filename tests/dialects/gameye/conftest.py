@@ -12,16 +12,16 @@ from typing import Final
 import httpx2
 import pytest
 import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
 
 from gateway.app import running
 from gateway.context import Context
-from gateway.dialects.gameye import routes
+from gateway.dialects.gameye import application
 from gateway.node import Node
 from gateway.settings import ApiKey, Settings
 from gateway.settings.table import ScopeName
 from gateway.store.embedded import EmbeddedValkey
+from gateway.transport import Limits, http_protocol
 from tests.support import TLS, S, eventually
 
 ADMIN: Final = "admin-key-of-the-tests"
@@ -93,9 +93,18 @@ async def serving(context: Context, tls: tuple[Path, Path] | None = None) -> Asy
         context: A running node.
         tls: Files of a certificate and its key.
     """
-    mounted = [Mount(base, routes=routes(context)) for base in ("/gameye", "")]
+    below, root = application(context, "/gameye"), application(context, "")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith("/gameye"):
+            await below({**scope, "root_path": "/gameye"}, receive, send)
+        else:
+            await root(scope, receive, send)
+
     config = uvicorn.Config(
-        Starlette(routes=mounted),
+        app,
+        http=http_protocol(Limits()),
+        ws="none",
         host="127.0.0.1",
         port=0,
         lifespan="off",

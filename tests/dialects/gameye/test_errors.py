@@ -12,11 +12,14 @@ import jsonschema
 import pytest
 from msgspec.json import encode
 from msgspec.json import format as indented
+from msgspec.structs import replace
 
+from gateway.auth.rate_limit import RateLimiter
 from gateway.core.errors import ERRORS, GatewayError
-from gateway.dialects.gameye.errors import row_of
-from gateway.dialects.gameye.shapes import Failure, Violation
-from tests.dialects.gameye.conftest import ADMIN, START, Served, begin
+from gateway.dialects.gameye.schema import Failure, Violation
+from gateway.dialects.gameye.style import row_of
+from gateway.settings import Settings
+from tests.dialects.gameye.conftest import ADMIN, START, Served, begin, serving
 
 REQUIRED: Final = {
     *("statusCode", "code", "message", "details"),
@@ -137,6 +140,27 @@ async def test_unknown_path_or_method_is_told_in_gameyes_words(http: httpx2.Asyn
         answer = await http.request(method, path)
         assert failure(answer, status, code)["path"] == path
         assert ("allow" in answer.headers) == (status == 405)
+
+
+async def test_path_with_a_control_character_is_told_in_gameyes_shape(
+    http: httpx2.AsyncClient,
+) -> None:
+    """What no id holds is refused with the object that every error is."""
+    for path in ("/session/a%0Ab", "/session/%00", "/available-location/a%7F"):
+        failure(await http.get(path), 400, "BAD_REQUEST")
+
+
+async def test_who_asks_too_often_is_told_420(settings: Settings, served: Served) -> None:
+    """Gameye's word for too many requests is 420, also for those whose token is wrong."""
+    for token, first in ((ADMIN, 200), ("wrong", 401)):
+        strict = replace(served.context, settings=replace(settings, requests_per_s=0.5))
+        strict = replace(strict, rate_limiter=RateLimiter())
+        async with serving(strict) as url, Served(url, strict).http(token) as http:
+            answers = [await http.get("/session") for _ in range(3)]
+
+        assert answers[0].status_code == first
+        failure(answers[-1], 420, "CAPACITY_UNAVAILABLE")
+        assert int(answers[-1].headers["retry-after"]) > 0
 
 
 async def test_head_and_options_are_answered(http: httpx2.AsyncClient) -> None:

@@ -7,7 +7,7 @@ from gateway.app import running
 from gateway.core.command import Connect, Update
 from gateway.core.errors import SessionClosed
 from gateway.core.model import Session
-from gateway.dialects.gameye.shapes import status
+from gateway.dialects.gameye.render import status
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
 from tests.dialects.gameye.conftest import Served, begin, listed, serving

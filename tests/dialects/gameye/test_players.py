@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.command import Close
 from gateway.core.model import Session
-from gateway.dialects.gameye import players
+from gateway.dialects.gameye import endpoints_players as players
 from tests.dialects.gameye.conftest import Served, begin, listed, stop_and_wait
 
 

@@ -4,21 +4,21 @@ import pytest
 
 from gateway.core.errors import Invalid
 from gateway.dialects.gameye.query import (
-    ListQuery,
+    SessionListQuery,
+    read_artifact,
     read_encoding,
-    read_follow,
     read_list,
-    read_texts,
+    read_log,
 )
-from gateway.dialects.gameye.shapes import Home, Shown, shown
+from gateway.dialects.gameye.render import GameSession, HomeAddress, game_session
 from tests.nodes import blank
 
 
-def seen(**facts: object) -> Shown:
+def seen(**facts: object) -> GameSession:
     """Return a session in Gameye's words."""
     gameye = {"image": "arena", "tag": "1.4.2", "location": "eu-west-1"}
     found = {"labels": {"mode": "duel", "elo": "low"}, "attributes": {"gameye": gameye}, **facts}
-    return shown(blank("s1", **found), Home("192.0.2.44", 443), 0)
+    return game_session(blank("s1", **found), HomeAddress("192.0.2.44", 443), 0)
 
 
 def violations(error: Invalid) -> list[tuple[str, str]]:
@@ -100,7 +100,7 @@ def test_player_count_is_compared_strictly(
 def test_flag_is_written_in_many_ways(text: str, expected: bool) -> None:
     """What clients of any language write for true and false is understood."""
     assert read_list([("all", text)]).all == expected
-    assert read_follow([("follow", text)]) == expected
+    assert read_log([("id", "s1"), ("follow", text)]).follow == expected
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_violations_are_bounded() -> None:
 
 def test_required_parameters_are_blamed_when_missing() -> None:
     """A missing or empty parameter is a violation each."""
-    assert read_texts([("id", "s1")], "id") == ["s1"]
+    assert read_log([("id", "s1")]).id == "s1"
     with pytest.raises(Invalid) as caught:
-        read_texts([("path", "")], "session", "path")
+        read_artifact([("path", "")])
 
     assert violations(caught.value) == [("session", "is required"), ("path", "is required")]
 
@@ -165,4 +165,4 @@ def test_index_lets_through_what_matches() -> None:
     query = read_list([("filter[mode]", "duel"), ("filter[tag]", "1"), ("filter[]", "elo")])
 
     assert query.index.labels == {"mode": "duel"}
-    assert ListQuery().index.labels == {}
+    assert SessionListQuery().index.labels == {}

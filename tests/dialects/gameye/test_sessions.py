@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.core.command import Close, Join, RequestClose, Update
-from gateway.dialects.gameye import sessions
+from gateway.dialects.gameye import endpoints_sessions as sessions
 from gateway.settings import Settings
 from tests.dialects.gameye.conftest import (
     HOST,

@@ -1,28 +1,27 @@
-"""Players in Gameye's way: they are a session's members, and each is in it once.
+"""Endpoints of players: they are a session's members, and each is in it once.
 
-Gameye's documents leave open what ``players`` of an answer holds. Its client counts them to know
-how many are in, so a join tells all who are there now; a leave tells who left.
+Gameye's documents leave open what ``players`` of a reply holds. Its client counts them to know how
+many are in, so the reply to a join lists all who are there now; that to a leave lists who left.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from msgspec import UNSET
 from starlette.responses import Response
 
+from gateway.auth.principals import Principal
 from gateway.core.command import Join, Leave
 from gateway.core.errors import Forbidden, NotFound, SessionClosed, UnknownMember
 from gateway.core.model import Session
 from gateway.core.query import Filter, View
-from gateway.dialects.gameye.errors import wrong
-from gateway.dialects.gameye.operation import Call, reply
-from gateway.dialects.gameye.reading import JoinBody, LeaveBody
-from gateway.dialects.gameye.sessions import AnyCall, visible
-from gateway.dialects.gameye.shapes import Roster
+from gateway.dialects.gameye.endpoints_sessions import ApiCall, visible
+from gateway.dialects.gameye.schema import JoinBody, LeaveBody, Roster, wrong
+from gateway.http.endpoint import Call, reply
 
 LEAVE_MAX: Final = 256  # sessions that one request leaves; each is a write
 
 
-async def join(call: Call[JoinBody]) -> Response:
+async def join(call: Call[Principal, Any, JoinBody]) -> Response:
     """Let players in; those who are there already stay."""
     session = await _open(call, call.body.session)
     try:
@@ -32,7 +31,7 @@ async def join(call: Call[JoinBody]) -> Response:
     return reply(Roster(count=len(after.members), players=after.members))
 
 
-async def leave(call: Call[LeaveBody]) -> Response:
+async def leave(call: Call[Principal, Any, LeaveBody]) -> Response:
     """Let players go, from one session or from every one they are in."""
     players = tuple(dict.fromkeys(call.body.players))
     if call.body.session is UNSET:
@@ -55,7 +54,7 @@ async def leave(call: Call[LeaveBody]) -> Response:
     return reply(Roster(count=left, players=removed))
 
 
-async def _open(call: AnyCall, session_id: str) -> Session:
+async def _open(call: ApiCall, session_id: str) -> Session:
     """Return the session of this id if it is open and the caller may change it.
 
     Raises:
@@ -65,21 +64,21 @@ async def _open(call: AnyCall, session_id: str) -> Session:
     session = await visible(call, session_id)
     if session.closed:
         raise NotFound(_ENDED)
-    if not call.principal.covers(session.workspace):
+    if not call.caller.covers(session.workspace):
         raise Forbidden("This token is good for another workspace.")
     return session
 
 
-def _with(call: AnyCall, players: tuple[str, ...]) -> list[Session]:
+def _with(call: ApiCall, players: tuple[str, ...]) -> list[Session]:
     """Return every session that has one of *players* and that the caller may change."""
-    visibility = call.principal.visibility()
+    visibility = call.caller.visibility()
     found: dict[str, Session] = {}
     for player in players:
         view = View(filter=Filter(member=player), visibility=visibility)
         found |= {
             session.id: session
             for session in call.node.replica.all_in(view)
-            if call.principal.covers(session.workspace)
+            if call.caller.covers(session.workspace)
         }
         if len(found) > LEAVE_MAX:
             raise wrong("session", f"is required: they are in more than {LEAVE_MAX} sessions")

@@ -8,24 +8,22 @@ from msgspec.json import decode, encode
 from msgspec.json import format as indented
 
 from gateway.core.model import Client, Closing, Closure, Connection, Session, Stream, Watch
-from gateway.dialects.gameye.shapes import (
-    Facts,
-    Home,
-    Port,
-    Roster,
-    Status,
+from gateway.dialects.gameye.render import (
+    ContainerFacts,
+    HomeAddress,
+    container_facts,
     description,
-    entry,
-    facts_of,
-    shown,
+    game_session,
+    listed,
     started,
     status,
     timestamp,
 )
+from gateway.dialects.gameye.schema import PortMapping, Roster, Status
 from tests.nodes import blank
 
 GOLDEN: Final = Path(__file__).parent / "golden"
-HOME: Final = Home("192.0.2.44", 8443)
+HOME: Final = HomeAddress("192.0.2.44", 8443)
 CREATED_AT: Final = 1_767_225_600_123
 NOW_MS: Final = CREATED_AT + 60_000
 ARENA: Final[dict[str, Any]] = {
@@ -85,11 +83,11 @@ STATES: Final = [
 @pytest.mark.parametrize("name,found", STATES, ids=[name for name, _ in STATES])
 def test_session_in_each_state_is_listed_as_documented(name: str, found: Session) -> None:
     """Each of Gameye's eight states is shown for what it is."""
-    seen = shown(found, HOME, NOW_MS)
+    seen = game_session(found, HOME, NOW_MS)
 
     assert seen.status == Status(name)
     assert seen.is_ended == (name in {"exited", "dead"})
-    golden(f"entry_{name}", entry(seen))
+    golden(f"entry_{name}", listed(seen))
 
 
 def test_every_state_has_a_golden_file() -> None:
@@ -99,15 +97,15 @@ def test_every_state_has_a_golden_file() -> None:
 
 def test_session_alone_has_players_instead_of_their_number() -> None:
     """Looked at alone a session has the players and not their number."""
-    golden("description", description(shown(session(closing=closing()), HOME, NOW_MS)))
+    golden("description", description(game_session(session(closing=closing()), HOME, NOW_MS)))
 
 
 def test_string_encoding_wraps_port_and_labels_as_in_the_sample() -> None:
     """In the string encoding two fields are JSON in a string, under their own name."""
-    seen = shown(session(), HOME, NOW_MS)
+    seen = game_session(session(), HOME, NOW_MS)
 
-    golden("entry_as_text", entry(seen, as_text=True))
-    as_text, as_objects = entry(seen, as_text=True), entry(seen)
+    golden("entry_as_text", listed(seen, as_text=True))
+    as_text, as_objects = listed(seen, as_text=True), listed(seen)
     assert isinstance(as_text.port, str)
     assert isinstance(as_text.labels, str)
     assert decode(as_text.port) == {"port": as_objects.port}
@@ -116,24 +114,24 @@ def test_string_encoding_wraps_port_and_labels_as_in_the_sample() -> None:
 
 def test_session_alone_in_string_encoding_wraps_the_same_fields() -> None:
     """The string encoding is the same for a session alone."""
-    seen = shown(session(), HOME, NOW_MS)
+    seen = game_session(session(), HOME, NOW_MS)
 
-    assert description(seen, as_text=True).labels == entry(seen, as_text=True).labels
+    assert description(seen, as_text=True).labels == listed(seen, as_text=True).labels
 
 
 def test_session_of_another_door_is_shown_with_neutral_values() -> None:
     """A session that knows nothing of Gameye stands in the list all the same."""
-    seen = shown(blank("s1", created_at=CREATED_AT), HOME, NOW_MS)
+    seen = game_session(blank("s1", created_at=CREATED_AT), HOME, NOW_MS)
 
-    golden("entry_of_another_door", entry(seen))
+    golden("entry_of_another_door", listed(seen))
 
 
 def test_session_of_another_door_says_what_it_knows() -> None:
     """What a client says of itself stands in for an image and a build."""
     client = Client(product="Firefox", version="140.0")
-    by_client = shown(blank("s1", client=client), HOME, NOW_MS)
-    by_service = shown(blank("s1", client=client, service="billing"), HOME, NOW_MS)
-    silent = shown(blank("s1", client=Client()), HOME, NOW_MS)
+    by_client = game_session(blank("s1", client=client), HOME, NOW_MS)
+    by_service = game_session(blank("s1", client=client, service="billing"), HOME, NOW_MS)
+    silent = game_session(blank("s1", client=Client()), HOME, NOW_MS)
 
     assert (by_client.image, by_client.tag) == ("Firefox", "140.0")
     assert by_service.image == "billing"
@@ -145,13 +143,13 @@ def test_attributes_that_are_no_facts_count_as_none(junk: object) -> None:
     """Whatever somebody wrote into the attributes, a session can be shown."""
     found = blank("s1", attributes={"gameye": junk})
 
-    assert facts_of(found) == Facts()
-    assert shown(found, HOME, NOW_MS).image == "session"
+    assert container_facts(found) == ContainerFacts()
+    assert game_session(found, HOME, NOW_MS).image == "session"
 
 
 def test_start_tells_the_ports_as_a_list() -> None:
     """A start is answered with id, host and a list of ports."""
-    golden("started", started(shown(session(), HOME, NOW_MS)))
+    golden("started", started(game_session(session(), HOME, NOW_MS)))
 
 
 def test_roster_is_a_number_and_names() -> None:
@@ -241,10 +239,10 @@ def test_session_waiting_for_its_client_runs() -> None:
 )
 def test_field_is_what_the_entry_shows(name: str) -> None:
     """A filter by a field compares what the list shows."""
-    seen = shown(session(), HOME, NOW_MS)
+    seen = game_session(session(), HOME, NOW_MS)
     expected = {"region": seen.location, "labels": None}
 
-    assert expected.get(name, getattr(entry(seen), name, None)) == seen.field(name)
+    assert expected.get(name, getattr(listed(seen), name, None)) == seen.field(name)
 
 
 def test_timestamp_has_whole_seconds() -> None:
@@ -254,4 +252,4 @@ def test_timestamp_has_whole_seconds() -> None:
 
 def test_port_facts_come_back_from_attributes() -> None:
     """Ports that a producer wrote are read with their protocol."""
-    assert facts_of(session()).ports == (Port("udp", 7777, 20481),)
+    assert container_facts(session()).ports == (PortMapping("udp", 7777, 20481),)

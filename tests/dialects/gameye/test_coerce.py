@@ -7,7 +7,8 @@ from msgspec import UNSET
 from msgspec.json import encode
 
 from gateway.core.errors import Invalid
-from gateway.dialects.gameye.reading import JoinBody, LeaveBody, StartBody, read_body, ttl_ms
+from gateway.dialects.gameye.coerce import read_body, ttl_ms
+from gateway.dialects.gameye.schema import JoinBody, LeaveBody, StartBody
 from tests.dialects.gameye.conftest import START
 
 

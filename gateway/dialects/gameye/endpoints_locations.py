@@ -1,39 +1,41 @@
-"""What Gameye offers around sessions: logs, artifacts, regions, builds, health.
+"""Endpoints around sessions: logs, artifacts, regions, builds, health.
 
-The gateway runs no containers: a session's log is empty (followed, it ends with the session), and
-there are no artifacts. There is no catalogue either: whatever image may be started anywhere.
+The gateway runs no containers. The log of a session is therefore empty (one that is followed ends
+with the session), and there are no artifacts. There is no catalogue either: any image may be
+started anywhere.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 from starlette.responses import Response, StreamingResponse
 
+from gateway.auth.principals import Principal
 from gateway.core.errors import NotFound, Unavailable
 from gateway.core.query import View
-from gateway.dialects.gameye.operation import Call, reply
-from gateway.dialects.gameye.query import ListQuery, read_follow, read_texts
-from gateway.dialects.gameye.sessions import matching, visible
-from gateway.dialects.gameye.shapes import (
-    LOCATION,
-    Health,
+from gateway.dialects.gameye.endpoints_sessions import ApiCall, home_of, matching, visible
+from gateway.dialects.gameye.query import SessionListQuery
+from gateway.dialects.gameye.render import LOCATION
+from gateway.dialects.gameye.schema import (
+    ArtifactParameters,
+    BuildFound,
+    HealthReply,
     Location,
     LocationList,
-    TagFound,
+    LogParameters,
 )
+from gateway.http.endpoint import Call, reply
 from gateway.node import Node
 
 TEXT: Final = "text/plain"
 LOOK_EVERY_S: Final = 15.0  # a followed session is looked at so often, should its end be missed
 
 
-async def logs(call: Call[None]) -> Response:
+async def get_log(call: Call[Principal, LogParameters, Any]) -> Response:
     """Answer a session's log, which is empty; a followed one ends when the session does."""
-    [session_id] = read_texts(call.pairs, "id")
-    follow = read_follow(call.pairs)
-    session = await visible(call, session_id)
-    if not follow or session.closed:
+    session = await visible(call, call.query.id)
+    if not call.query.follow or session.closed:
         return Response(b"", media_type=TEXT)
     return StreamingResponse(_until_ended(call.node, session.id), media_type=TEXT)
 
@@ -50,20 +52,19 @@ async def _until_ended(node: Node, session_id: str) -> AsyncIterator[bytes]:
                 pass
 
 
-async def artifacts(call: Call[None]) -> Response:
+async def get_artifact(call: Call[Principal, ArtifactParameters, Any]) -> Response:
     """Answer that a session left nothing behind."""
-    session_id, _ = read_texts(call.pairs, "session", "path")
-    session = await visible(call, session_id)
+    session = await visible(call, call.query.session)
     if session.closed:
         raise NotFound("This session left no artifacts.")
     raise NotFound("There are no artifacts before a session has ended.")
 
 
-async def available_location(call: Call[None]) -> Response:
+async def list_locations(call: ApiCall) -> Response:
     """Answer where an image runs that the caller sees, and the region there always is."""
-    view = View(visibility=call.principal.visibility())
-    query = ListQuery(image=call.path["image"])
-    hosts: dict[str, set[str]] = {LOCATION: {call.home.host}}
+    view = View(visibility=call.caller.visibility())
+    query = SessionListQuery(image=call.path["image"])
+    hosts: dict[str, set[str]] = {LOCATION: {home_of(call).host}}
     for seen in await matching(call, query, call.node.replica.all_in(view)):
         hosts.setdefault(seen.location, set()).add(seen.host)
     return reply(
@@ -75,13 +76,13 @@ async def available_location(call: Call[None]) -> Response:
     )
 
 
-async def tag(_: Call[None]) -> Response:
+async def find_build(_: ApiCall) -> Response:
     """Answer that a build may be started; there is no list of builds that would say no."""
-    return reply(TagFound(exists=True))
+    return reply(BuildFound(exists=True))
 
 
-async def health(call: Call[None]) -> Response:
+async def get_health(call: ApiCall) -> Response:
     """Answer whether this node serves."""
     if not call.node.is_ready:
         raise Unavailable("This node is not ready.")
-    return reply(Health())
+    return reply(HealthReply())

@@ -1,9 +1,9 @@
-"""Sessions in Gameye's way: list, describe, start, stop.
+"""Endpoints of sessions: list, describe, start, stop.
 
-A start opens a session without a connection. A stop is a delayed close, so that a connected client
-is warned and may save; one that would change nothing any more is a conflict. What ended is listed
-only with ``all``, the newest ``ENDED_MAX`` of it, and looked at alone until its tombstone expires.
-Not here: players (``players``), how a session is shown (``shapes``).
+A start opens a session without a connection, with a deadline for its first work. A stop is a
+delayed close, so that a connected client is warned and may save; a stop that would change nothing
+any more is a conflict. What ended is listed only with ``all``, the newest ``ENDED_MAX`` of it; one
+session alone can be looked at until its tombstone expires.
 """
 
 import asyncio
@@ -15,40 +15,51 @@ from msgspec import UNSET, ValidationError, convert
 from msgspec.json import decode, encode
 from starlette.responses import Response, StreamingResponse
 
+from gateway.auth.principals import Principal
 from gateway.core.command import RequestClose
 from gateway.core.errors import Conflict, Forbidden, NotFound, Overloaded, SessionClosed
 from gateway.core.model import Private, Session, SessionId
 from gateway.core.query import View, Visibility
-from gateway.dialects.gameye.operation import JSON, Call, reply
-from gateway.dialects.gameye.query import ListQuery, read_encoding, read_list
-from gateway.dialects.gameye.reading import StartBody, ttl_ms
-from gateway.dialects.gameye.shapes import (
+from gateway.dialects.gameye.coerce import ttl_ms
+from gateway.dialects.gameye.query import SessionListQuery
+from gateway.dialects.gameye.render import (
     ATTRIBUTE,
     TAG,
-    Facts,
-    Shown,
+    ContainerFacts,
+    GameSession,
+    HomeAddress,
     description,
-    entry,
-    shown,
+    game_session,
+    listed,
     started,
     timestamp,
 )
+from gateway.dialects.gameye.schema import StartBody
+from gateway.http.endpoint import JSON, Call, reply
 from gateway.live.replica import Tombstone
 
 ENDED_MAX: Final = 1_000  # ended sessions in one list; each costs a question to the store
 AT_ONCE: Final = 500  # sessions that are looked at or written before others get their turn
 STOPPED: Final = "stopped"  # why a session closes that was stopped here
 
-AnyCall = Call[Any]
+PORT: Final = 443  # of a gateway on a free port; Gameye's client reads the first one of any list
+
+ApiCall = Call[Principal, Any, Any]
 
 
-async def list_sessions(call: Call[None]) -> Response:
+def home_of(call: ApiCall) -> HomeAddress:
+    """Return the address of sessions that have no other."""
+    settings = call.context.settings
+    return HomeAddress(settings.gameye_host, settings.port or PORT)
+
+
+async def list_sessions(call: Call[Principal, SessionListQuery, Any]) -> Response:
     """List what runs, or everything."""
-    query = read_list(call.pairs)
-    mirror, visibility = call.node.replica, call.principal.visibility()
-    sessions = mirror.all_in(View(filter=query.index, visibility=visibility))
+    query = call.query
+    replica, visibility = call.node.replica, call.caller.visibility()
+    sessions = replica.all_in(View(filter=query.index, visibility=visibility))
     if query.all:
-        gone = list(mirror.gone.values())  # of the same moment: nothing twice, nothing left out
+        gone = list(replica.gone.values())  # of the same moment: nothing twice, nothing left out
         sessions.extend(await _ended(call, gone))
         sessions.sort(key=lambda session: (session.created_at, session.id))
     rows = await matching(call, query, sessions)
@@ -58,12 +69,14 @@ async def list_sessions(call: Call[None]) -> Response:
     return Response(b"".join([piece async for piece in pieces]), media_type=JSON)
 
 
-async def matching(call: AnyCall, query: ListQuery, sessions: Iterable[Session]) -> list[Shown]:
+async def matching(
+    call: ApiCall, query: SessionListQuery, sessions: Iterable[Session]
+) -> list[GameSession]:
     """Return those *sessions* that *query* asks for, in Gameye's words."""
-    now_ms, home = call.node.clock.now_ms(), call.home
+    now_ms, home = call.node.clock.now_ms(), home_of(call)
     found = []
     for number, session in enumerate(sessions, 1):
-        seen = shown(session, home, now_ms)
+        seen = game_session(session, home, now_ms)
         if query.matches(seen):
             found.append(seen)
         if number % AT_ONCE == 0:
@@ -71,19 +84,19 @@ async def matching(call: AnyCall, query: ListQuery, sessions: Iterable[Session])
     return found
 
 
-async def _written(rows: list[Shown], *, as_text: bool) -> AsyncIterator[bytes]:
+async def _written(rows: list[GameSession], *, as_text: bool) -> AsyncIterator[bytes]:
     yield b'{"sessions":['
     for start in range(0, len(rows), AT_ONCE):
         some = rows[start : start + AT_ONCE]
-        text = b",".join(encode(entry(seen, as_text=as_text)) for seen in some)
+        text = b",".join(encode(listed(seen, as_text=as_text)) for seen in some)
         yield b"," + text if start else text
         await asyncio.sleep(0)
     yield b"]}"
 
 
-async def _ended(call: AnyCall, gone: list[Tombstone]) -> list[Session]:
+async def _ended(call: ApiCall, gone: list[Tombstone]) -> list[Session]:
     """Return the final records of the newest ended sessions that the caller may see."""
-    visibility = call.principal.visibility()
+    visibility = call.caller.visibility()
     wanted: list[str] = []
     for number, tombstone in enumerate(reversed(gone), 1):
         if _allows(visibility, tombstone):
@@ -108,30 +121,29 @@ def _allows(visibility: Visibility, tombstone: Tombstone) -> bool:
     return visibility.allows_of(tombstone.id, tombstone.account, tombstone.workspace)
 
 
-async def describe_session(call: Call[None]) -> Response:
+async def describe_session(call: Call[Principal, bool, Any]) -> Response:
     """Look at one session, also one that ended."""
-    as_text = read_encoding(call.pairs)
     session = await visible(call, call.path["id"])
-    seen = shown(session, call.home, call.node.clock.now_ms())
-    return reply(description(seen, as_text=as_text))
+    seen = game_session(session, home_of(call), call.node.clock.now_ms())
+    return reply(description(seen, as_text=call.query))
 
 
-async def start_session(call: Call[StartBody]) -> Response:
+async def start_session(call: Call[Principal, Any, StartBody]) -> Response:
     """Open a session without a connection."""
-    body, mirror = call.body, call.node.replica
+    body, replica = call.body, call.node.replica
     session_id = str(uuid4()) if body.id is UNSET else body.id
-    is_new = session_id not in mirror.sessions
-    if is_new and len(mirror.sessions) >= call.context.settings.max_sessions:
+    is_new = session_id not in replica.sessions
+    if is_new and len(replica.sessions) >= call.context.settings.max_sessions:
         raise Overloaded("There are too many sessions.")
     session = await call.node.open(_new_session(call, session_id))
-    seen = shown(session, call.home, call.node.clock.now_ms())
-    return reply(started(seen), 201, {"Location": f"{call.root}/session/{session.id}"})
+    seen = game_session(session, home_of(call), call.node.clock.now_ms())
+    return reply(started(seen), 201, {"Location": f"{call.request.root}/session/{session.id}"})
 
 
-def _new_session(call: Call[StartBody], session_id: str) -> Session:
-    body, principal = call.body, call.principal
+def _new_session(call: Call[Principal, Any, StartBody], session_id: str) -> Session:
+    body, principal = call.body, call.caller
     start_within_ms = round(call.context.settings.gameye_start_within_s * 1000)
-    facts = Facts(
+    facts = ContainerFacts(
         image=body.image,
         tag=TAG if body.version is UNSET else body.version,
         location=body.location,
@@ -156,23 +168,23 @@ def _new_session(call: Call[StartBody], session_id: str) -> Session:
     )
 
 
-async def stop_session(call: Call[None]) -> Response:
+async def stop_session(call: ApiCall) -> Response:
     """Close a session after the time that stops take."""
     session = await visible(call, call.path["id"])
     if session.closed:
         raise Conflict(f"It ended at {timestamp(session.closed.at)}.")
-    if not call.principal.covers(session.workspace):
+    if not call.caller.covers(session.workspace):
         raise Forbidden("This token is good for another workspace.")
     now_ms = call.node.clock.now_ms()
     at = now_ms + round(call.context.settings.gameye_stop_after_s * 1000)
     if session.closing and session.closing.at <= at:
         raise Conflict(f"It is stopping, and ends at {timestamp(session.closing.at)}.")
-    wanted = RequestClose(at=at, reason=STOPPED, by=call.principal.name)
+    wanted = RequestClose(at=at, reason=STOPPED, by=call.caller.name)
     await call.node.apply(session.id, wanted)
     return Response(status_code=204)
 
 
-async def visible(call: AnyCall, session_id: str) -> Session:
+async def visible(call: ApiCall, session_id: str) -> Session:
     """Return the session of this id, open or ended.
 
     Raises:
@@ -188,7 +200,7 @@ async def visible(call: AnyCall, session_id: str) -> Session:
         if not isinstance(error.record, Session):
             raise
         session = error.record
-    if not call.principal.visibility().allows(session):
+    if not call.caller.visibility().allows(session):
         raise NotFound(_UNKNOWN)
     return session
 
