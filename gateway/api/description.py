@@ -34,44 +34,44 @@ DESCRIPTION: Final = (
 )
 
 _NO_NUL: Final = {"type": "string", "pattern": "^[^\\x00]*$"}
-_NULL: Final[Json] = {"type": "null"}
-_SCALARS: Final[list[Json]] = [{"type": "boolean"}, {"type": "number"}, _NO_NUL]
 
 
-def _list_of(inner: list[Json]) -> Json:
-    return {"type": "array", "items": {"anyOf": [*inner, _NULL]}}
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _map_of(inner: list[Json]) -> Json:
+def _refused(in_list: str, in_map: str, *more: Json) -> Json:
+    """Return the schema of JSON that is refused: a text with NUL, or *more*.
+
+    Args:
+        in_list: The name of the schema of what a list must not hold.
+        in_map: The same for a map.
+        more: What else is refused.
+    """
+    is_clean = {"propertyNames": _NO_NUL, "additionalProperties": {"not": _ref(in_map)}}
     return {
-        "type": "object",
-        "propertyNames": _NO_NUL,
-        "additionalProperties": {"anyOf": inner},
+        "anyOf": [
+            *more,
+            {"type": "string", "pattern": "\\x00"},
+            {"type": "array", "items": {}, "contains": _ref(in_list)},
+            {"type": "object", "not": is_clean},
+        ]
     }
 
 
-_FLAT: Final[list[Json]] = [
-    *_SCALARS,
-    _list_of(_SCALARS),
-    {"$ref": "#/components/schemas/ScalarMap"},
-]
-_NESTED: Final[list[Json]] = [
-    *_SCALARS,
-    _list_of(_FLAT),
-    {"$ref": "#/components/schemas/ValueMap"},
-]
-
-VALUES: Final[Json] = {
-    "ScalarMap": _map_of(_SCALARS),
-    "ValueMap": _map_of(_FLAT),
-    "Value": {"anyOf": _NESTED},
-    "PatchValue": {"anyOf": [*_NESTED, _NULL]},
-    "Payload": {"anyOf": [*_NESTED, _NULL]},
+SCHEMAS: Final[Json] = {
+    "Addressees": {"maxProperties": 1},  # a session or a workspace, not both
+    "RefusedItem": _refused("RefusedItem", "RefusedValue"),
+    "RefusedPayload": _refused("RefusedPayload", "RefusedPayload"),
+    "RefusedValue": _refused("RefusedItem", "RefusedValue", {"type": "null"}),
+    "Value": {"not": _ref("RefusedValue")},
+    "PatchValue": {"anyOf": [{"type": "null"}, {"not": _ref("RefusedValue")}]},
+    "Payload": {"not": _ref("RefusedPayload")},
 }
-"""JSON that is carried, to a depth of three; a null in a map removes, so it is no content.
+"""JSON that is carried, told by what is refused; a null in a map removes, so it is no content.
 
-Deeper values are served as well. They are not described, because many generators of clients fail on
-a schema that holds itself.
+A schema of what is carried would have to hold itself, and many generators of clients fail on that.
+They pass over ``not``, so to them such a value is anything.
 """
 
 SENT_HEADERS: Final[Json] = {
@@ -126,6 +126,6 @@ ABOUT: Final = Description(
     headers=HEADERS,
     sent_headers=SENT_HEADERS,
     path_types={**PATH_TYPES, "key": _plain(128), "name": _plain(256)},
-    schemas=VALUES,
+    schemas=SCHEMAS,
     negotiates=True,
 )

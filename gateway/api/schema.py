@@ -201,9 +201,7 @@ class MessageBody(Incoming, frozen=True, kw_only=True):
     """Something to be said once to live connections; the body is at most 4 KiB."""
 
     topic: Key
-    to: Annotated[
-        Addressees, Meta(extra_json_schema={"not": {"required": ["session", "workspace"]}})
-    ] = Addressees()
+    to: Addressees = Addressees()
     body: Annotated[Any, Meta(extra_json_schema={"$ref": "#/components/schemas/Payload"})] = None
 
 

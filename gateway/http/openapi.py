@@ -71,7 +71,7 @@ class Description(Struct, frozen=True, kw_only=True):
         headers: Request headers by name: what they say, and the pattern of their values.
         sent_headers: Response headers of every success (OpenAPI ``headers``).
         path_types: Types of the parameters of paths; text if unset.
-        schemas: Further schemas that types refer to.
+        schemas: Further schemas that types refer to; one named like a type adds to that type's.
         negotiates: Whether ``Accept`` is judged (406).
     """
 
@@ -131,7 +131,7 @@ def document(endpoints: Iterable[AnyEndpoint], about: Description, root: str) ->
             "security": [{name: []} for name in about.security_schemes],
             "paths": paths,
             "components": {
-                "schemas": {**_without_defaults(components), **about.schemas},
+                "schemas": _without_defaults(components) | _added(components, about.schemas),
                 "securitySchemes": dict(about.security_schemes),
             },
         }
@@ -142,6 +142,10 @@ def document(endpoints: Iterable[AnyEndpoint], about: Description, root: str) ->
 def _is_type(kind: object) -> bool:
     """Whether a row names a type, not a ready schema and not nothing."""
     return kind is not None and not isinstance(kind, dict)
+
+
+def _added(components: Json, schemas: Mapping[str, Json]) -> Json:
+    return {name: {**components.get(name, {}), **schema} for name, schema in schemas.items()}
 
 
 def _without_defaults(components: Json) -> Json:
