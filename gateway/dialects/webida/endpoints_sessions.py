@@ -9,12 +9,10 @@ Not here: how a session looks (``render``), the warning of its client (``session
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Final, Literal
 
 from msgspec import ValidationError, convert
-from msgspec.json import encode
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from gateway.auth.principals import Principal, Scope
 from gateway.core.command import AnyCommand, Close, RequestClose
@@ -31,10 +29,9 @@ from gateway.core.query import Filter, View
 from gateway.dialects.webida.access import Caller
 from gateway.dialects.webida.render import session_a, session_c, will_close
 from gateway.dialects.webida.schema import CloseQuery, RestOK, SessionA, SessionC, WorkspaceQuery
-from gateway.http.endpoint import JSON, AnyEndpoint, Call, Endpoint, Nothing, reply
+from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, list_reply, reply
 
 EVERY: Final = "*"  # in generation C: all of them
-YIELD_EVERY: Final = 500  # sessions; rendering so many holds others up for about 5 ms
 CLOSERS: Final = 64  # closes on their way at once when one request asks for many
 
 Generation = Literal["A", "C"]
@@ -230,18 +227,4 @@ def _shape(call: WorkspaceCall, session: Session) -> SessionA | SessionC:
 
 
 async def _list(call: WorkspaceCall, sessions: list[Session]) -> Response:
-    pieces = _rendered(call, sessions)
-    if len(sessions) > YIELD_EVERY:
-        return StreamingResponse(pieces, media_type=JSON)
-    return Response(b"".join([piece async for piece in pieces]), media_type=JSON)
-
-
-async def _rendered(call: WorkspaceCall, sessions: list[Session]) -> AsyncIterator[bytes]:
-    """Yield a list as JSON, in pieces, so that a long one holds nobody up."""
-    yield b"["
-    for start in range(0, len(sessions), YIELD_EVERY):
-        part = sessions[start : start + YIELD_EVERY]
-        text = b",".join(encode(_shape(call, session)) for session in part)
-        yield b"," + text if start else text
-        await asyncio.sleep(0)
-    yield b"]"
+    return await list_reply(sessions, lambda session: _shape(call, session))
