@@ -20,8 +20,9 @@ from gateway.core.errors import Invalid
 from gateway.core.model import Session, check_object
 from gateway.dialects.neko.errors import Refused
 from gateway.dialects.neko.login import Caller, shown_id
+from gateway.dialects.neko.render import is_there, profile_of
 from gateway.dialects.neko.rooms import ASKS_FOR_CONTROL, ROOMS, Room, Rooms
-from gateway.dialects.neko.shapes import Int32, Settings, is_there, profile_of
+from gateway.dialects.neko.schema import Int32, Settings
 from gateway.node import Node
 
 SUBJECT_MAX: Final = 128  # characters: what a message of the gateway may be about

@@ -6,7 +6,6 @@ none. Not here: what a WebSocket is told (``socket``): it knows no errors, only 
 
 from typing import Final
 
-from msgspec.json import encode
 from starlette.responses import Response
 
 from gateway.core.errors import (
@@ -24,7 +23,8 @@ from gateway.core.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from gateway.dialects.neko.shapes import ErrorMessage
+from gateway.dialects.neko.schema import ErrorMessage
+from gateway.http.endpoint import reply
 
 NO_DATA: Final = "no data provided"
 UNREADABLE: Final = "unable to parse provided data"
@@ -47,32 +47,34 @@ _TABLE: Final[tuple[tuple[type[GatewayError], int, str | None], ...]] = (  # the
 )
 
 
-class Refused(Exception):
-    """A request that neko refuses.
+class Refused(GatewayError):
+    """A request that neko refuses in its own words.
 
     Args:
-        status: The HTTP status.
+        answered: The HTTP status.
         message: What neko says.
     """
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(status, message)
-        self.status = status
-        self.message = message
+    def __init__(self, answered: int, message: str) -> None:
+        super().__init__(message)
+        self.answered = answered
+
+
+def status_of(kind: type[GatewayError]) -> int:
+    """Return the status that an error of *kind* becomes."""
+    return next(status for known, status, _ in _TABLE if issubclass(kind, known))
 
 
 def refusal(error: GatewayError) -> Response:
-    """Return the answer that one of the gateway's own errors becomes."""
+    """Return the answer that tells *error*."""
+    if isinstance(error, Refused):
+        return failure(error.answered, error.detail)
     status, message = next(
         (status, message) for kind, status, message in _TABLE if isinstance(error, kind)
     )
-    response = failure(status, message or error.detail)
-    if status in (429, 503) and error.retry_after_s is not None:
-        response.headers["Retry-After"] = str(error.retry_after_s)
-    return response
+    return failure(status, message or error.detail)
 
 
 def failure(status: int, message: str) -> Response:
     """Return an error as neko answers it."""
-    body = encode(ErrorMessage(status, message))
-    return Response(body, status, media_type="application/json")
+    return reply(ErrorMessage(status, message), status)

@@ -20,9 +20,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gateway.connections.lifecycle import ClientClosed, ConnectionEnded, ServerClose, TaskConnection
 from gateway.core.errors import CloseCode
 from gateway.core.model import Cause
-from gateway.dialects.neko.bodies import ClientEvent
+from gateway.dialects.neko.render import HEARTBEAT, event
+from gateway.dialects.neko.schema import ClientEvent, Notice
 from gateway.dialects.neko.service import Service
-from gateway.dialects.neko.shapes import HEARTBEAT, Notice, event
 
 HEARTBEAT_S: Final = 10.0  # between two heartbeats; neko's constant
 GOODBYE_S: Final = 1.0  # for the last message to leave

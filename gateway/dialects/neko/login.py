@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from gateway.auth.principals import Principal, Scope
 from gateway.core.model import Private, Profile, Session
 from gateway.core.query import View, Visibility
-from gateway.dialects.neko.shapes import VIRTUAL_ID, VIRTUAL_NAME, profile_of
+from gateway.dialects.neko.render import VIRTUAL_ID, VIRTUAL_NAME, profile_of
 
 HANDLES: Final = "neko.handle"  # kind of the documents that say which session a name means
 _ID, _SEES = "neko.id", "neko.sees"  # no environment variable's name holds a dot

@@ -25,12 +25,8 @@ from gateway.core.event import Disconnected, DocumentEntry, MessageEntry, Sessio
 from gateway.core.model import Cause, Session
 from gateway.core.query import View, Visibility
 from gateway.dialects.neko.login import shown_id
-from gateway.dialects.neko.shapes import (
+from gateway.dialects.neko.render import (
     VIRTUAL_ID,
-    Broadcast,
-    Identified,
-    Settings,
-    Unicast,
     control_host,
     event,
     is_there,
@@ -38,6 +34,7 @@ from gateway.dialects.neko.shapes import (
     settings_by,
     told,
 )
+from gateway.dialects.neko.schema import Broadcast, Identified, Settings, Unicast
 from gateway.live.commit_view import CommitView, EventItem
 from gateway.node import Node
 

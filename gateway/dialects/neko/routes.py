@@ -1,79 +1,65 @@
-"""Routes: neko's paths, each served by what stands behind it."""
+"""neko's paths: the table that is served and described, and its WebSocket."""
 
-from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
-from starlette.responses import PlainTextResponse
-from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from msgspec.structs import replace
+from starlette.responses import PlainTextResponse, Response
 
 from gateway.context import Context
-from gateway.dialects.neko import batch, people, room, sessions
-from gateway.dialects.neko.describe import described
+from gateway.core.errors import BadRequest
+from gateway.dialects.neko import endpoints_members, endpoints_room, endpoints_sessions
+from gateway.dialects.neko.batch import BatchEndpoint
 from gateway.dialects.neko.errors import Refused
-from gateway.dialects.neko.operation import Answer, Call, Operation, Resource, not_found
 from gateway.dialects.neko.service import service_of
 from gateway.dialects.neko.socket import Door
+from gateway.dialects.neko.style import ABOUT, NekoStyle, row
+from gateway.http.endpoint import AnyCall, AnyEndpoint, EndpointTable
+from gateway.http.openapi import described
+from gateway.http.pipeline import Application, Pipeline
 
+SOCKET: Final = "/api/ws"
 SLASHED: Final = frozenset({"/api/sessions", "/api/sessions/{id}", "/api/members"})
 """Paths that neko also serves with a slash at their end."""
 
 
-async def health(call: Call) -> PlainTextResponse:
+async def health(_: AnyCall) -> Response:
     """Say that the server is there."""
-    del call
     return PlainTextResponse("true")
 
 
-async def upgrade_required(call: Call) -> Answer:
+async def upgrade_required(_: AnyCall) -> Response:
     """Tell a request without an upgrade that a WebSocket stands here."""
-    del call
     raise Refused(400, "Bad Request")
 
 
-def _operations(app: ASGIApp) -> list[Operation]:
-    return [
-        Operation(
-            method="GET", path="/health", name="healthcheck", handler=health, who="public",
-            summary="Whether the server is there", returns={200: None},
-        ),
-        Operation(
-            method="GET", path="/api/ws", name="ws", handler=upgrade_required, who="public",
-            summary="The WebSocket", returns={}, errors=(400,),
-        ),
-        batch.operation(app),
-        *sessions.OPERATIONS,
-        *people.OPERATIONS,
-        *room.OPERATIONS,
-    ]  # fmt: skip
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
+    row(
+        *("GET", "/health", health, "Whether the server is there"),
+        returns={200: {"type": "string"}},
+        produces=("text/plain",),
+        is_public=True,
+    ),
+    row(*("GET", SOCKET, upgrade_required, "The WebSocket"), is_public=True, errors=(BadRequest,)),
+    *endpoints_sessions.ENDPOINTS,
+    *endpoints_members.ENDPOINTS,
+    *endpoints_room.ENDPOINTS,
+)
 
 
-def routes(context: Context) -> list[BaseRoute]:
-    """Return neko's routes; everything else is not found, in neko's way."""
-    service = service_of(context)
-    router = Router()
-    table: dict[str, list[Operation]] = {}
-    for operation in _operations(router):
-        table.setdefault(operation.path, []).append(operation)
-    found: list[BaseRoute] = [WebSocketRoute("/api/ws", Door(service))]
-    for path, operations in table.items():
-        resource = Resource(service, operations)
-        found.append(Route(path, resource))
-        if path in SLASHED:
-            found.append(Route(f"{path}/", resource))
-    found.append(Route("/{path:path}", _NotFound()))
-    router.routes.extend(found)
-    return found
+def application(context: Context, root: str) -> Application:
+    """Return what serves this dialect.
 
-
-class _NotFound:
-    """Whatever has no route."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await not_found(scope, receive, send)
-
-
-def describe() -> dict[str, Any]:
-    """Return neko's part of the OpenAPI document."""
-    operations: Iterable[Operation] = _operations(not_found)
-    return described(operations)
+    Args:
+        context: The node and its surroundings.
+        root: The path that it is mounted at; empty at the root.
+    """
+    service, batch = service_of(context), BatchEndpoint()
+    table = [*ENDPOINTS, batch.row()]
+    slashed = [
+        replace(endpoint, path=f"{endpoint.path}/", is_hidden=True)
+        for endpoint in table
+        if endpoint.path in SLASHED
+    ]
+    endpoints = described([*table, *slashed], ABOUT, root)
+    batch.pipeline = Pipeline(context, NekoStyle(service, EndpointTable(endpoints)))
+    return Application(http=batch.pipeline, sockets={SOCKET: Door(service)})

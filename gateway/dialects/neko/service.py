@@ -34,7 +34,6 @@ from gateway.core.errors import (
     Unauthorized,
 )
 from gateway.core.model import Profile, Session, check_object
-from gateway.dialects.neko.bodies import ProfileChange
 from gateway.dialects.neko.control import Control
 from gateway.dialects.neko.errors import Refused
 from gateway.dialects.neko.login import (
@@ -47,8 +46,9 @@ from gateway.dialects.neko.login import (
     virtual,
 )
 from gateway.dialects.neko.members import Member, Members
+from gateway.dialects.neko.render import is_there, profile_of
 from gateway.dialects.neko.rooms import Rooms, room_of
-from gateway.dialects.neko.shapes import Settings, is_there, profile_of
+from gateway.dialects.neko.schema import ProfileChange, Settings
 
 GRACE_MS: Final = 5_000  # a lost client that is back within this was never away; neko's constant
 ATTEMPTS: Final = 5  # at a change of a profile that others keep changing

@@ -23,8 +23,8 @@ from gateway.core.model import Session
 from gateway.dialects.neko.errors import NO_SESSION, failure, refusal
 from gateway.dialects.neko.line import Farewell, NekoLine
 from gateway.dialects.neko.login import Caller, caller_key
-from gateway.dialects.neko.operation import token_of
 from gateway.dialects.neko.service import Service
+from gateway.dialects.neko.style import token_of
 from gateway.dialects.neko.visit import MAY_NOT_CONNECT, Visit
 
 MISSING: Final = "no authentication provided"

@@ -31,26 +31,30 @@ from gateway.core.errors import (
     SessionClosing,
 )
 from gateway.core.model import Connection, Session
-from gateway.dialects.neko.bodies import ClientEvent, LogLine, Spoken
-from gateway.dialects.neko.errors import NO_SESSION, Refused
+from gateway.dialects.neko.errors import NO_SESSION
 from gateway.dialects.neko.line import INPUT, Farewell, NekoLine, understood
 from gateway.dialects.neko.login import Caller, caller_of, shown_id
-from gateway.dialects.neko.rooms import VIEW, Fence, News, room_of
-from gateway.dialects.neko.service import Service, connection_id
-from gateway.dialects.neko.shapes import (
+from gateway.dialects.neko.render import (
     HEARTBEAT,
     PLUGINS,
-    Admin,
-    BroadcastStatus,
-    Init,
-    ScreenConfiguration,
-    StateOf,
     control_host,
     event,
     is_there,
     session_data,
     state_of,
 )
+from gateway.dialects.neko.rooms import VIEW, Fence, News, room_of
+from gateway.dialects.neko.schema import (
+    Admin,
+    BroadcastStatus,
+    ClientEvent,
+    Init,
+    LogLine,
+    ScreenConfiguration,
+    Spoken,
+    StateOf,
+)
+from gateway.dialects.neko.service import Service, connection_id
 from gateway.live.channel import Subscription
 from gateway.live.outbound import Tick
 
@@ -249,7 +253,7 @@ class Visit:
             try:
                 if self._is_valid():  # else displaced; the end is on its way
                     await self._do(said)
-            except (Refused, GatewayError) as error:
+            except GatewayError as error:
                 log.debug("%s of %s is refused: %s", said.event, self._caller.id, error)
             finally:
                 self._line.inbox.task_done()

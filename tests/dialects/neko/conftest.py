@@ -12,16 +12,18 @@ import pytest_asyncio
 import uvicorn
 from argon2 import PasswordHasher
 from msgspec.structs import replace
-from starlette.applications import Starlette
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from gateway.auth.principals import Authenticator, Scope
 from gateway.auth.users import Users
 from gateway.connections.registry import ConnectionRegistry
 from gateway.context import Context
-from gateway.dialects.neko import routes, run
+from gateway.dialects.neko import application, run
 from gateway.node import Node
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
+from gateway.transport import Limits, http_protocol
 from tests.dialects.neko.client import Neko
 from tests.nodes import running_node
 from tests.support import S, eventually
@@ -111,13 +113,19 @@ async def start(
 @asynccontextmanager
 async def serving(context: Context, mount: str) -> AsyncIterator[str]:
     """Serve neko on a free port."""
-    app = Starlette()
-    if mount:
-        app.mount(mount, Starlette(routes=routes(context)))
-    else:
-        app.router.routes.extend(routes(context))
+    app = application(context, mount)
+
+    async def served(scope: AsgiScope, receive: Receive, send: Send) -> None:
+        await app({**scope, "root_path": mount}, receive, send)
+
     config = uvicorn.Config(
-        app, port=0, ws="websockets-sansio", lifespan="off", log_config=None, access_log=False
+        served,
+        port=0,
+        http=http_protocol(Limits()),
+        ws="none",  # WebSockets are part of the transport
+        lifespan="off",
+        log_config=None,
+        access_log=False,
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())

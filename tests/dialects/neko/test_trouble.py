@@ -11,7 +11,7 @@ from gateway.core.command import Close, Connect, Kick, RequestClose, Update
 from gateway.core.errors import LimitExceeded, RevisionMismatch, StoreUnavailable
 from gateway.core.model import Session
 from gateway.dialects.neko import line, rooms, service
-from gateway.dialects.neko.shapes import Settings
+from gateway.dialects.neko.schema import Settings
 from tests.dialects.neko.client import Neko
 from tests.dialects.neko.conftest import PASSWORD, Gateway
 from tests.nodes import blank

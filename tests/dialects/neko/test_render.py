@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.core.model import Closure, Connection, Profile, Session, Watch
-from gateway.dialects.neko import shapes
+from gateway.dialects.neko import render, schema
 from tests.nodes import blank
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,13 +55,13 @@ def golden(name: str, shown: object) -> None:
 @pytest.mark.parametrize("name", STATES)
 def test_session_is_shown_as_recorded(name: str) -> None:
     """Each state of a session has neko's keys, and no key that neko would leave out."""
-    golden(f"session_{name}", shapes.session_data("mia", STATES[name]))
+    golden(f"session_{name}", render.session_data("mia", STATES[name]))
 
 
 def test_login_shows_the_token_and_cookies_do_not() -> None:
     """The token is a key of its own, left out where a cookie carries it."""
-    shown = shapes.SessionLoginResponse(
-        id="mia", profile=MIA, state=shapes.state_of(IDLE), token="s1.x"
+    shown = schema.SessionLoginResponse(
+        id="mia", profile=MIA, state=render.state_of(IDLE), token="s1.x"
     )
     golden("login", shown)
     assert "token" not in msgspec.to_builtins(replace(shown, token=None))
@@ -94,7 +94,7 @@ def test_login_shows_the_token_and_cookies_do_not() -> None:
 )  # fmt: skip
 def test_change_is_told_in_nekos_order(name: str, before: Session | None, after: Session) -> None:
     """Each commit becomes neko's events, in its order; what changes nothing it knows is silent."""
-    first, last = shapes.told("mia", before, after)
+    first, last = render.told("mia", before, after)
     golden(f"change_{name}", [decoded(first), decoded(last)])
 
 
@@ -106,32 +106,32 @@ def decoded(texts: list[bytes]) -> list[Any]:
 
 def test_messages_of_the_room_have_nekos_keys() -> None:
     """Everything else that a client hears has the keys of neko's messages."""
-    settings = shapes.Settings(plugins={"chat.enabled": True})
-    init = shapes.Init(
+    settings = schema.Settings(plugins={"chat.enabled": True})
+    init = schema.Init(
         session_id="mia",
-        control_host=shapes.control_host("", None),
-        screen_size=shapes.ScreenConfiguration(),
-        sessions={"mia": shapes.session_data("mia", CONNECTED)},
+        control_host=render.control_host("", None),
+        screen_size=schema.ScreenConfiguration(),
+        sessions={"mia": render.session_data("mia", CONNECTED)},
         settings=settings,
     )
-    admin = shapes.Admin(broadcast_status=shapes.BroadcastStatus(is_active=False))
-    stats = shapes.Stats(
+    admin = schema.Admin(broadcast_status=schema.BroadcastStatus(is_active=False))
+    stats = schema.Stats(
         has_host=True, host_id="mia", server_started_at="2026-03-01T10:00:00.000Z",
         total_users=0, last_user_left_at="2026-03-01T10:05:00.500Z", total_admins=1,
     )  # fmt: skip
     messages = [
-        shapes.event("system/init", init),
-        shapes.event("system/admin", admin),
-        shapes.event("system/settings", shapes.settings_by("root", settings)),
-        shapes.event("system/disconnect", shapes.Notice("session deleted")),
-        shapes.event("control/host", shapes.control_host("mia", "mia")),
-        shapes.event("control/host", shapes.control_host("mia", None)),
-        shapes.event("control/request", shapes.Identified("bo")),
-        shapes.event("send/unicast", shapes.Unicast("mia", "bo", "s", {"a": None})),
-        shapes.event("send/broadcast", shapes.Broadcast("mia", "s", [1])),
-        *shapes.PLUGINS,
-        shapes.HEARTBEAT,
+        render.event("system/init", init),
+        render.event("system/admin", admin),
+        render.event("system/settings", render.settings_by("root", settings)),
+        render.event("system/disconnect", schema.Notice("session deleted")),
+        render.event("control/host", render.control_host("mia", "mia")),
+        render.event("control/host", render.control_host("mia", None)),
+        render.event("control/request", schema.Identified("bo")),
+        render.event("send/unicast", schema.Unicast("mia", "bo", "s", {"a": None})),
+        render.event("send/broadcast", schema.Broadcast("mia", "s", [1])),
+        *render.PLUGINS,
+        render.HEARTBEAT,
     ]
     golden("messages", decoded(messages))
-    golden("stats", [stats, shapes.control("mia"), shapes.control(None)])
-    golden("error", shapes.ErrorMessage(404, "session not found"))
+    golden("stats", [stats, render.control("mia"), render.control(None)])
+    golden("error", schema.ErrorMessage(404, "session not found"))

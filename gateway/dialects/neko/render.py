@@ -1,0 +1,162 @@
+"""Render sessions and events in neko's words. Pure.
+
+A time says when something happened, not when it was announced, as in neko. A session that was
+opened through another door has no profile of neko's; it is shown with a neutral one: it may log in,
+connect and watch, and has no say in the room.
+"""
+
+from typing import Final, Literal
+
+from msgspec import Raw, Struct
+from msgspec.json import encode
+from msgspec.structs import asdict, replace
+
+from gateway.core.model import Profile, Session
+from gateway.core.public import rfc3339
+from gateway.dialects.neko.schema import (
+    ControlHost,
+    ControlStatus,
+    Enabled,
+    Event,
+    Files,
+    Identified,
+    ProfileOf,
+    SessionData,
+    SessionState,
+    Settings,
+    SettingsBy,
+    StateOf,
+)
+
+VIRTUAL_NAME: Final = "API Session"
+VIRTUAL_ID: Final = (
+    "API"  # of a caller that shows a key instead of logging in: ``session.api_token``
+)
+
+EventName = Literal[
+    "system/init", "system/admin", "system/settings", "system/disconnect",
+    "session/created", "session/deleted", "session/profile", "session/state",
+    "control/host", "control/request", "send/unicast", "send/broadcast",
+    "chat/init", "filetransfer/update", "openinapp/init",
+]  # fmt: skip
+
+HEARTBEAT: Final = b'{"event":"system/heartbeat"}\n'  # the one event without a payload
+
+
+def event(name: EventName, payload: Struct) -> bytes:
+    """Return a message of the server; neko ends each with a newline."""
+    return encode(Event(name, Raw(encode(payload)))) + b"\n"
+
+
+PLUGINS: Final = (
+    event("chat/init", Enabled()),
+    event("filetransfer/update", Files()),
+    event("openinapp/init", Enabled()),
+)
+"""What a new client hears of the plugins of an installation that has none."""
+
+
+# --- rendering
+
+
+def is_there(session: Session) -> bool:
+    """Whether *session* counts as connected: attached, or lost so lately that nobody was told."""
+    if session.closed:
+        return False
+    return session.is_connected or session.settles_at is not None
+
+
+def profile_of(session: Session) -> Profile:
+    """Return what *session* may do here; a name that was given elsewhere shows as well."""
+    profile = session.profile
+    if profile is None:
+        name = session.name or session.id
+        return Profile(name=name, can_login=True, can_connect=True, can_watch=True)
+    return replace(profile, name=session.name or profile.name)
+
+
+def state_of(session: Session, watched: Session | None = None) -> SessionState:
+    """Return whether somebody is there.
+
+    Args:
+        session: The record, which may be closed.
+        watched: Take what is told of watching from this record instead.
+    """
+    since, not_since = None, None
+    if is_there(session):
+        since = session.connection.connected_at if session.connection else None
+    elif session.connection:
+        not_since = session.disconnected_at or session.closed_at
+    seen = watched or session
+    return SessionState(
+        is_connected=is_there(session),
+        connected_since=_time(since),
+        not_connected_since=_time(not_since),
+        is_watching=seen.is_watching,
+        watching_since=_time(seen.watching_since),
+        not_watching_since=None if seen.is_watching else _time(seen.unwatched_at),
+    )
+
+
+def _time(at: int | None) -> str | None:
+    return None if at is None else rfc3339(at)
+
+
+NEVER_CONNECTED: Final = SessionState(is_connected=False, is_watching=False)
+
+
+def session_data(shown_id: str, session: Session) -> SessionData:
+    """Return *session* as it is listed."""
+    return SessionData(id=shown_id, profile=profile_of(session), state=state_of(session))
+
+
+def control(host_id: str | None) -> ControlStatus:
+    """Return who has control."""
+    return ControlStatus(has_host=host_id is not None, host_id=host_id)
+
+
+def control_host(by: str, host_id: str | None) -> ControlHost:
+    """Return the payload of ``control/host``."""
+    return ControlHost(id=by, has_host=host_id is not None, host_id=host_id)
+
+
+def settings_by(by: str, settings: Settings) -> SettingsBy:
+    """Return the payload of ``system/settings``."""
+    return SettingsBy(id=by, **asdict(settings))
+
+
+def told(shown_id: str, before: Session | None, after: Session) -> tuple[list[bytes], list[bytes]]:
+    """Return what one commit of a session means: what comes before the room's news, and after it.
+
+    neko's order is: the profile, who has control, the settings, whether somebody is there, whether
+    that one watches, and at last that the session is gone.
+
+    Args:
+        shown_id: What the session is called here.
+        before: The session before it; ``None`` if it was opened by it.
+        after: The session after it.
+    """
+    first: list[bytes] = []
+    if before is None:
+        profile = profile_of(after)
+        created = SessionData(id=shown_id, profile=profile, state=NEVER_CONNECTED)
+        first.append(event("session/created", created))
+        seen = NEVER_CONNECTED
+        between = state_of(after, _UNWATCHED)
+    else:
+        profile = profile_of(after)
+        if profile != profile_of(before):
+            first.append(event("session/profile", ProfileOf(id=shown_id, **asdict(profile))))
+        seen = state_of(before)
+        between = state_of(after, before)
+    last: list[bytes] = []
+    for state in (between, state_of(after)):
+        if state != seen:
+            last.append(event("session/state", StateOf(id=shown_id, **asdict(state))))
+            seen = state
+    if after.closed:
+        last.append(event("session/deleted", Identified(shown_id)))
+    return first, last
+
+
+_UNWATCHED: Final = Session(id="-", number=0, revision=0, created_at=0)

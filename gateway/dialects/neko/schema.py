@@ -1,0 +1,382 @@
+"""neko's schema: what its API and its WebSocket show and take, as types. Pure.
+
+The facts are those of neko v3 (its OpenAPI file of version 3.0.0 and the server it belongs to,
+eight commits after v3.1.5). ``plugins`` is an empty object where neko shows null, which its clients
+accept. Of what clients send, unknown names are ignored, as neko does; where neko takes null for a
+value it is refused here, because its own document says that there is none.
+
+Not here: how a session becomes one of them (``render``).
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from gateway.core.model import Profile
+from gateway.core.public import Time
+
+HEARTBEAT_INTERVAL_S: Final = 10  # what clients are told; neko's default since v3.0.9
+SCREEN_WIDTH, SCREEN_HEIGHT, SCREEN_RATE = 1280, 720, 30  # neko's own default screen
+BATCH_MAX: Final = 100  # requests in a batch
+BULK_MAX: Final = 1_000  # members in one bulk request
+
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Text = Annotated[str, Meta(max_length=256, pattern=r"^[^\x00]*$")]
+
+
+class Shape(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of what is shown; what is unset is left out."""
+
+
+# --- sessions
+
+
+class SessionState(Shape, frozen=True, kw_only=True):
+    """Whether somebody is there and whether they watch, and since when that is so."""
+
+    is_connected: bool
+    connected_since: Time | None = None
+    not_connected_since: Time | None = None
+    is_watching: bool
+    watching_since: Time | None = None
+    not_watching_since: Time | None = None
+
+
+class SessionData(Shape, frozen=True, kw_only=True):
+    """One session."""
+
+    id: str
+    profile: Profile
+    state: SessionState
+
+
+class SessionLoginResponse(SessionData, frozen=True, kw_only=True):
+    """One session and, unless a cookie carries it, its token: shown here and nowhere else."""
+
+    token: str | None = None
+
+
+class MemberData(Shape, frozen=True, kw_only=True):
+    """One member."""
+
+    id: str
+    profile: Profile
+
+
+# --- the room
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """How the room is run; always shown whole."""
+
+    private_mode: bool = False
+    locked_logins: bool = False
+    locked_controls: bool = False
+    control_protection: bool = False
+    implicit_hosting: bool = False
+    inactive_cursors: bool = False
+    merciful_reconnect: bool = True
+    heartbeat_interval: Int32 = HEARTBEAT_INTERVAL_S
+    plugins: dict[str, Any] = {}
+
+
+class ControlStatus(Shape, frozen=True, kw_only=True):
+    """Who has control."""
+
+    has_host: bool
+    host_id: str | None = None
+
+
+class Stats(Shape, frozen=True, kw_only=True):
+    """Counts; ``…_left_at`` only while nobody of that class is there."""
+
+    has_host: bool
+    host_id: str | None = None
+    server_started_at: Time
+    total_users: int
+    last_user_left_at: Time | None = None
+    total_admins: int
+    last_admin_left_at: Time | None = None
+
+
+class ScreenConfiguration(Struct, frozen=True, kw_only=True):
+    """A screen; there is none behind the gateway, so it is always neko's default one."""
+
+    width: int = SCREEN_WIDTH
+    height: int = SCREEN_HEIGHT
+    rate: int = SCREEN_RATE
+
+
+class BroadcastStatus(Shape, frozen=True, kw_only=True):
+    """Nothing is ever broadcast."""
+
+    is_active: bool
+    url: str | None = None
+
+
+class ClipboardText(Struct, frozen=True):
+    """An empty clipboard."""
+
+    text: str = ""
+    html: str = ""
+
+
+class KeyboardMap(Struct, frozen=True):
+    """A keyboard of which nothing is known."""
+
+    layout: str = ""
+    variant: str = ""
+
+
+class KeyboardModifiers(Struct, frozen=True):
+    """No key is held."""
+
+    shift: bool = False
+    capslock: bool = False
+    control: bool = False
+    alt: bool = False
+    numlock: bool = False
+    meta: bool = False
+    super: bool = False
+    altgr: bool = False
+
+
+class ErrorMessage(Struct, frozen=True):
+    """Every error: the HTTP status again, and a sentence."""
+
+    code: int
+    message: str
+
+
+# --- payloads of events
+
+
+class Identified(Struct, frozen=True):
+    """Whom an event is about."""
+
+    id: str
+
+
+class StateOf(SessionState, frozen=True, kw_only=True):
+    """``session/state``."""
+
+    id: str
+
+
+class ProfileOf(Profile, frozen=True, kw_only=True):
+    """``session/profile``."""
+
+    id: str
+
+
+class SettingsBy(Settings, frozen=True, kw_only=True):
+    """``system/settings``: who changed them, and all of them."""
+
+    id: str
+
+
+class ControlHost(ControlStatus, frozen=True, kw_only=True):
+    """``control/host``: who did it, and who has control now."""
+
+    id: str
+
+
+class WebRtc(Struct, frozen=True):
+    """No video is offered."""
+
+    videos: list[str] = []
+
+
+class Init(Struct, frozen=True, kw_only=True):
+    """``system/init``: everything a new client has to know."""
+
+    session_id: str
+    control_host: ControlHost
+    screen_size: ScreenConfiguration
+    sessions: dict[str, SessionData]
+    settings: Settings
+    touch_events: bool = False
+    screencast_enabled: bool = False
+    webrtc: WebRtc = WebRtc()
+
+
+class Admin(Struct, frozen=True, kw_only=True):
+    """``system/admin``: what only admins hear."""
+
+    screen_sizes_list: tuple[ScreenConfiguration, ...] = (ScreenConfiguration(),)
+    broadcast_status: BroadcastStatus
+
+
+class Unicast(Struct, frozen=True):
+    """``send/unicast``."""
+
+    sender: str
+    receiver: str
+    subject: str
+    body: Any
+
+
+class Broadcast(Struct, frozen=True):
+    """``send/broadcast``."""
+
+    sender: str
+    subject: str
+    body: Any
+
+
+class Notice(Struct, frozen=True):
+    """``system/disconnect``."""
+
+    message: str
+
+
+class Enabled(Struct, frozen=True):
+    """What a plugin says that is not there."""
+
+    enabled: bool = False
+
+
+class Files(Struct, frozen=True):
+    """What the file transfer says that is not there."""
+
+    enabled: bool = False
+    root_dir: str = ""
+    files: list[str] = []
+
+
+class Event(Struct, frozen=True):
+    """One message of the server."""
+
+    event: str
+    payload: Any
+
+
+# --- what clients send
+
+
+class SessionLoginRequest(Struct, frozen=True):
+    """A name and a password."""
+
+    username: str = ""
+    password: str = ""
+
+
+class ProfileChange(Struct, frozen=True, kw_only=True):
+    """A part of a member's profile; what is left out stays."""
+
+    name: Text | UnsetType = UNSET
+    is_admin: bool | UnsetType = UNSET
+    can_login: bool | UnsetType = UNSET
+    can_connect: bool | UnsetType = UNSET
+    can_watch: bool | UnsetType = UNSET
+    can_host: bool | UnsetType = UNSET
+    can_share_media: bool | UnsetType = UNSET
+    can_access_clipboard: bool | UnsetType = UNSET
+    sends_inactive_cursor: bool | UnsetType = UNSET
+    can_see_inactive_cursors: bool | UnsetType = UNSET
+    plugins: dict[str, Any] | UnsetType = UNSET
+
+
+class MemberCreate(Struct, frozen=True):
+    """A new member; what the profile leaves out is allowed, but for being an admin."""
+
+    username: str = ""
+    password: str = ""
+    profile: ProfileChange = ProfileChange()
+
+
+class MemberPassword(Struct, frozen=True):
+    """A new password."""
+
+    password: str = ""
+
+
+Ids = Annotated[tuple[str, ...], Meta(max_length=BULK_MAX)]
+
+
+class MemberBulkUpdate(Struct, frozen=True):
+    """The same change for many members."""
+
+    ids: Ids = ()
+    profile: ProfileChange = ProfileChange()
+
+
+class MemberBulkDelete(Struct, frozen=True):
+    """Many members."""
+
+    ids: Ids = ()
+
+
+class BatchRequest(Struct, frozen=True):
+    """One request of a batch."""
+
+    path: str = ""
+    method: Literal["GET", "POST", "DELETE"] = "GET"
+    body: Raw | UnsetType = UNSET
+
+
+class BroadcastRequest(Struct, frozen=True):
+    """Where to broadcast to."""
+
+    url: str = ""
+
+
+class ScreenRequest(Struct, frozen=True):
+    """A screen that is wanted."""
+
+    width: int = 0
+    height: int = 0
+    rate: int = 0
+
+
+class Spoken(Struct, frozen=True):
+    """A message of a socket: ``send/unicast`` has a receiver, ``send/broadcast`` has none."""
+
+    subject: str = ""
+    body: Any = None
+    receiver: str = ""
+
+
+class ClientEvent(Struct, frozen=True):
+    """What a socket says."""
+
+    event: str
+    payload: Raw = Raw()
+
+
+class LogLine(Struct, frozen=True):
+    """A line of a client's log."""
+
+    message: str = ""
+    level: str = "info"
+
+
+Batch = Annotated[list[BatchRequest], Meta(max_length=BATCH_MAX)]
+
+
+class BatchResponse(Struct, frozen=True, omit_defaults=True):
+    """What became of one request; without a body if the answer has none that is JSON."""
+
+    path: str
+    method: str
+    status: int
+    body: Any = None
+
+
+class MembersQuery(Struct, frozen=True):
+    """Which members of all; 0 is no limit."""
+
+    offset: int = 0
+    limit: int = 0
+
+
+NEW_PROFILE: Final = Profile(
+    can_login=True,
+    can_connect=True,
+    can_watch=True,
+    can_host=True,
+    can_share_media=True,
+    can_access_clipboard=True,
+    sends_inactive_cursor=True,
+    can_see_inactive_cursors=True,
+)

@@ -1,0 +1,210 @@
+"""neko's style: where its tokens stand, who may do what, and how it refuses.
+
+An admin's right comes before whether the thing exists. A path that is not there is plain text, a
+method that is not there has no body, as neko answers them.
+
+Not here: what an endpoint does.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl
+
+from msgspec import MsgspecError
+from msgspec.json import decode
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Scope as AsgiScope
+
+from gateway.auth.credentials import Credential, check_same_site, headers, networks
+from gateway.core.errors import GatewayError, MethodNotAllowed, Unauthorized
+from gateway.dialects.neko.errors import NO_DATA, UNREADABLE, Refused, refusal, status_of
+from gateway.dialects.neko.login import Caller, caller_key
+from gateway.dialects.neko.schema import ErrorMessage, MembersQuery, SessionLoginRequest
+from gateway.dialects.neko.service import Service
+from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable, Match, Nothing
+from gateway.http.openapi import Description
+from gateway.http.pipeline import NoSuchPath
+from gateway.http.request import Request
+from gateway.http.style import Reading, Traits
+
+COOKIE: Final = "NEKO_SESSION"
+PARAMETERS_MAX: Final = 64  # in one query; neko knows four
+BODY_MAX_BYTES: Final = 256 * 1024  # of a request; a batch holds many small ones
+BODY_DISCARD_BYTES: Final = 1024 * 1024  # clients hear a refusal after they have written
+LOGIN_DISABLED: Final = "login is disabled for this session"
+ADMIN: Final = "admin"  # the mark of endpoints that only admins may use
+UNAUTHORIZED: Final = 401
+
+T = TypeVar("T")
+
+ABOUT: Final = Description(
+    title="neko",
+    text="The sessions of this gateway as neko's API tells them, with its members and its room.",
+    security_schemes={
+        "token": {"type": "http", "scheme": "bearer"},
+        "query": {"type": "apiKey", "in": "query", "name": "token"},
+        "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+    },
+    failure=ErrorMessage,
+    status_of=status_of,
+    code_of=lambda error: str(status_of(error)),
+)
+
+
+def row(method: str, path: str, handler: Any, summary: str, **facts: Any) -> AnyEndpoint:  # noqa: ANN401
+    """Return an endpoint of neko's; its clients may say any media type, or none."""
+    return Endpoint(
+        method=method, path=path, handler=handler, summary=summary, tag="neko", consumes=(), **facts
+    )
+
+
+def authorize(caller: Caller | None, endpoint: AnyEndpoint) -> None:
+    """Refuse a member who may not log in any more, and one who is no admin where that is needed.
+
+    Raises:
+        Refused: It may not.
+    """
+    if caller is None:
+        return
+    if not caller.profile.can_login:
+        raise Refused(403, LOGIN_DISABLED)
+    if endpoint.extra == ADMIN and not caller.profile.is_admin:
+        raise Refused(403, "session is not admin")
+
+
+class NekoStyle:
+    """How neko's API is spoken; see :class:`gateway.http.style.Style`.
+
+    Args:
+        service: neko on this node.
+        table: The endpoints.
+    """
+
+    traits = Traits(
+        nobody=None,
+        authorize=authorize,  # rights are those of a member's profile, not scopes
+        rate_key=caller_key,
+        body_max_bytes=BODY_MAX_BYTES,
+        body_discard_bytes=BODY_DISCARD_BYTES,
+        vary="Authorization, Cookie, Origin",  # there is one media type only
+    )
+
+    def __init__(self, service: Service, table: EndpointTable) -> None:
+        self._service = service
+        self._table = table
+
+    def match(self, request: Request) -> Match:
+        """Return the endpoint of a target."""
+        return self._table.match(request.path, request.method)
+
+    async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> Caller:  # noqa: ARG002
+        """Return who sent a request.
+
+        Raises:
+            Unauthorized: Nobody who is known.
+            Forbidden: Another site's page asked with our cookie.
+        """
+        settings = self._service.context.settings
+        token, is_cookie = token_of(request.scope, cookie=settings.neko_cookie)
+        if token is None:
+            raise Unauthorized
+        if is_cookie:
+            shown = Credential(token=token, source="cookie")
+            check_same_site(request.scope, shown, networks(settings.trusted_proxies))
+        return await self._service.caller(token)
+
+    async def read(
+        self,
+        endpoint: AnyEndpoint,
+        request: Request,
+        names: Mapping[str, str],  # noqa: ARG002 - a name that cannot be one is nobody's
+    ) -> Reading:
+        """Return the query and the body, whatever its media type is said to be."""
+        query: object = Nothing()
+        if endpoint.query is MembersQuery:
+            given = query_of(request.scope)
+            query = MembersQuery(_number(given.get("offset")), _number(given.get("limit")))
+        if endpoint.body is Nothing:
+            return Reading(query, Nothing())
+        body = await request.read_body(BODY_MAX_BYTES, BODY_DISCARD_BYTES)
+        if endpoint.body is SessionLoginRequest and body.strip() == b"null":
+            raise Unauthorized  # neko takes it for nobody
+        return Reading(query, parse(body, endpoint.body))
+
+    def refuse(
+        self,
+        error: GatewayError,
+        request: Request,
+        caller: Caller | None,  # noqa: ARG002
+    ) -> Response:
+        """Return the answer that tells *error*; a cookie that is no good is taken back."""
+        if isinstance(error, NoSuchPath):
+            return PlainTextResponse("404 page not found\n", 404)
+        if isinstance(error, MethodNotAllowed):
+            return Response(status_code=405)
+        response = refusal(error)
+        if (
+            response.status_code == UNAUTHORIZED
+            and self._service.context.settings.neko_cookie
+            and token_of(request.scope, cookie=True)[1]
+        ):
+            response.delete_cookie(COOKIE, **cookie_form(request))
+        return response
+
+    def finish(self, request: Request, response: Response) -> None:
+        """Add nothing."""
+
+
+def token_of(scope: AsgiScope, *, cookie: bool) -> tuple[str | None, bool]:
+    """Return the token that is shown, and whether a cookie carried it.
+
+    A cookie, where they are used at all, beats a header, and that beats the query.
+    """
+    if cookie:
+        for header in headers(scope, b"cookie"):
+            for pair in header.split(";"):
+                name, _, value = pair.strip().partition("=")
+                if name == COOKIE and value:
+                    return value, True
+    for header in headers(scope, b"authorization"):
+        if header.startswith("Bearer "):
+            return header.removeprefix("Bearer "), False
+    return query_of(scope).get("token") or None, False
+
+
+def query_of(scope: AsgiScope) -> dict[str, str]:
+    """Return the first value of each parameter; none if the query cannot be read."""
+    query: bytes = scope.get("query_string", b"")
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"), keep_blank_values=True, max_num_fields=PARAMETERS_MAX
+        )
+    except ValueError:
+        return {}
+    return dict(reversed(pairs))
+
+
+def _number(text: str | None) -> int:
+    """Return a number of a query; what cannot be read is 0, as neko takes it."""
+    if text is None or not text.isascii() or not text.isdigit():
+        return 0
+    return int(text[:9])
+
+
+def cookie_form(request: Request) -> Mapping[str, Any]:
+    """Return how the login cookie is set: for this API alone, also in pages of other sites."""
+    return {"path": f"{request.root}/api", "httponly": True, "secure": True, "samesite": "none"}
+
+
+def parse(body: bytes, kind: type[T]) -> T:
+    """Return what a body says.
+
+    Raises:
+        Refused: There is none, or it says something else.
+    """
+    if not body.strip():
+        raise Refused(400, NO_DATA)
+    try:
+        return decode(body, type=kind)
+    except (MsgspecError, ValueError, RecursionError):
+        raise Refused(400, UNREADABLE) from None
