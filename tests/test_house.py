@@ -108,6 +108,45 @@ def test_public_class_names_are_unique() -> None:
     assert {known: found for known, found in twice.items() if known not in TWICE} == {}
 
 
+def test_every_room_is_in_the_architecture() -> None:
+    """The page for people who change the code names each package and module at the top."""
+    page = (ROOT / "gateway" / "README.md").read_text()
+    rooms = [
+        path.name
+        for path in (ROOT / "gateway").iterdir()
+        if (path.suffix == ".py" or (path / "__init__.py").exists()) and "__" not in path.name
+    ]
+
+    assert [room for room in rooms if f"`{room}" not in page] == []
+
+
+def test_links_between_the_pages_of_the_package_lead_somewhere() -> None:
+    """What a page below ``gateway/`` points to is there."""
+    broken = [
+        (name(path), link)
+        for path in (ROOT / "gateway").rglob("*.md")
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text())
+        if not (path.parent / link).exists()
+    ]
+
+    assert broken == []
+
+
+def test_every_decision_can_be_linked_to() -> None:
+    """A decision has a number of its own, the same in its name and title, and its three parts."""
+    pages = sorted((ROOT / "gateway" / "docs" / "decisions").glob("*.md"))
+    numbers = [path.name[:4] for path in pages]
+    texts = [path.read_text() for path in pages]
+    parts = ("Context", "Decision", "Alternatives")
+
+    assert len(set(numbers)) == len(numbers)
+    assert [
+        path.name
+        for path, text in zip(pages, texts, strict=True)
+        if not text.startswith(f"# {path.name[:4]}: ") or not all(part in text for part in parts)
+    ] == []
+
+
 def test_every_source_file_is_short_enough_to_read() -> None:
     """No source file is longer than a reader can hold in mind."""
     lines = {name(path): len(path.read_text().splitlines()) for path in SOURCES}
