@@ -363,6 +363,7 @@ class Http(HttpToolsProtocol):
         self.pipeline.clear()
         if self._answering is not None:
             self._answering.disconnected = True
+            self._answering.waiting_for_100_continue = False  # nothing may be written any more
             self._answering.message_event.set()
 
 

@@ -223,6 +223,15 @@ async def test_refusal_is_no_answer_to_another_request(said: bytes, begins: bool
     assert (begun, told) == (["/first"], ["http.disconnect"])
 
 
+async def test_body_that_breaks_at_once_is_not_asked_for(served: Served, reader: Reader) -> None:
+    """Whoever waits for 100 Continue, and sends a broken body with its head, hears of one fault."""
+    said = CHUNKED + b"expect: 100-continue\r\n\r\nxx\r\n"
+    async with Client.open(served, said) as client:
+        assert (await client.head()).startswith("HTTP/1.1 400 ")
+        assert await rest(client) == b""
+    await eventually(lambda: reader.left)
+
+
 async def test_request_is_not_answered_twice() -> None:
     """A body that turns out bad after its request was answered ends the connection."""
 

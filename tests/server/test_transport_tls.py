@@ -1,6 +1,7 @@
 """TLS: connections count when they are accepted, and a handshake has a deadline."""
 
 import asyncio
+import json
 import logging
 import ssl
 from collections.abc import AsyncIterator
@@ -9,14 +10,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import httpx2
 import pytest
 import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec.structs import replace
 from websockets.asyncio.client import connect
 
+from gateway.settings import Settings
 from gateway.transport import Limits, server_context
+from tests.server.conftest import ADMIN, serving
 from tests.server.echo import Client, Echo, Served, frame, serve
 from tests.support import S, eventually
 
@@ -238,6 +243,27 @@ async def test_stuck_reader_is_given_up_over_tls(
         writer.transport.abort()
         await eventually(lambda: not served.state.connections)
     assert echo.ends == [{"type": "websocket.disconnect", "code": 1008}]
+
+
+async def test_gateway_speaks_tls_as_it_is_set(
+    settings: Settings, certificate: tuple[Path, Path], trusting: ssl.SSLContext
+) -> None:
+    """With a certificate and a key the whole gateway is there over TLS, and only so."""
+    secret = replace(settings, host="localhost", tls_cert=certificate[0], tls_key=certificate[1])
+    async with serving(secret) as gateway:
+        url = gateway.url.replace("http://127.0.0.1", "https://localhost")
+        headers = {"Authorization": f"Bearer {ADMIN}"}
+        async with httpx2.AsyncClient(verify=trusting, headers=headers) as client:
+            opened = await client.post(f"{url}/v1/sessions", json={})
+            assert opened.status_code == 201
+        token = opened.json()["session_token"]
+        where = f"{url.replace('https', 'wss')}/v1/connect?session_token={token}"
+        async with connect(where, ssl=trusting) as session:
+            hello = json.loads(await session.recv())
+            assert hello["session"]["id"] == opened.json()["id"]
+        async with httpx2.AsyncClient() as client:
+            with pytest.raises(httpx2.TransportError):
+                await client.get(f"{gateway.url}/livez")
 
 
 def test_handshakes_are_bounded_on_the_loop_that_serves(
