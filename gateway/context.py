@@ -125,6 +125,7 @@ class Context(Struct, frozen=True):
         try:
             caller = await check()
         except Unauthorized:
+            self.rate_limiter.forfeit(address_key(address), self.node.clock.monotonic_ms())
             log.warning("the login of %r from %s failed", name[:LOGGED_MAX], address)
             raise
         except GatewayError:  # nothing was found out about the password

@@ -56,6 +56,14 @@ class RateLimiter:
             raise RateLimited(retry_after_s=ceil((1 - bucket.left) / rate_per_s))
         bucket.left -= 1
 
+    def forfeit(self, caller: Hashable, now_ms: float) -> None:
+        """Give *caller* nothing for the time since its last request.
+
+        Else guesses that are slow to check, one after the other, would never be too many.
+        """
+        if (bucket := self._buckets.get(caller)) is not None:
+            bucket.at_ms = max(bucket.at_ms, now_ms)
+
     def give_back(self, caller: Hashable) -> None:
         """Take back one :meth:`consume` of *caller*, since the request turned out to be good."""
         if (bucket := self._buckets.get(caller)) is not None:

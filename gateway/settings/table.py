@@ -96,7 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     data_dir: Annotated[
         Path,
         _say(
-            "Folder of our own Valkey, `users.json` and a generated admin key",
+            "Folder of our own Valkey, `users.json` and a generated admin key; mode 700",
             default="session-gateway in $XDG_DATA_HOME or ~/.local/share",
         ),
     ] = field(default_factory=lambda: default_data_dir(os.environ))

@@ -53,6 +53,23 @@ def test_bucket_fills_with_time() -> None:
     assert refused.value.retry_after_s == 1
 
 
+def test_time_that_a_wrong_password_takes_gives_nothing() -> None:
+    """However slow a check is, guesses one after the other use up what there is."""
+    limiter = RateLimiter()
+    now_ms = 0.0
+    for _ in range(int(2 * BURST_S)):
+        limiter.consume("address", 2, now_ms)
+        now_ms += 900
+        limiter.forfeit("address", now_ms)
+    with pytest.raises(RateLimited):
+        limiter.consume("address", 2, now_ms)
+    limiter.consume("address", 2, now_ms + 500)
+    limiter.give_back("address")
+    limiter.consume("address", 2, now_ms + 500)
+    limiter.forfeit("unknown", now_ms)
+    limiter.give_back("unknown")
+
+
 def test_number_of_buckets_is_bounded() -> None:
     """Whoever sends from many addresses does not fill our memory."""
     limiter = RateLimiter()
