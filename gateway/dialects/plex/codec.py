@@ -1,36 +1,24 @@
-"""Live: what Plex pushes to its clients, by WebSocket and by server-sent events.
+"""Codec: what Plex pushes to its clients, by WebSocket and by server-sent events.
 
 Each playback that begins, changes or ends is a ``playing``; a transcode starts, is updated, ends.
 An end is told once, with everything that tells whose it was; the transcodes of a session end before
 it. The feed begins now: there is no replay and no snapshot, clients re-read ``/status/sessions``
 when they come. A reader that falls too far behind is cut and does the same.
 
+A playback of which nothing was heard for a while is told again: players of Plex report every ten
+seconds, and monitors take a playback for dead of which they heard nothing for five minutes.
+
 Rendered once for all who see the same sessions; only the number of an item that was never shown
 before is still missing then, and is given on the way out.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
-from typing import Any, Final, NoReturn
+from typing import Final
 
 from msgspec.json import encode
-from starlette.responses import Response
-from starlette.types import Receive, Send
-from starlette.types import Scope as AsgiScope
-from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.auth.credentials import Credential, check_origin, networks, origins
-from gateway.auth.principals import Principal
-from gateway.connections.lifecycle import (
-    CLOSE_WITHIN_S,
-    ClientClosed,
-    ConnectionEnded,
-    ServerClose,
-    TaskConnection,
-)
-from gateway.context import caller_key
-from gateway.core.errors import CloseCode, Draining, GatewayError
+from gateway.connections.lifecycle import ServerClose
+from gateway.core.errors import CloseCode
 from gateway.core.event import (
     StreamStarted,
     StreamStopped,
@@ -39,8 +27,9 @@ from gateway.core.event import (
     Updated,
     Watching,
 )
+from gateway.core.frames import TEXT, frame
 from gateway.core.model import Session, Stream, Watch
-from gateway.core.query import View
+from gateway.core.query import Filter, View
 from gateway.dialects.plex import schema
 from gateway.dialects.plex.render import (
     is_transcode,
@@ -50,23 +39,23 @@ from gateway.dialects.plex.render import (
     transcode_session,
 )
 from gateway.dialects.plex.state import ITEM, Plex
-from gateway.dialects.plex.style import PlexCall, PlexStyle
-from gateway.http.request import Request, check_target, read_pairs
 from gateway.live.channel import Subscription
 from gateway.live.commit_view import CommitView, EventItem, Step
 from gateway.live.outbound import Tick
+from gateway.realtime.codec import Announcement, ClosingFrames
+from gateway.realtime.sse import sse_event
 
 DIALECT: Final = "plex"
 PLAYING: Final = "playing"
-PAYLOADS: Final = {PLAYING: "PlaySessionStateNotification"}
-TRANSCODES: Final = "TranscodeSession"
-SSE: Final = "text/event-stream"
-PING_S: Final = 10.0  # between two pings of an event stream
-PING: Final = b"event: ping\ndata: {}\n\n"
+PAYLOADS: Final = {PLAYING: b"PlaySessionStateNotification"}
+TRANSCODES: Final = b"TranscodeSession"
+PING: Final = sse_event("ping", b"{}")
+PING_S: Final = 10.0  # seconds between two looks at what is to be told again, or two pings
+QUIET_MS: Final = 60_000  # a playback of which nothing was told for so long is told again
+TURNS: Final = 6  # looks in which all playbacks have their turn: 1 000 of 6 000 take 10 ms
 FILTERS_MAX: Final = 64  # types in one filter
 
 Wants = Callable[[str], bool]
-Start = Callable[[], Awaitable[None]]
 
 
 class Unnumbered(EventItem, frozen=True):
@@ -154,33 +143,6 @@ def _ends(steps: Sequence[Step]) -> bool:
     return any(isinstance(step.event, Unwatched) for step in steps)
 
 
-async def told(plex: Plex, item: EventItem) -> bytes:
-    """Return the JSON of *item*, its number given if it had none.
-
-    Raises:
-        GatewayError: As ``Node.apply``.
-    """
-    if isinstance(item, Unnumbered):
-        return encode(numbered(item.said, await plex.numbers.give(ITEM, item.key)))
-    return item.data
-
-
-def frame(kind: str, data: bytes) -> bytes:
-    """Return a message of the WebSocket; exactly three members: python-plexapi counts them."""
-    payload = PAYLOADS.get(kind, TRANSCODES).encode()
-    return b'{"NotificationContainer":{"type":"%b","size":1,"%b":[%b]}}' % (
-        kind.encode(),
-        payload,
-        data,
-    )
-
-
-def event(kind: str, data: bytes) -> bytes:
-    """Return an event of the stream; no container and no list around it."""
-    payload = PAYLOADS.get(kind, TRANSCODES).encode()
-    return b'event: %b\ndata: {"%b":%b}\n\n' % (kind.encode(), payload, data)
-
-
 def wanted(pairs: Iterable[tuple[str, str]]) -> Wants:
     """Return what ``filters`` asks for: ``a,b`` only these, ``-a`` all but, empty all."""
     texts = [text for name, text in pairs if name in ("filters", "filter")]
@@ -195,183 +157,112 @@ def wanted(pairs: Iterable[tuple[str, str]]) -> Wants:
     return wants
 
 
-class _PlexLine(TaskConnection):
-    """A connection on which Plex's pushes are told."""
-
-    async def tell(self, plex: Plex, subscription: Subscription, wants: Wants) -> None:
-        """Tell what happens, as long as the reader keeps up."""
-        while True:
-            delivery = await subscription.next()
-            if not isinstance(delivery, Tick):
-                raise ServerClose(CloseCode.TOO_SLOW, "too_slow", self.reconnect_after_ms())
-            for item in delivery.items:
-                if wants(item.type):
-                    await self.send(self.put(item.type, await told(plex, item)))
-
-    def put(self, kind: str, data: bytes) -> bytes:
-        """Return a push as it is sent here."""
-        raise NotImplementedError
+def too_slow() -> ServerClose:
+    """Return how an event stream ends whose reader fell too far behind."""
+    return ServerClose(CloseCode.TOO_SLOW, "too_slow")
 
 
-async def _live(  # noqa: PLR0917 - each is one thing
-    plex: Plex, request: Request, caller: Principal, line: _PlexLine, beat: bytes, start: Start
-) -> ConnectionEnded:
-    """Live on *line* until it ends; nothing is missed from its *start* on.
-
-    Raises:
-        Overloaded: There are too many different subscriptions; nothing was started.
-    """
-    view = View(visibility=caller.visibility(), dialect=DIALECT)
-    wants = wanted(read_pairs(request.scope))
-    here = plex.node.replica.position(view.hash32)
-    with plex.context.connections.registered(line), plex.node.subscribe(view, here) as subscription:
-        await start()
-        line.expire_at(caller.expires_at, plex.context.wall_ms)
-        return await line.run(lambda: beat, line.tell(plex, subscription, wants))
-
-
-# --- WebSocket
-
-
-class _SocketLine(_PlexLine):
-    """A WebSocket. What the client says is not listened to: some beat once a second."""
-
-    def __init__(self, plex: Plex, websocket: WebSocket) -> None:
-        super().__init__(plex.context.connections.chance, plex.context.settings.heartbeat_s)
-        self._websocket = websocket
-
-    def put(self, kind: str, data: bytes) -> bytes:
-        return frame(kind, data)
-
-    async def close(self, ended: ConnectionEnded) -> None:
-        """Close, unless the client has done that."""
-        if isinstance(ended, ServerClose):
-            with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
-                async with asyncio.timeout(CLOSE_WITHIN_S):
-                    await self._websocket.close(int(ended.code), ended.reason)
-
-    async def _write(self, data: bytes) -> None:
-        if not data:  # the beat: here the server's pings do that
-            return
-        try:
-            await self._websocket.send({"type": "websocket.send", "text": data.decode()})
-        except (WebSocketDisconnect, RuntimeError):
-            raise ClientClosed("lost") from None
-
-    async def _listen(self) -> NoReturn:
-        while True:
-            if (await self._websocket.receive())["type"] == "websocket.disconnect":
-                raise ClientClosed("clean")
-
-
-class Notifications:
-    """``/:/websockets/notifications``.
+class PushCodec:
+    """Pushes on one connection, each as one object; what the client says is not listened to.
 
     Args:
         plex: What this dialect shares.
-        style: Reads the handshake and words a refusal of it.
+        wants: Which types are wanted.
+        too_slow: Returns how a reader ends that fell too far behind.
     """
 
-    def __init__(self, plex: Plex, style: PlexStyle) -> None:
+    shares_frames: Final = False
+
+    def __init__(self, plex: Plex, wants: Wants, too_slow: Callable[[], ServerClose]) -> None:
         self._plex = plex
-        self._style = style
+        self._wants = wants
+        self._too_slow = too_slow
+        self._turn = 0
 
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Serve one WebSocket; who may not come in is told so before the upgrade."""
-        context = self._plex.context
-        websocket = WebSocket(scope, receive, send)
-        request = Request({**scope, "method": "GET"})
-        try:
-            allowed = origins(context.settings.allowed_origins)
-            trusted = networks(context.settings.trusted_proxies)
-            check_target(request)
-            check_origin(scope, Credential(), allowed, trusted)
-            asking = self._style.credential(request, None)
-            caller = await context.rate_limited(scope, asking, caller_key)
-            _check_room(self._plex)
-            line = _SocketLine(self._plex, websocket)
-            ended = await _live(self._plex, request, caller, line, b"", websocket.accept)
-        except GatewayError as error:
-            await websocket.send_denial_response(self._style.refuse(error, request, None))
-        except (OSError, RuntimeError, WebSocketDisconnect):  # it left meanwhile
-            return
-        else:
-            await line.close(ended)
+    def receive(self, data: str | bytes) -> None:
+        """Pass over what the client says: some beat once a second."""
+
+    def greet(self, subject: Session | Subscription, token: str | None) -> bytes:  # noqa: ARG002
+        """Say nothing at first."""
+        return b""
+
+    def notify(self, notice: Announcement) -> bytes | Awaitable[bytes]:
+        """Return the wanted pushes of a tick; a restart is for a reader that fell behind.
+
+        Raises:
+            ServerClose: What cannot be told in full is not told in part.
+        """
+        if not isinstance(notice, Tick):
+            raise self._too_slow()
+        items = [item for item in notice.items if self._wants(item.type)]
+        if any(isinstance(item, Unnumbered) for item in items):
+            return self._numbered(items)
+        return b"".join(self.push(item.type, item.data) for item in items)
+
+    async def _numbered(self, items: Sequence[EventItem]) -> bytes:
+        pushes = []
+        for item in items:
+            data = item.data
+            if isinstance(item, Unnumbered):
+                number = await self._plex.numbers.give(ITEM, item.key)
+                data = encode(numbered(item.said, number))
+            pushes.append(self.push(item.type, data))
+        return b"".join(pushes)
+
+    def heartbeat(self, subscription: Subscription | None) -> bytes:
+        """Tell playbacks again of which nothing was heard; each look is for a part of them."""
+        if subscription is None or not self._wants(PLAYING):
+            return b""
+        node, now_ms = self._plex.node, self._plex.node.clock.now_ms()
+        self._turn = (self._turn + 1) % TURNS
+        pushes = []
+        for session in node.replica.all_in(
+            View(filter=Filter(watching=True), visibility=subscription.view.visibility)
+        ):
+            watch = session.watch
+            if session.number % TURNS != self._turn or watch is None:
+                continue
+            told_ms = max(watch.position_at or 0, session.watching_since or 0)
+            number = self._plex.numbers.known(ITEM, watch.key)
+            if number is not None and told_ms < now_ms - QUIET_MS:
+                first = self._plex.transcodes.first(session, subscription.view.visibility, now_ms)
+                said = notification(
+                    session,
+                    watch,
+                    state_of(watch),
+                    now_ms,
+                    item=number,
+                    transcode=first[0] if first else None,
+                )
+                pushes.append(self.push(PLAYING, encode(said)))
+        return b"".join(pushes)
+
+    def push(self, kind: str, data: bytes) -> bytes:
+        """Return a message of the WebSocket; exactly three members: python-plexapi counts them."""
+        payload = PAYLOADS.get(kind, TRANSCODES)
+        text = b'{"NotificationContainer":{"type":"%b","size":1,"%b":[%b]}}'
+        return frame(TEXT, text % (kind.encode(), payload, data))
+
+    def close(self, ended: ServerClose) -> ClosingFrames:
+        """Close with the code and reason of its end."""
+        return ClosingFrames(code=int(ended.code), reason=ended.close_reason)
 
 
-def _check_room(plex: Plex) -> None:
-    """Do nothing if one more may listen.
+class PushStreamCodec(PushCodec):
+    """Pushes in an event stream; no container and no list around them."""
 
-    Raises:
-        Draining: This node is going.
-        Overloaded: There are as many connections as may be.
-    """
-    if plex.node.is_draining:
-        raise Draining
-    plex.context.connections.check_capacity()
+    def greet(self, subject: Session | Subscription, token: str | None) -> bytes:  # noqa: ARG002
+        """Send a ping, so that something is there to be seen."""
+        return PING
 
+    def heartbeat(self, subscription: Subscription | None) -> bytes:
+        """Send a ping, and what is told again."""
+        return PING + super().heartbeat(subscription)
 
-# --- server-sent events
+    def push(self, kind: str, data: bytes) -> bytes:
+        """Return one event."""
+        return sse_event(kind, b'{"%b":%b}' % (PAYLOADS.get(kind, TRANSCODES), data))
 
-
-class EventStream(Response):
-    """``/:/eventsource/notifications``: a reply that goes on for as long as the reader stays."""
-
-    media_type = SSE
-
-    def __init__(self, plex: Plex, call: PlexCall) -> None:
-        _check_room(plex)
-        super().__init__()
-        del self.headers["content-length"]
-        self.headers["Cache-Control"] = "no-store"
-        self.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
-        self._plex = plex
-        self._call = call
-
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Tell until the reader leaves or may not stay."""
-        line = _EventLine(self._plex, receive, send, self.raw_headers)
-        call = self._call
-        try:
-            await _live(self._plex, call.request, call.caller, line, PING, line.start)
-            await line.close()
-        except ConnectionEnded:  # it left meanwhile
-            return
-
-
-class _EventLine(_PlexLine):
-    """An event stream as a line."""
-
-    def __init__(
-        self, plex: Plex, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]
-    ) -> None:
-        super().__init__(plex.context.connections.chance, PING_S)
-        self._receive = receive
-        self._send = send
-        self._headers = headers
-
-    def put(self, kind: str, data: bytes) -> bytes:
-        return event(kind, data)
-
-    async def start(self) -> None:
-        """Send the head, and something to see that it came."""
-        await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
-        await self.send(PING)
-
-    async def close(self) -> None:
-        """End the reply."""
-        with suppress(TimeoutError, OSError):
-            async with asyncio.timeout(CLOSE_WITHIN_S):
-                await self._send({"type": "http.response.body", "body": b""})
-
-    async def _write(self, data: bytes) -> None:
-        try:
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        except OSError:
-            raise ClientClosed("lost") from None
-
-    async def _listen(self) -> NoReturn:
-        while True:
-            message: Any = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientClosed("clean")
+    def close(self, ended: ServerClose) -> ClosingFrames:  # noqa: ARG002
+        """End the reply without another word."""
+        return ClosingFrames()

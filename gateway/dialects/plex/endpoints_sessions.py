@@ -16,8 +16,8 @@ from gateway.core.errors import BadRequest, Forbidden, NotFound, UnknownStream, 
 from gateway.core.event import HistoryRow
 from gateway.core.model import Client, Session, Stream
 from gateway.core.query import Filter, View
-from gateway.dialects.plex import schema
-from gateway.dialects.plex.codec import EventStream
+from gateway.dialects.plex import codec, schema
+from gateway.dialects.plex.codec import DIALECT, PushStreamCodec, too_slow, wanted
 from gateway.dialects.plex.endpoints_history import may_see
 from gateway.dialects.plex.query import TerminateQuery
 from gateway.dialects.plex.render import (
@@ -29,9 +29,19 @@ from gateway.dialects.plex.render import (
 )
 from gateway.dialects.plex.schema import OWNER, Account, Device
 from gateway.dialects.plex.state import ACCOUNT, DEVICE, Plex, device_facts
-from gateway.dialects.plex.style import METADATA, PlexCall, as_it_is, container, listing, paced
+from gateway.dialects.plex.style import (
+    METADATA,
+    PlexCall,
+    as_it_is,
+    container,
+    listing,
+    paced,
+    refusal,
+)
 from gateway.http.endpoint import JSON
 from gateway.http.request import read_pairs
+from gateway.realtime.handshake import check_room
+from gateway.realtime.sse import EventStream
 
 REASON_MAX: Final = 1024  # characters of a reason: what a session keeps of it
 ACCOUNTS: Final = schema.Container(identifier="com.plexapp.system.accounts")
@@ -86,7 +96,17 @@ class SessionEndpoints:
 
     async def events(self, call: PlexCall) -> Response:
         """Push what happens, as server-sent events."""
-        return EventStream(self._plex, call)
+        check_room(call.context)
+        view = View(visibility=call.caller.visibility(), dialect=DIALECT)
+        here = self._node.replica.position(view.hash32)
+        return EventStream(
+            call.context,
+            call.caller,
+            PushStreamCodec(self._plex, wanted(read_pairs(call.request.scope)), too_slow),
+            lambda: self._node.subscribe(view, here),
+            refuse=lambda error: refusal(error, as_json=call.media == JSON),
+            heartbeat_s=codec.PING_S,
+        )
 
     # --- what plays
 

@@ -58,7 +58,7 @@ _STATES: Final = ("playing", "paused", "buffering", "stopped")
 log = logging.getLogger(__name__)
 
 
-class Report(Struct, frozen=True, kw_only=True):
+class PlayerReport(Struct, frozen=True, kw_only=True):
     """What a player says.
 
     Args:
@@ -76,7 +76,7 @@ class Report(Struct, frozen=True, kw_only=True):
     continues: bool
 
 
-def read_report(query: TimelineQuery) -> Report:
+def read_report(query: TimelineQuery) -> PlayerReport:
     """Return the report in a request.
 
     Raises:
@@ -88,7 +88,7 @@ def read_report(query: TimelineQuery) -> Report:
     if not (item.isascii() and item.isdecimal() and len(item) <= 18):  # noqa: PLR2004 - 63 bits
         raise BadRequest("ratingKey must be a number")
     queued = query.play_queue_item_id
-    return Report(
+    return PlayerReport(
         client=query.client_identifier,
         playback=query.session_identifier,
         state=query.state,
@@ -135,7 +135,7 @@ class TimelineEndpoints:
             TimelineContainer(termination_code=TERMINATED, termination_text=_termination(ended)),
         )
 
-    async def _take(self, call: PlexCall, report: Report, handle: str) -> Session | None:
+    async def _take(self, call: PlexCall, report: PlayerReport, handle: str) -> Session | None:
         """Do what a report says; return the closed session if somebody ended this playback."""
         for _ in range(ATTEMPTS):
             try:
@@ -173,7 +173,7 @@ class TimelineEndpoints:
             return None
 
     async def _after(
-        self, closed: Session | None, call: PlexCall, report: Report, handle: str
+        self, closed: Session | None, call: PlexCall, report: PlayerReport, handle: str
     ) -> Session | None:
         """Begin a playback, unless it is the one that was ended."""
         ended = closed if closed and _was_ended(closed) and _is_same(closed, report) else None
@@ -185,7 +185,7 @@ class TimelineEndpoints:
             await self._begin(call, report, handle)
         return ended
 
-    async def _begin(self, call: PlexCall, report: Report, handle: str) -> None:
+    async def _begin(self, call: PlexCall, report: PlayerReport, handle: str) -> None:
         node, context, principal = self._node, call.context, call.caller
         if len(node.replica.sessions) >= context.settings.max_sessions:
             raise Overloaded("There are too many sessions.")
@@ -229,7 +229,7 @@ class TimelineEndpoints:
                 await self._forget(handle, session.id)
             raise
 
-    async def _go_on(self, session: Session, report: Report) -> None:
+    async def _go_on(self, session: Session, report: PlayerReport) -> None:
         node, before, now = self._node, session.watch, report.watch
         if before is None or before.key != now.key:
             if report.playback is None:
@@ -249,7 +249,7 @@ class TimelineEndpoints:
         await forget(self._node, handle, session_id)
 
 
-def _handle(principal: Principal, report: Report) -> str:
+def _handle(principal: Principal, report: PlayerReport) -> str:
     """Return the name of a playback; nobody reports for the playback of another account."""
     owner = (principal.account, principal.workspace, principal.name)
     if principal.account is not None:
@@ -258,7 +258,7 @@ def _handle(principal: Principal, report: Report) -> str:
     return sha256(repr(parts).encode()).hexdigest()
 
 
-def _ended_at(session: Session, report: Report) -> int | None:
+def _ended_at(session: Session, report: PlayerReport) -> int | None:
     """Return where the watch ended, if the report that ends it is about what is watched."""
     is_same = session.watch is not None and session.watch.key == report.watch.key
     return report.watch.position_ms if is_same else None
@@ -298,7 +298,7 @@ def _was_ended(closed: Session) -> bool:
     return not (end.outcome == "expired" and end.reason == Deadline.KEEPALIVE)
 
 
-def _is_same(closed: Session, report: Report) -> bool:
+def _is_same(closed: Session, report: PlayerReport) -> bool:
     """Whether a report is of the playback that was *closed*."""
     return report.playback is not None or extra_of(closed).get("item") == report.watch.key
 

@@ -89,7 +89,7 @@ class Paged(Asked, frozen=True, kw_only=True):
     size: Count | None = field(default=None, name="X-Plex-Container-Size")
 
 
-class HistoryQuery(Paged, frozen=True, kw_only=True):
+class PlayedQuery(Paged, frozen=True, kw_only=True):
     """The order of the history, and its filters as they are described."""
 
     sort: str | None = None
@@ -111,7 +111,7 @@ class TerminateQuery(Asked, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class EventsQuery(Asked, frozen=True, kw_only=True):
+class PushQuery(Asked, frozen=True, kw_only=True):
     """Which pushes are wanted: ``a,b`` only these, ``-a`` all but."""
 
     filters: str | None = None

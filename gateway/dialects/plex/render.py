@@ -117,7 +117,7 @@ def metadata(
         library_section_id=section,
         library_section_key=None if section is None else f"{SECTION_PATH}{section}",
         library_section_title=session.workspace,
-        user=schema.User(id=str(ids.account), title=session.account or OWNER_NAME),
+        user=schema.PlexUser(id=str(ids.account), title=session.account or OWNER_NAME),
         player=_player(session, watch, ids, full=full),
         session=schema.PlaybackSession(
             id=session.id,

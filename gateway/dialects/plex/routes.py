@@ -1,33 +1,49 @@
 """Routes: Plex's paths, who may use them, and what serves them."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from starlette.responses import Response
+from starlette.types import Scope as ScopeOfRequest
 
+from gateway.auth.credentials import Credential
 from gateway.auth.principals import Scope
-from gateway.context import Context
-from gateway.core.errors import (
-    NotFound,
-)
-from gateway.dialects.plex import schema
-from gateway.dialects.plex.codec import DIALECT, Notifications, Renderer
+from gateway.context import Context, caller_key
+from gateway.core.errors import GatewayError, NotFound
+from gateway.core.query import View
+from gateway.dialects.plex import codec, schema
+from gateway.dialects.plex.codec import DIALECT, PushCodec, Renderer, wanted
 from gateway.dialects.plex.endpoints_history import HistoryEndpoints, LibraryEndpoints
 from gateway.dialects.plex.endpoints_sessions import SessionEndpoints
 from gateway.dialects.plex.endpoints_timeline import TimelineEndpoints
 from gateway.dialects.plex.query import (
-    EventsQuery,
-    HistoryQuery,
     Paged,
+    PlayedQuery,
+    PushQuery,
     TerminateQuery,
     TimelineQuery,
 )
 from gateway.dialects.plex.schema import reply_of
 from gateway.dialects.plex.state import Plex
-from gateway.dialects.plex.style import METADATA, XML, PlexCall, PlexStyle, error_codes
+from gateway.dialects.plex.style import (
+    METADATA,
+    XML,
+    PlexCall,
+    PlexStyle,
+    error_codes,
+    principal_in,
+    refusal,
+    takes_json,
+)
 from gateway.http.endpoint import JSON, AnyEndpoint, Endpoint, EndpointTable
 from gateway.http.openapi import Description, described
 from gateway.http.pipeline import Application, Pipeline
+from gateway.http.request import Request, check_target, read_pairs
+from gateway.realtime.codec import HeartbeatRule
+from gateway.realtime.connection import WebSocketConnection
+from gateway.realtime.handshake import Admission, WebSocketEndpoint, check_admissible
+from gateway.realtime.subscriber import ObserverSocket
 
 SOCKETS: Final = ("/:/websockets/notifications", "/:/websocket/notifications")
 BOTH: Final = (JSON, XML.partition(";")[0])  # what every reply comes as, by ``Accept``
@@ -46,9 +62,6 @@ _SESSIONS: Final = reply_of("SessionList", schema.Container, METADATA, schema.Me
 _TRANSCODES: Final = reply_of(
     "TranscodeList", schema.Container, "TranscodeSession", schema.TranscodeSession
 )
-
-_DOCUMENTS: Final[dict[str, AnyEndpoint]] = {}
-"""The descriptions by root: the same for every gateway of a process, and slow to make."""
 
 Handler = Callable[[PlexCall], Awaitable[Response]]
 
@@ -86,7 +99,7 @@ def endpoints(plex: Plex) -> list[AnyEndpoint]:
             history.list_history,
             "What was played",
             _HISTORY,
-            query=HistoryQuery,
+            query=PlayedQuery,
         ),
         _row(
             "GET /status/sessions/history/{id}",
@@ -124,7 +137,7 @@ def endpoints(plex: Plex) -> list[AnyEndpoint]:
             sessions.events,
             "What happens, as server-sent events",
             str,
-            query=EventsQuery,
+            query=PushQuery,
             produces=("text/event-stream",),
         ),
         _row("GET /library", library.library, "Whether there is a library", _LIBRARY),
@@ -214,10 +227,34 @@ def application(context: Context, root: str) -> Application:
     """
     plex = Plex(context)
     context.node.hub.register(DIALECT, Renderer(plex))
-    table = endpoints(plex)
-    if root not in _DOCUMENTS:
-        *_, _DOCUMENTS[root] = described(table, ABOUT, root)
-    style = PlexStyle(context, EndpointTable([*table, _DOCUMENTS[root]]))
-    notifications = Notifications(plex, style)
+    style = PlexStyle(context, EndpointTable(described(endpoints(plex), ABOUT, root)))
+    notifications = WebSocketEndpoint(partial(_admit, plex), _refuse)
     sockets = {form: notifications for path in SOCKETS for form in (path, f"{path}/")}
     return Application(http=Pipeline(context, style), sockets=sockets)
+
+
+async def _admit(plex: Plex, context: Context, scope: ScopeOfRequest) -> Admission[None]:
+    """Let in who has a good token; a real server refuses the others before the upgrade."""
+    check_target(Request({**scope, "method": "GET"}))
+    asking = principal_in(context, scope)
+    principal = await context.rate_limited(scope, asking, caller_key)
+    check_admissible(context, scope, Credential())
+    wants = wanted(read_pairs(scope))
+
+    async def serve(connection: WebSocketConnection[None]) -> None:
+        observer = ObserverSocket(context.node, connection)
+        view = View(visibility=principal.visibility(), dialect=DIALECT)
+        observer.subscriber.start_here(view)
+        connection.expire_at(principal.expires_at, context.wall_ms)
+        connection.bind(observer)
+        connection.start()
+
+    return Admission(
+        codec=lambda connection: PushCodec(plex, wants, connection.too_slow),
+        serve=serve,
+        heartbeat=HeartbeatRule(interval_s=codec.PING_S, in_silence=False),
+    )
+
+
+def _refuse(error: GatewayError, scope: ScopeOfRequest) -> Response:
+    return refusal(error, as_json=takes_json(scope))

@@ -40,7 +40,7 @@ class Word(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, rena
     """Base of what Plex is told."""
 
 
-class User(Word, frozen=True, kw_only=True):
+class PlexUser(Word, frozen=True, kw_only=True):
     """Whose playback it is; ``id`` is an ``Account``'s."""
 
     id: str
@@ -182,7 +182,7 @@ class Metadata(Item, frozen=True, kw_only=True):
     library_section_key: str | None = None
     library_section_title: str | None = None
     media: tuple[Media, ...] = field(default=(), name="Media")
-    user: User = field(name="User")
+    user: PlexUser = field(name="User")
     player: Player = field(name="Player")
     session: PlaybackSession = field(name="Session")
     transcode_session: TranscodeSession | None = field(default=None, name="TranscodeSession")

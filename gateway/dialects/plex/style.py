@@ -24,6 +24,7 @@ from msgspec import ValidationError, convert, to_builtins
 from msgspec.json import encode
 from msgspec.structs import fields, replace
 from starlette.responses import Response
+from starlette.types import Scope
 
 from gateway.auth.credentials import Credential
 from gateway.auth.principals import Principal
@@ -114,10 +115,7 @@ class PlexStyle:
     async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> Principal:
         """Return whose token it is."""
         del endpoint
-        token = plex_values(request, read_pairs(request.scope)).get("x-plex-token")
-        if not token:
-            raise Unauthorized
-        return await self._context.principal_of(Credential(token=token, source="header"))
+        return await principal_in(self._context, request.scope)
 
     async def read(
         self, endpoint: AnyEndpoint, request: Request, names: Mapping[str, str]
@@ -125,23 +123,28 @@ class PlexStyle:
         """Return the parameters, from the query and from headers."""
         del names
         query = read_parameters(request, endpoint.query)
-        return Reading(query, Nothing(), JSON if takes_json(request) else XML)
+        return Reading(query, Nothing(), JSON if takes_json(request.scope) else XML)
 
     def refuse(self, error: GatewayError, request: Request, caller: Principal | None) -> Response:
         """Return the body of :class:`Errors` for who accepts JSON, else Plex's small page."""
         del caller
-        item = error_item(error)
-        if takes_json(request):
-            return Response(encode(Errors(errors=(item,))), item.status, media_type=JSON)
-        phrase = HTTPStatus(item.status).phrase
-        page = (
-            f"<html><head><title>{phrase}</title></head>"
-            f"<body><h1>{item.status} {phrase}</h1></body></html>"
-        )
-        return Response(page, item.status, media_type="text/html")
+        return refusal(error, as_json=takes_json(request.scope))
 
     def finish(self, request: Request, response: Response) -> None:
         """Add nothing: Plex says nothing more in every reply."""
+
+
+def refusal(error: GatewayError, *, as_json: bool) -> Response:
+    """Return the answer that tells *error*."""
+    item = error_item(error)
+    if as_json:
+        return Response(encode(Errors(errors=(item,))), item.status, media_type=JSON)
+    phrase = HTTPStatus(item.status).phrase
+    page = (
+        f"<html><head><title>{phrase}</title></head>"
+        f"<body><h1>{item.status} {phrase}</h1></body></html>"
+    )
+    return Response(page, item.status, media_type="text/html")
 
 
 def error_item(error: GatewayError) -> ErrorItem:
@@ -163,19 +166,31 @@ def error_codes(error: type[GatewayError]) -> tuple[int, int]:
 # --- requests
 
 
-def takes_json(request: Request) -> bool:
+def takes_json(scope: Scope) -> bool:
     """Whether ``Accept`` names JSON."""
-    accepts = (value for name, value in request.scope["headers"] if name == b"accept")
+    accepts = (value for name, value in scope["headers"] if name == b"accept")
     return any(JSON.encode() in value.lower() for value in accepts)
 
 
-def plex_values(request: Request, pairs: Pairs) -> dict[str, str]:
+async def principal_in(context: Context, scope: Scope) -> Principal:
+    """Return whose token a request shows.
+
+    Raises:
+        Unauthorized: There is no token, or none that is good.
+    """
+    token = plex_values(scope, read_pairs(scope)).get("x-plex-token")
+    if not token:
+        raise Unauthorized
+    return await context.principal_of(Credential(token=token, source="header"))
+
+
+def plex_values(scope: Scope, pairs: Pairs) -> dict[str, str]:
     """Return every ``X-Plex-…`` by its name in lower case; a header counts before the query.
 
     Players send names in UTF-8 or in Latin-1.
     """
     found: dict[str, str] = {}
-    for raw_name, raw_value in request.scope["headers"]:
+    for raw_name, raw_value in scope["headers"]:
         if raw_name.startswith(b"x-plex-"):
             try:
                 text = raw_value.decode()
@@ -195,7 +210,7 @@ def read_parameters(request: Request, kind: type[T]) -> T:
         BadRequest: The query cannot be read, or a parameter is missing or no whole number.
     """
     pairs = read_pairs(request.scope)
-    plex = plex_values(request, pairs)
+    plex = plex_values(request.scope, pairs)
     given: dict[str, str] = {}
     for known in fields(kind):  # type: ignore[arg-type]
         name = known.encode_name

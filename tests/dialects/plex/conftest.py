@@ -12,17 +12,15 @@ from typing import Any, Final
 import httpx2
 import pytest
 import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
-from gateway.app import running
+from gateway.app import create_app, running
 from gateway.context import Context
 from gateway.core.model import Session, Watch
-from gateway.dialects.plex import application
 from gateway.node import Node
 from gateway.settings import ApiKey, Settings
 from gateway.settings.table import ScopeName
 from gateway.store.embedded import EmbeddedValkey
+from gateway.transport import Limits, http_protocol
 from tests.nodes import blank
 from tests.support import TLS, S, eventually
 
@@ -79,7 +77,7 @@ class Plex:
 
 
 @pytest.fixture
-def settings(valkey: EmbeddedValkey, prefix: str) -> Settings:
+def settings(valkey: EmbeddedValkey, prefix: str, tmp_path: Path) -> Settings:
     """How the gateway of a test is set up; a test may override this fixture."""
     return Settings(
         redis_url=valkey.url,
@@ -87,15 +85,24 @@ def settings(valkey: EmbeddedValkey, prefix: str) -> Settings:
         node_name="node-a",
         admin_key=ADMIN,
         api_keys=KEYS,
+        data_dir=tmp_path,
+        dialect="plex=/",
     )
 
 
 @asynccontextmanager
 async def serving(context: Context) -> AsyncIterator[str]:
     """Serve the dialect over *context*; yield the server's URL."""
-    mounted, root = application(context, "/plex"), application(context, "")
-    app = Starlette(routes=[Mount("/plex", app=mounted), Mount("/", app=root)])
-    config = uvicorn.Config(app, port=0, ws="websockets-sansio", lifespan="off", log_config=None)
+    limits = Limits(heartbeat_s=context.settings.heartbeat_s, pong_s=context.settings.pong_s)
+    config = uvicorn.Config(
+        create_app(context),
+        port=0,
+        http=http_protocol(limits),
+        ws="none",  # WebSockets are part of the transport
+        lifespan="off",
+        log_config=None,
+        proxy_headers=False,
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     try:

@@ -22,7 +22,9 @@ from gateway.core.command import (
     UpdateStream,
 )
 from gateway.core.model import Client, Stream, Watch
+from gateway.core.query import View, Visibility
 from gateway.dialects.plex import codec as live
+from gateway.dialects.plex.state import Plex as Shared
 from gateway.live.channel import Subscription
 from gateway.live.outbound import Restart
 from tests.dialects.plex.conftest import ADMIN, Plex
@@ -237,17 +239,50 @@ async def test_drained_node_sends_sockets_away(plex: Plex) -> None:
 
 async def test_reader_that_fell_behind_is_cut(plex: Plex, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be told in full is not told in part: the reader comes back and reads again."""
-
-    async def behind(_self: Subscription) -> Restart:
-        return Restart("slow")
-
-    monkeypatch.setattr(Subscription, "next", behind)
+    monkeypatch.setattr(Subscription, "follow_ticks", lambda *_: False)
+    monkeypatch.setattr(Subscription, "take", lambda _: Restart("slow"))
     async with listening(plex) as socket:
         with pytest.raises(ConnectionClosed) as closed:
             await socket.recv()
 
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4002
+
+
+async def test_playback_of_which_nothing_was_heard_is_told_again(
+    plex: Plex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Monitors take a playback for dead of which they heard nothing for five minutes."""
+    monkeypatch.setattr(live, "QUIET_MS", -1_000)
+    monkeypatch.setattr(live, "PING_S", 0.01)
+    async with listening(plex) as socket, listening(plex, "&filters=-playing") as deaf:
+        await plex.play("s-1", FILM, workspace="films")
+        told = [await heard(socket) for _ in range(3)]
+        stream = Stream(key="t1", kind="transcode")
+        await plex.node.apply("s-1", StartStream(stream=stream))
+        assert (await heard(deaf))[0] == "transcodeSession.start"
+
+    assert [kind for kind, _ in told] == ["playing"] * 3
+    assert told[0][1] == told[1][1] == told[2][1]
+
+
+async def test_playback_out_of_sight_is_not_told_again(
+    plex: Plex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told again is what the caller sees, and not what was told just now."""
+    monkeypatch.setattr(live, "PING_S", 0.01)
+    await plex.play("a", FILM, workspace="films")
+    await plex.play("b", FILM, workspace="music")
+    asked = View(visibility=Visibility("workspace", "music"), dialect="plex")
+    codec = live.PushCodec(Shared(plex.context), lambda _: True, live.too_slow)
+    with plex.node.subscribe(asked, plex.node.replica.position(asked.hash32)) as subscription:
+        fresh = [codec.heartbeat(subscription) for _ in range(live.TURNS)]
+        monkeypatch.setattr(live, "QUIET_MS", -1_000)
+        quiet = [codec.heartbeat(subscription) for _ in range(live.TURNS)]
+
+    assert fresh == [b""] * live.TURNS
+    number = plex.node.replica.sessions["b"].number
+    assert [f'"sessionKey":"{number}"'.encode() in told for told in quiet if told] == [True]
 
 
 # --- server-sent events

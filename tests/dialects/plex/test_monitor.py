@@ -10,11 +10,15 @@ from xml.etree import ElementTree as ET
 
 import httpx2
 import pytest
+import websocket
+from msgspec.structs import replace
 from websockets.asyncio.client import connect
 
+from gateway.app import running
 from gateway.core.command import Close, Progress, StartWatch, Unwatch
 from gateway.core.model import Watch
-from tests.dialects.plex.conftest import ADMIN, Plex
+from gateway.settings import Settings
+from tests.dialects.plex.conftest import ADMIN, Plex, serving
 from tests.dialects.plex.test_timeline import Player
 from tests.nodes import blank
 from tests.support import S, eventually
@@ -203,3 +207,29 @@ async def test_monitor_logs_a_watch_without_a_length(plex: Plex) -> None:
 
     assert [kind for kind, _ in monitor.log] == ["started", "stopped"]
     assert [row["title"] for row in monitor.rows] == ["News"]
+
+
+async def test_monitor_whose_pongs_echo_nothing_stays(settings: Settings) -> None:
+    """Tautulli answers every ping with ``Hi!``: any frame proves that it is there."""
+    hasty = replace(settings, heartbeat_s=0.05, pong_s=0.05)
+    async with running(hasty) as context, serving(context) as url:
+        header = [f"X-Plex-Token: {ADMIN}"]
+        address = url.replace("http", "ws") + "/:/websockets/notifications"
+        socket = await asyncio.to_thread(websocket.create_connection, address, header=header)
+        plex, pings = Plex(url, context), 0
+        try:
+            while True:
+                heard = await asyncio.to_thread(socket.recv_frame)
+                if heard.opcode == websocket.ABNF.OPCODE_PING:
+                    await asyncio.to_thread(socket.pong, "Hi!")
+                    pings += 1
+                    if pings == 5:
+                        await plex.play("s-1", Watch(key="channel/9"))
+                    continue
+                told = json.loads(heard.data)["NotificationContainer"]
+                break
+        finally:
+            await asyncio.to_thread(socket.close)
+
+    assert pings >= 5
+    assert told["type"] == "playing"
