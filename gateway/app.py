@@ -1,8 +1,9 @@
-"""App: builds everything, in order, and ends it in the reverse; the one owner of a clock.
+"""App: builds everything in order, ends it in reverse, and owns the clock.
 
-Nothing imports this but the command line and tests. Start: embedded Valkey (if no ``redis_url``),
-store, node, doors. Stop: not ready, sockets told to come back elsewhere, sessions away, lease
-given up, tasks, connections, Valkey. A task that dies takes the process down.
+Only the command line and tests import this. Start: embedded Valkey (if there is no ``redis_url``),
+store, node, doors. Stop: the node is not ready, clients are told to reconnect elsewhere, sessions
+are away, the lease is given up; then tasks, connections and Valkey end. A task that fails ends the
+process.
 """
 
 import asyncio
@@ -41,16 +42,16 @@ from gateway.transport import Limits, http_protocol, server_context
 from gateway.versions import check_versions
 
 START_S: Final = 5.0  # the store has to answer within this time of the start
-RETRY_S: Final = 0.1  # between two tries of that
-SHED_AFTER_MS: Final = 45_000  # without the store sockets are kept this long, then sent elsewhere
+RETRY_S: Final = 0.1  # between two attempts of that
+SHED_AFTER_MS: Final = 45_000  # without the store, sockets are kept this long; then they are shed
 SHED_EVERY_S: Final = 1.0
 DRAIN_MIN_S: Final = 0.2  # for the last close frames to leave
 DRAIN_MAX_S: Final = 20.0  # however many sockets there are
-DRAIN_PER_S: Final = 450  # sockets closed a second, so that their return does not come all at once
+DRAIN_PER_S: Final = 450  # sockets closed per second, so that clients do not all reconnect at once
 SPARE: Final = 384  # connections beside sockets: probes, plain requests
-BELOW: Final = "/gateway"  # where the native API is while a product is at the root
-PROBES: Final = ("livez", "readyz")  # at the root, whoever else is there
-GRACEFUL_S: Final = 3  # for requests on their way when the server stops
+BELOW: Final = "/gateway"  # the native API's prefix while a product is at the root
+PROBES: Final = ("livez", "readyz")  # at the root in any case
+GRACEFUL_S: Final = 3  # for requests in flight when the server stops
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Dialect(Protocol):
         ...
 
     async def run(self, context: Context) -> None:
-        """Do what has to be done beside; may return."""
+        """Run the dialect's background work; it may return."""
         ...
 
 
@@ -88,7 +89,7 @@ def wall_ms() -> int:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Context]:
-    """Run a node and what it needs; it is ready to serve inside, and gone without a trace after.
+    """Run a node and all that it needs within an ``async with`` block.
 
     Raises:
         GatewayError: The store cannot be reached or used.
@@ -131,7 +132,7 @@ async def running(settings: Settings) -> AsyncIterator[Context]:
 
 
 async def _open(store: Store) -> None:
-    """Open the store; one that is just starting gets some time."""
+    """Open the store, and give one that is just starting some time."""
     until_ms = monotonic_ms() + START_S * 1000
     while True:
         try:
@@ -147,7 +148,7 @@ def _token() -> str:
 
 
 async def _shed(context: Context) -> None:
-    """Send sockets elsewhere when this node has lost its store for good."""
+    """Close sockets in waves when this node has lost its store for good."""
     while True:
         await asyncio.sleep(SHED_EVERY_S)
         if context.node.replicator.silent_ms() > SHED_AFTER_MS:
@@ -221,7 +222,7 @@ class _Prefixes:
 
 
 class _App(Starlette):
-    """Starlette, but WebSockets do not pass by its error pages, which are for HTTP."""
+    """Starlette, without its HTTP error pages for WebSockets."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or connection."""
@@ -233,7 +234,7 @@ class _App(Starlette):
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, but a signal first sends the sockets elsewhere."""
+    """Uvicorn's server, which drains the sockets at the first signal."""
 
     def __init__(self, config: uvicorn.Config, context: Context) -> None:
         super().__init__(config)

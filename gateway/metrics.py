@@ -1,8 +1,9 @@
-"""Metrics: what the gateway counts, in one place, so that names and labels stay few.
+"""Metrics: all counters of the gateway in one place, so that names and labels stay few.
 
-Only what somebody increments is here; a label's values are a fixed, small set, never input. The
-registry is our own: nothing that another library registers by itself gets out.
-Not here: the door that shows them.
+The values of a label are a small, fixed set and never a client's input. The registry is our own, so
+that metrics of other libraries are not published.
+
+Not here: the endpoint that publishes them.
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
 """Versions of the libraries whose private parts we override; checked when a gateway starts.
 
 A library may change its private parts in any minor version, so ``pyproject.toml`` pins these to
-one. A newer one that was installed all the same would fail later, under load, and in other words.
+one. Another one would fail later, under load, with a message that names neither library nor reason.
 """
 
 from importlib.metadata import PackageNotFoundError, version

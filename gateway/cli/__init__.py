@@ -1,13 +1,14 @@
-"""The ``gateway`` command: run a gateway, look at one, order it about, and check what it promises.
+"""The ``gateway`` command: run a gateway, inspect one, control it, and check what it promises.
 
-Everything but ``serve``, ``config``, ``token``, ``user`` and the Redis half of ``command`` goes
-through the public API, by ``gateway.client``. A command's module is imported when it runs, so that
+All commands but ``serve``, ``config``, ``token``, ``user`` and the Redis probe of ``audit`` use the
+public API through ``gateway.client``. A command's module is imported when it runs, so that
 ``--help`` is quick.
 
 Output is for people on a terminal and for programs elsewhere: tables become lines with tabs, times
-become RFC 3339; ``--json`` is JSON, one line a thing. What clients chose (names, titles, reasons)
-is shown escaped: it cannot steer a terminal.
-Not here: what a gateway does (``app``), how one is talked to (``client``).
+become RFC 3339; ``--json`` is JSON, one line a thing. Text that clients chose (names, titles,
+reasons) is escaped, so that it cannot control a terminal.
+
+Not here: the gateway itself (``app``), the client (``client``).
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Logs: one line a record on stderr, for people or for programs.
+"""Logs: one line per record on stderr, for people or for programs.
 
-Only loggers of this package speak below ``warning``: libraries would write down whole requests, and
-a request's query may hold a token. What remains of queries and bearers is taken out of every line,
-and nothing that a client sent can start a line of its own or steer a terminal.
+Below ``warning`` only loggers of this package are enabled, because libraries log whole requests,
+and the query of a request may hold a token. Queries and bearer tokens are removed from every line,
+and text of a client can neither start a line nor control a terminal.
 """
 
 import logging
@@ -33,7 +33,7 @@ def configure(log_format: Literal["text", "json"], level: str) -> None:
 
 
 def sign(node: str) -> None:
-    """Let every line from now on name its node: workers share one stderr."""
+    """Add the node's name to every line from now on, because workers share one stderr."""
 
     def signed(record: logging.LogRecord) -> bool:
         record.node = node
@@ -51,7 +51,7 @@ def without_secrets(text: str) -> str:
 
 
 class _Lines(logging.Formatter):
-    """What both formats share."""
+    """The base of both formats."""
 
     def told(self, record: logging.LogRecord) -> str:
         return without_secrets(record.getMessage())

@@ -1,7 +1,7 @@
-"""Options: what several commands are told in the same words.
+"""Options that several commands share.
 
-The settings' flags are made from their table, so a new setting is a flag at once. Values travel as
-text: the settings know better what is wrong with them.
+The flags of settings are made from their table, so a new setting is a flag at once. Values are
+passed on as text, because the settings give better error messages.
 """
 
 import os
@@ -132,7 +132,7 @@ def read_settings(flags: SettingFlags | None) -> tuple[Settings, dict[str, Sourc
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """Where the gateway is, and who asks."""
+    """The address of the gateway, and the token to use."""
 
     url: Annotated[
         str, Parameter(env_var="GATEWAY_URL", help="Where the gateway is.", group="Gateway")
@@ -148,9 +148,9 @@ class Reach:
     ] = None
 
     def shown_token(self) -> str | None:
-        """Return the token to show: the one given, or the key that ``serve`` made for itself.
+        """Return the token to use: the given one, or the key that ``serve`` made for itself.
 
-        That key is for this machine: it is never sent elsewhere.
+        That key is for this machine, so it is never sent to another one.
         """
         if self.token or not is_loopback(self.url):
             return self.token or None
@@ -182,7 +182,7 @@ def is_loopback(url: str) -> bool:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Which sessions; those that match everything that is given."""
+    """The filter options: sessions must match all that are given."""
 
     workspace: Annotated[str | None, Parameter(help="Of this workspace.", group="Filters")] = None
     account: Annotated[str | None, Parameter(help="Of this account.", group="Filters")] = None

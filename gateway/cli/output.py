@@ -1,7 +1,7 @@
 """Output: tables for people, lines with tabs for programs, JSON for both.
 
-A terminal gets aligned columns and relative times; everything else gets one line a row, cells
-separated by tabs, no header, no colour. Text that clients chose is escaped in both.
+A terminal gets aligned columns and relative times; everything else gets one line per row with cells
+separated by tabs, no header and no colour. Text that clients chose is escaped in both.
 """
 
 import sys
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-TABLE_ROWS_MAX: Final = 1_000  # a table's columns fit its rows, so it is made when all are there
+TABLE_ROWS_MAX: Final = 1_000  # a table is printed when all its rows are there
 
 _MINUTE_MS: Final = 60_000
 _UNITS: Final = (("d", 1440 * _MINUTE_MS), ("h", 60 * _MINUTE_MS), ("m", _MINUTE_MS), ("s", 1000))
@@ -29,12 +29,12 @@ def now_ms() -> int:
 
 
 def for_people() -> bool:
-    """Whether somebody reads this on a terminal."""
+    """Whether the output is a terminal."""
     return sys.stdout.isatty()
 
 
 def escaped(value: object) -> str:
-    """Return *value* as text on one line, in which nothing steers a terminal; ``None`` is empty."""
+    """Return *value* as text on one line without control characters; ``None`` is empty."""
     if value is None:
         return ""
     text = str(value)
@@ -46,18 +46,18 @@ def escaped(value: object) -> str:
 
 
 def complain(*lines: str) -> None:
-    """Say on stderr what is wrong."""
+    """Write an error to stderr."""
     for line in lines:
         print(f"gateway: {escaped(line)}", file=sys.stderr)  # noqa: T201 - a command line
 
 
 def note(line: str) -> None:
-    """Say something on stderr that is not part of the result."""
+    """Write a remark to stderr, which is not part of the result."""
     print(escaped(line), file=sys.stderr)  # noqa: T201 - a command line
 
 
 def put(line: str) -> None:
-    """Write one line at once: who reads it may be waiting for it."""
+    """Write one line and flush it, because a program may be waiting for it."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -86,9 +86,9 @@ def put_table(
     A table has no empty columns. It ends after ``TABLE_ROWS_MAX`` rows and says so.
 
     Args:
-        headers: Of the columns.
+        headers: The titles of the columns.
         rows: A cell for each header; ``None`` is empty.
-        cut: Whether a row is one line, whatever must be left out; never of the first column.
+        cut: Whether rows are cut to one line; the first column is never cut.
     """
     if not for_people():
         for row in rows:
@@ -110,7 +110,7 @@ def put_table(
 
 
 def _cell(text: str, *, cut: bool) -> Text:
-    # Not of the column: a table makes those narrow first that may wrap.
+    # Not set on the column, because a table narrows wrapping columns first.
     return Text(text, no_wrap=True, overflow="ellipsis") if cut else Text(text)
 
 
@@ -120,7 +120,7 @@ def moment_ms(text: str) -> int:
 
 
 def shown_time(text: str | None, now: int) -> str:
-    """Return a time of the API: how far away it is on a terminal, as it is elsewhere.
+    """Return a time of the API: relative to now on a terminal, unchanged elsewhere.
 
     Args:
         text: RFC 3339, or ``None`` for none.
@@ -133,7 +133,7 @@ def shown_time(text: str | None, now: int) -> str:
 
 
 def span(length_ms: int) -> str:
-    """Return a length of time roughly: its largest unit, and minutes with their seconds."""
+    """Return a duration roughly: its largest unit, and minutes with their seconds."""
     for unit, unit_ms in _UNITS:
         if length_ms >= unit_ms:
             whole, rest_ms = divmod(length_ms, unit_ms)

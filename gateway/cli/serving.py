@@ -1,8 +1,8 @@
-"""``gateway serve``: run a gateway until it is told to stop, and say plainly why it cannot.
+"""``gateway serve``: run a gateway until a signal stops it, or say why it cannot run.
 
-The address is taken before anything else is begun and listened on when the node is ready: who
-connects is served, a port in use is told at once. With several ``workers`` this process only minds
-them (``workers``).
+The address is bound before anything else starts, so a port in use is reported at once; the server
+listens when the node is ready, so every connection is served. With several ``workers`` this process
+only supervises them (``workers``).
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from gateway.transport.descriptors import needed_for, raise_limit
 from gateway.versions import UnexpectedVersion
 
 COLLECT: Final = (20_000, 20, 50)  # gc.set_threshold; see tune_collector
-LOOK_EVERY_S: Final = 0.01  # whether the server listens
+LOOK_EVERY_S: Final = 0.01  # between two checks whether the server listens
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
 _NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
@@ -93,7 +93,7 @@ def _reason(error: OSError) -> str:
 
 def _serve(settings: Settings) -> int:
     with ExitStack() as stack:
-        if settings.tls_cert:  # tried now: later it would look like a gateway that failed
+        if settings.tls_cert:  # loaded now, because a failure later would look like a crash
             server_context(settings.tls_cert, settings.tls_key)
         settings = fit_descriptors(settings)
         sockets = bind(settings.host, settings.port)
@@ -157,7 +157,7 @@ async def _serve_beside(settings: Settings, life: int, tell: Callable[[], None])
 
     def leave() -> None:
         loop.remove_reader(life)
-        # Some service managers have sent the signal to all of us; a second one would be rude.
+        # Some service managers send the signal to all processes; do not send a second one.
         if context is None or not context.node.is_draining:
             signal.raise_signal(signal.SIGTERM)
 
@@ -180,12 +180,12 @@ async def _listen(context: Context, sockets: list[socket.socket], tell: Callable
 
 
 def tune_collector() -> None:
-    """Let the collector of cycles look seldom, and never at what is there now.
+    """Make the garbage collector run rarely, and never visit the objects that exist now.
 
-    What a gateway keeps, sessions and connections, is hardly ever a cycle, but the collector walks
-    over all of it again and again. Measured (Python 3.11): while 20,000 sessions were opened and
-    6,000 watchers came, it took 14 % and 12 % of the CPU as it is, with pauses up to 105 ms; so, it
-    takes 0.3 % and 1.4 %, up to 3 ms.
+    Sessions and connections hardly ever form cycles, but the collector walks over all of them
+    again and again. Measured with Python 3.11 while 20,000 sessions were opened and 6,000
+    subscribers connected: by default it took 14 % and 12 % of the CPU, with pauses up to 105 ms;
+    with this it takes 0.3 % and 1.4 %, with pauses up to 3 ms.
     """
     gc.collect()
     gc.freeze()
@@ -233,7 +233,7 @@ def bind(host: str, port: int, *, is_shared: bool = False) -> list[socket.socket
 
 
 def admit_workers(bound: socket.socket) -> None:
-    """Keep the port of a socket that will not listen, for workers who share it.
+    """Share the port of a socket that will not listen with the workers.
 
     It was taken without sharing, so a port in use was told; only from now on others of this user
     may come to it, and only by sharing.
@@ -252,13 +252,13 @@ async def _announce(web: uvicorn.Server, tell: Callable[[], None]) -> None:
 
 
 def _greet(settings: Settings, *, has_auth: bool) -> None:
-    with suppress(BrokenPipeError):  # who started us may read the first line only
+    with suppress(BrokenPipeError):  # the program that started us may read the first line only
         for line in greeting(settings, has_auth=has_auth):
             put(line)
 
 
 def greeting(settings: Settings, *, has_auth: bool) -> list[str]:
-    """Return what a gateway says when it is ready."""
+    """Return the lines that a gateway prints when it is ready."""
     host = _WILDCARDS.get(settings.host, settings.host)
     where = f"[{host}]" if ":" in host else host
     url = f"{'https' if settings.tls_cert else 'http'}://{where}:{settings.port}"

@@ -27,8 +27,8 @@ from gateway.core.errors import Invalid
 from gateway.core.public import rfc3339
 from gateway.settings import Settings
 
-EXPIRES_S: Final = 86_400.0  # a token that was lost is good for a day
-API_KEY_BYTES: Final = 32  # nobody guesses 256 bits
+EXPIRES_S: Final = 86_400.0  # a lost token stays valid for a day
+API_KEY_BYTES: Final = 32  # 256 bits cannot be guessed
 
 _STDIN: Final = "-"
 

@@ -1,7 +1,7 @@
 """``gateway watch``: what happens, one line an event, until somebody stops it.
 
-A lost connection is made up for; where that is not possible a ``resync`` line says so, because what
-happened meanwhile is not told.
+After a lost connection the feed is resumed; if that is not possible, a ``resync`` line says so,
+because the events in between are missing.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ async def watch(
     happened before it was missed.
     """
     tell = _json(snapshot=snapshot) if json else _lines(snapshot=snapshot)
-    # The first connection is tried once: whoever mistypes an address wants to know now.
+    # The first connection is tried once, so that a mistyped address is reported at once.
     feed = events(reach.url, token=reach.shown_token(), filter=filters.filter(), open_within_s=0)
     async with aclosing(feed):
         async for item in feed:
@@ -77,7 +77,7 @@ def _json(*, snapshot: bool) -> Callable[[Item], None]:
 
 def _lines(*, snapshot: bool) -> Callable[[Item], None]:
     put = _for_people() if for_people() else put_cells
-    fold = Fold()  # events tell what is new; the name of a session is older
+    fold = Fold()  # events hold what changed; the name of a session is older
 
     def tell(item: Item) -> None:
         match item:

@@ -1,16 +1,15 @@
-"""Workers: N nodes behind one port, each a process, and the parent that minds them.
+"""Workers: several nodes behind one port, each a process, and the parent that supervises them.
 
-The parent serves nobody. It holds the address, runs the Valkey if there is no ``redis_url``, starts
-workers and starts them again when they die. A worker is a fork made while no event loop and no
-thread exists, so it shares the memory of what is imported, is up at once, and is the same code also
-after an upgrade on the disk. It learns that it shall leave from the end of a pipe that only the
-parent holds: that is how the parent says so, and what happens when the parent is killed.
+The parent serves no requests. It binds the address, runs the Valkey if there is no ``redis_url``,
+and starts workers again when they die. A worker is forked while no event loop and no thread exists,
+so it shares the memory of all imported code, starts at once, and runs the same code even after an
+upgrade on the disk. It stops when the pipe from its parent ends, which also happens if the parent
+is killed.
 
-Each worker listens on a socket of its own (``SO_REUSEPORT``): Linux spreads connections over them
-by their addresses, and takes a dead worker out at once. One socket for all was tried: whoever wakes
-first takes what waits, and of 200 connections one of two workers got 127 to 189. So the parent only
-keeps the port: bound, but not listening.
-Not here: what a worker does (``serving``).
+Each worker listens on its own socket (``SO_REUSEPORT``): Linux spreads connections over them by
+their addresses, and leaves out a dead worker at once. With one shared socket, of 200 connections
+one of two workers got 127 to 189. So the parent keeps the port bound, but does not listen. Not
+here: what a worker does (``serving``).
 """
 
 import asyncio
@@ -34,12 +33,12 @@ from msgspec.structs import replace
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
 
-LOOK_EVERY_S: Final = 0.05  # one system call a worker
-STEADY_S: Final = 10.0  # who lived so long did not die of its start
-RETRY_S: Final = 0.2  # before a dead worker is started again; doubled each time it dies young
-DEATHS_MAX: Final = 5  # of one worker in a row, each of them young; then all are taken down
-LEAVE_WITHIN_S: Final = 45.0  # politely; the longest drain and all that follows take less
-HURRY_WITHIN_S: Final = 5.0  # at once; whoever is left after that hangs, and is killed
+LOOK_EVERY_S: Final = 0.05  # one system call per worker
+STEADY_S: Final = 10.0  # a worker that lived so long did not fail to start
+RETRY_S: Final = 0.2  # before a restart; doubled each time a worker dies within STEADY_S
+DEATHS_MAX: Final = 5  # in a row within STEADY_S, of one worker; then all stop
+LEAVE_WITHIN_S: Final = 45.0  # for a polite stop; the longest drain and all that follows take less
+HURRY_WITHIN_S: Final = 5.0  # for a stop at once; a worker that is left then hangs, and is killed
 NAME_MAX: Final = 61  # characters of a node's name, so that "-64" has room behind
 
 log = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ calls back once it serves; returns the exit code."""
 
 
 class _Worker:
-    """One of the nodes: its process of the moment, and how those before ended."""
+    """A worker: its current process, and how earlier ones ended."""
 
     def __init__(self, number: int, name: str) -> None:
         self.number = number
@@ -58,7 +57,7 @@ class _Worker:
         self.process: ForkProcess | None = None
         self.started_s = 0.0
         self.due_s = 0.0  # when to start it again
-        self.deaths = 0  # in a row, each of them young
+        self.deaths = 0  # in a row, each within STEADY_S
 
 
 class Workers:
@@ -86,7 +85,7 @@ class Workers:
         self._code = 0
 
     def run(self) -> int:
-        """Mind them until all have left; return the exit code.
+        """Supervise the workers until all have stopped; return the exit code.
 
         Raises:
             StoreUnavailable: Our own Valkey does not start.
@@ -96,14 +95,14 @@ class Workers:
                 asyncio.run(self._valkey.start())
                 self._settings = replace(self._settings, redis_url=self._valkey.url)
             gc.collect()
-            gc.freeze()  # or the first collection of a worker would copy all it inherits
+            gc.freeze()  # a worker's first collection would otherwise copy all inherited memory
             with _handled(self._tell):
                 try:
                     while not self._is_leaving or self._are_left:
                         for worker in filter(self._is_due, self._workers):
                             self._start(worker)
                         asyncio.run(self._mind())
-                finally:  # whatever failed here, they leave before their store does
+                finally:  # whatever failed, workers stop before their store does
                     self._leave()
                     while self._are_left:
                         time.sleep(LOOK_EVERY_S)
@@ -117,7 +116,7 @@ class Workers:
     # --- one worker
 
     def _is_due(self, worker: _Worker) -> bool:
-        # The first goes ahead: what keeps a gateway from starting is told once, and not N times.
+        # The first starts alone, so that a problem is reported once and not N times.
         may_start = worker.number == 0 or self._all_served or bool(self._serving[0])
         is_gone = worker.process is None and time.monotonic() >= worker.due_s
         return is_gone and may_start and not self._is_leaving
@@ -169,9 +168,9 @@ class Workers:
         return any(worker.process is not None for worker in self._workers)
 
     async def _mind(self) -> None:
-        """Look after all until one is to be started, or nobody is left.
+        """Supervise until a worker has to be started, or none is left.
 
-        A loop of its own each time: where an event loop is there is no fork.
+        Each call has an event loop of its own, because a fork must not happen within one.
         """
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(self._valkey.watch()) if self._valkey else None
@@ -207,14 +206,14 @@ class Workers:
         self._told += 1
 
     def _leave(self) -> None:
-        """Let all leave politely."""
+        """Stop all workers politely."""
         if not self._is_leaving:
             self._is_leaving = True
             self._kill_at_s = time.monotonic() + LEAVE_WITHIN_S
             os.close(self._leash)
 
     def _hurry(self) -> None:
-        """Let those who are leaving leave at once."""
+        """Stop the workers that are still stopping at once."""
         self._kill_at_s = time.monotonic() + HURRY_WITHIN_S
         for worker in self._workers:
             if worker.process is not None:

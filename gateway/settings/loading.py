@@ -1,7 +1,7 @@
-"""Reading settings: flags over variables over one TOML file over defaults.
+"""Loads the settings: flags take precedence over variables, a TOML file and defaults.
 
-An unknown name is an error with a suggestion; contradictions are found here, not at the first
-request; all problems are told at once.
+An unknown name is an error with a suggestion. Contradictions are found here and not at the first
+request, and all problems are reported at once.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""The table: one class says what there is to set.
+"""The table of settings: name, type, bounds, default and one sentence for each.
 
-Name, type, bounds, default and one sentence a setting; ``--help``, ``gateway config`` and the table
-in the README are made from it. Secrets are masked wherever settings are shown.
+``--help``, ``gateway config`` and the table in the README are made from it. Secrets are masked
+wherever settings are shown.
 """
 
 import os
@@ -65,7 +65,7 @@ class ApiKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
-    """Return where data is kept when nobody says (XDG Base Directory Specification)."""
+    """Return the default data directory (XDG Base Directory Specification)."""
     home = environ.get("XDG_DATA_HOME") or Path(environ.get("HOME") or Path.home(), ".local/share")
     return Path(home, "session-gateway")
 
@@ -76,7 +76,7 @@ def default_node_name() -> str:
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What the operator chose; made by :func:`load`, which also checks it."""
+    """The settings of a gateway; :func:`load` makes and checks them."""
 
     host: Annotated[Line, _say("Address to listen on; without auth only a loopback one")] = (
         "127.0.0.1"
@@ -192,7 +192,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def has_auth(self) -> bool:
-        """Whether somebody configured who may come in; if not, we stay on the loopback."""
+        """Whether authentication is configured; if not, the gateway serves the loopback only."""
         return any((self.admin_key, self.api_keys, self.jwt_key, self.jwks, self.users_file))
 
     @property
