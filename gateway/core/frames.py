@@ -12,6 +12,7 @@ Not here: the parser checks the form of a frame (1002) and the size of a message
 """
 
 from codecs import IncrementalDecoder, getincrementaldecoder
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -110,6 +111,10 @@ class Writer(Protocol):
 
     def abort(self) -> None:
         """End the connection at once; unsent bytes are discarded."""
+        ...
+
+    def probe(self, answered: Callable[[], None]) -> None:
+        """Ping the client now; *answered* is called when it has answered, if it does."""
         ...
 
     def adopt(self, listener: Listener) -> None:

@@ -154,6 +154,10 @@ class WebSocketConnection(LiveConnection, Generic[M]):
                 OVERFLOWS.labels("said").inc()
                 self.end(self.too_slow())
 
+    def probe(self, answered: Callable[[], None]) -> None:
+        """Ping the client now; *answered* is called when it has answered, if it does."""
+        self._writer.probe(answered)
+
     def too_slow(self) -> ServerClose:
         """Return the end of a connection whose client takes too little."""
         return ServerClose(CloseCode.TOO_SLOW, "too_slow", self.reconnect_after_ms())

@@ -47,6 +47,7 @@ from gateway.realtime.close_reminder import CloseReminder
 from gateway.realtime.codec import SessionNotice, SocketRules
 from gateway.realtime.connection import WebSocketConnection
 from gateway.realtime.connection_state import ConnectionState
+from gateway.realtime.contest import CONTEST_TOPICS, answer_contest
 from gateway.realtime.subscriber import ObserverSocket
 
 ENDED_BY_OTHERS: Final = frozenset(
@@ -260,7 +261,9 @@ class SessionSocket(ObserverSocket[M]):
             connection.end(connection.closing_of(error))
 
     def _hear(self, notice: Notice) -> None:
-        if notice.message:
+        if notice.message and notice.message.topic in CONTEST_TOPICS:
+            answer_contest(self.node, self.connection, self._record.id, notice.message)
+        elif notice.message:
             self._notify(notice.message)
         elif notice.change is None:
             self.check()  # the replica was loaded again: news may have been missed
@@ -360,8 +363,7 @@ class SessionSocket(ObserverSocket[M]):
 
     async def _make_way(self, held: Connection) -> None:
         """End as displaced, once the connection that came has been greeted."""
-        is_here = held.node == self.node.id
-        await self._context.connections.wait_handover(held.id, is_here=is_here)
+        await self._context.connections.wait_handover(held.id, is_here=held.node == self.node.id)
         raise ServerClose(CloseCode.DISPLACED, "displaced")
 
     async def _attach_again(self) -> None:

@@ -126,6 +126,9 @@ class Connection:
     def abort(self) -> None:
         """End; nothing does that."""
 
+    def probe(self, _answered: object) -> None:
+        """Never answer."""
+
     def adopt(self, _listener: object) -> None:
         """Belong to somebody; it does."""
 

@@ -47,6 +47,9 @@ class Stuck:
     def abort(self) -> None:
         """End at once."""
 
+    def probe(self, _answered: object) -> None:
+        """Never answer."""
+
     def adopt(self, _listener: object) -> None:
         """Hear for somebody."""
 

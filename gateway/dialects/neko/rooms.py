@@ -37,6 +37,7 @@ from gateway.dialects.neko.render import (
 from gateway.dialects.neko.schema import Broadcast, Identified, Settings, Unicast
 from gateway.live.commit_view import CommitView, EventItem
 from gateway.node import Node
+from gateway.realtime.contest import CONTEST_TOPICS
 
 DIALECT: Final = "neko"
 ROOMS: Final = "neko.room"  # kind of the documents; the key is the workspace, "" for none
@@ -271,6 +272,8 @@ class Rooms:
         if to is None:
             said = event("send/broadcast", Broadcast(sender, message.topic, message.body))
             return [News("send", said, workspace=message.to.workspace, but=message.sender)]
+        if message.topic in CONTEST_TOPICS:
+            return []
         if message.topic == ASKS_FOR_CONTROL:
             return [News("control", event("control/request", Identified(sender)), only=to)]
         receiver = self._known(to)

@@ -11,7 +11,7 @@ from gateway.context import Context
 from gateway.dialects.webida import endpoints_sessions
 from gateway.dialects.webida.access import Access
 from gateway.dialects.webida.endpoints_auth import AuthEndpoints
-from gateway.dialects.webida.socket import SocketDoor, answer_polling
+from gateway.dialects.webida.session_socket import answer_polling, endpoint
 from gateway.dialects.webida.style import ABOUT, WebidaStyle
 from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable
 from gateway.http.openapi import described
@@ -40,7 +40,7 @@ def application(context: Context, root: str) -> Application:
     )
     return Application(
         http=Pipeline(context, WebidaStyle(access, EndpointTable(endpoints))),
-        sockets=dict.fromkeys(SOCKETS, SocketDoor(context, access)),
+        sockets=dict.fromkeys(SOCKETS, endpoint(context, access)),
     )
 
 

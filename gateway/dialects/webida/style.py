@@ -5,12 +5,18 @@ said of its parameters. The published client says ``Content-Type: application/js
 request, also where it sends no body. Parameters that nobody asked for are left alone, as the
 product does.
 
+One table turns our errors into the product's status and code. Codes are those of its own server,
+which are not the phrases of HTTP: a conflict is an ``InvalidArgument``, a path that does not exist
+another thing than a session that does not. A closed session is not there any more, so it is
+answered like one that never was. What the product does not document (413, 414, 415, 429) follows
+its manner.
+
 Not here: tokens (``access``), what a caller may do to a session (``endpoints_sessions``).
 """
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin
+from typing import Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from msgspec import NODEFAULT, DecodeError, Raw, Struct, ValidationError, convert
 from msgspec.json import decode, encode
@@ -18,10 +24,25 @@ from msgspec.structs import FieldInfo, fields
 from starlette.responses import Response
 
 from gateway.auth.principals import Principal
-from gateway.core.errors import BadRequest, GatewayError, MethodNotAllowed
+from gateway.core.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    GatewayError,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    RevisionMismatch,
+    SessionClosed,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+    UriTooLong,
+)
 from gateway.core.model import CLOSE_AFTER_MAX_S
 from gateway.dialects.webida.access import Access, Caller
-from gateway.dialects.webida.errors import row_of
 from gateway.dialects.webida.schema import RestError
 from gateway.http.endpoint import JSON, AnyEndpoint, EndpointTable, Match, Nothing
 from gateway.http.openapi import Description
@@ -36,6 +57,42 @@ _NUMBER: Final = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3})?", re.ASCII
 _NUMBER_MAX: Final = 64  # characters of a number
 
 S = TypeVar("S", bound=Struct)
+
+
+class Row(NamedTuple):
+    """What an error of ours is for Webida's clients."""
+
+    status: int
+    code: str
+
+
+_MALFORMED: Final = Row(400, "BadRequestError")
+_MISSING: Final = Row(404, "NotFoundError")
+_INTERNAL: Final = Row(500, "InternalError")
+
+TABLE: Final[dict[type[GatewayError], Row]] = {  # the nearest ancestor of an error counts
+    BadRequest: _MALFORMED,
+    Invalid: _MALFORMED,
+    Unauthorized: Row(401, "UnauthorizedError"),
+    Forbidden: Row(403, "ForbiddenError"),
+    NotFound: _MISSING,
+    SessionClosed: _MISSING,
+    NoSuchPath: Row(404, "ResourceNotFound"),
+    MethodNotAllowed: Row(405, "MethodNotAllowedError"),
+    Conflict: Row(409, "InvalidArgument"),
+    RevisionMismatch: Row(409, "InvalidArgument"),
+    PayloadTooLarge: Row(413, "RequestEntityTooLargeError"),
+    UriTooLong: Row(414, "RequesturiTooLargeError"),
+    UnsupportedMediaType: Row(415, "UnsupportedMediaTypeError"),
+    RateLimited: Row(429, "TooManyRequestsError"),
+    Unavailable: Row(503, "ServiceUnavailableError"),
+}
+
+
+def row_of(kind: type[GatewayError]) -> Row:
+    """Return what errors of *kind* are for Webida's clients."""
+    return next((TABLE[ancestor] for ancestor in kind.__mro__ if ancestor in TABLE), _INTERNAL)
+
 
 ABOUT: Final = Description(
     title="Webida",

@@ -24,9 +24,9 @@ from gateway.auth.principals import Scope
 from gateway.context import Context
 from gateway.core.errors import SessionClosed
 from gateway.core.model import Session, State
-from gateway.dialects.webida.arrival import ALIVE
 from gateway.live.hub import Mailbox
 from gateway.node import Node
+from gateway.realtime.contest import ALIVE
 from gateway.settings import ApiKey, Settings
 from gateway.settings.table import ScopeName
 from gateway.store.embedded import EmbeddedValkey

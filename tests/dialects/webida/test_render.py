@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from gateway.core.document import Message, Recipients
 from gateway.core.model import Closing, Connection, Session
-from gateway.dialects.webida.errors import TABLE
 from gateway.dialects.webida.render import (
     WORDS,
     announced,
@@ -19,6 +18,7 @@ from gateway.dialects.webida.render import (
     will_close,
 )
 from gateway.dialects.webida.schema import RestError, RestOK, Token, User
+from gateway.dialects.webida.style import TABLE
 
 Golden = Callable[[str], Any]
 

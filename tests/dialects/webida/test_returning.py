@@ -1,5 +1,6 @@
 """The Socket.IO channel of generation A: how a client is lost and comes back."""
 
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -7,13 +8,14 @@ from typing import Final
 import httpx2
 import pytest
 from msgspec.structs import replace
+from websockets.asyncio.client import connect
 
 from gateway.core.command import CancelClose, Close
 from gateway.core.model import State
-from gateway.dialects.webida.arrival import RACE_S
+from gateway.realtime.contest import RACE_S
 from gateway.settings import Settings
 from tests.dialects.webida.client import Client, keeping_alive
-from tests.dialects.webida.conftest import Webida, away, close, contested, look, serving
+from tests.dialects.webida.conftest import ADMIN, Webida, away, close, contested, look, serving
 from tests.nodes import blank, connection
 from tests.support import MS, S, eventually
 
@@ -177,6 +179,17 @@ async def test_refusal_comes_soon_from_another_node(webida: Webida, settings: Se
         await third.hears(third.packet("0"))
 
 
+async def test_client_of_the_native_api_is_asked_too(webida: Webida) -> None:
+    """A first client at another door answers like any other, and hears nothing of the question."""
+    url = f"{webida.url.replace('http', 'ws', 1)}/gateway/v1/connect?token={ADMIN}&session=shared"
+    async with connect(url) as native:
+        assert json.loads(await native.recv())["type"] == "hello"
+        second = await webida.connect("ide", sessionId="shared")
+        assert await second.refused() == DUPLICATE
+        await native.send('{"type":"update","ref":"1","changes":{"name":"x"}}')
+        assert json.loads(await native.recv())["type"] == "ack"
+
+
 async def test_client_that_answers_no_ping_gives_way(settings: Settings) -> None:
     """A first client whose network has gone is asked at once, not when its next ping is due."""
     async with serving(replace(settings, pong_s=300 * MS)) as webida:
@@ -223,7 +236,7 @@ async def test_second_client_is_refused_when_the_first_one_is_elsewhere(
     impatient: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A first client on another node has as much time to be found dead, and no more."""
-    monkeypatch.setattr("gateway.dialects.webida.arrival.SLACK_S", 0.1)
+    monkeypatch.setattr("gateway.dialects.webida.session_socket.SLACK_S", 0.1)
     async with serving(impatient) as webida:
         token = await webida.log_in()
         node, session_id = webida.node, token["sessionId"]

@@ -12,7 +12,6 @@ from websockets.exceptions import InvalidStatus
 
 from gateway.auth.principals import Scope
 from gateway.connections.lifecycle import ServerClose
-from gateway.dialects.webida.line import cause_of
 from gateway.settings import Settings
 from tests.dialects.webida.client import Client, keeping_alive
 from tests.dialects.webida.conftest import (
@@ -124,7 +123,7 @@ async def test_client_that_asks_for_nothing_is_sent_away(
     webida: Webida, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that never asks for its namespace is not kept."""
-    monkeypatch.setattr("gateway.dialects.webida.arrival.JOIN_WITHIN_S", 0.05)
+    monkeypatch.setattr("gateway.dialects.webida.session_socket.JOIN_WITHIN_S", 0.05)
     client = await webida.connect(ADMIN)
 
     await client.ended()
@@ -264,22 +263,6 @@ async def test_client_that_leaves_while_it_comes_in_leaves_no_session_behind(
 
     await eventually(lambda: token["sessionId"] in webida.node.replica.sessions)
     await away(webida, token["sessionId"])
-
-
-@pytest.mark.parametrize(
-    "message, cause",
-    [
-        ({"code": 1000, "reason": ""}, "clean"),
-        ({"code": 1005, "reason": ""}, "clean"),
-        ({"code": 1005}, "lost"),
-        ({"code": 1006, "reason": ""}, "lost"),
-        ({"code": 1012}, "server"),
-        ({}, "lost"),
-    ],
-)
-def test_end_is_told_apart(message: dict[str, Any], cause: str) -> None:
-    """A close frame is meant, a broken connection is not, a server that stops is neither."""
-    assert cause_of(message) == cause
 
 
 async def test_goodbye_of_any_code_ends_the_connection(webida: Webida) -> None:

@@ -1,0 +1,96 @@
+"""Codec: Engine.IO and Socket.IO on one WebSocket, in the words of the generation that is spoken.
+
+A client of Socket.IO comes back by itself after every end but one: when the server disconnects it
+from its namespace. So that is said when it shall stay away, and nothing when it shall come back.
+
+Not here: the protocol (``engineio``), what a client's packets mean (``session_socket``).
+"""
+
+from typing import Final
+
+from gateway.connections.lifecycle import ServerClose
+from gateway.core.document import Message
+from gateway.core.errors import CloseCode
+from gateway.core.event import CloseCancelled, CloseExtended, ClosingScheduled
+from gateway.core.frames import TEXT, frame
+from gateway.core.model import Closing, Session
+from gateway.dialects.webida.engineio import EngineSocket, Heard
+from gateway.dialects.webida.render import CALLED_OFF, Words, announced, warning
+from gateway.live.channel import Subscription
+from gateway.node import Node
+from gateway.realtime.codec import Announcement, ClosingFrames
+
+
+class RefusedInside(ServerClose):
+    """The client may not come in; ``reason`` is what it is told, on the open connection."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(CloseCode.FORBIDDEN, reason)
+
+
+class EngineCodec:
+    """What one connection says and hears.
+
+    Args:
+        node: This node.
+        engine: The protocol.
+        words: How this generation says things.
+    """
+
+    shares_frames: Final = False
+
+    def __init__(self, node: Node, engine: EngineSocket, words: Words) -> None:
+        self._node = node
+        self._engine = engine
+        self._words = words
+
+    def open(self, interval_ms: int, timeout_ms: int) -> tuple[list[Heard], bytes]:
+        """Begin; return what the client has asked for already, and what it is sent first."""
+        heard = self._engine.open(interval_ms, timeout_ms)
+        return heard, self.flush()
+
+    def flush(self) -> bytes:
+        """Return what the protocol has to say."""
+        return b"".join(frame(TEXT, text.encode()) for text in self._engine.texts_to_send())
+
+    def receive(self, data: str | bytes) -> list[Heard]:
+        """Return what a text means; binary data belongs to events, which mean nothing here.
+
+        Raises:
+            BadRequest: It is no text of the protocol.
+        """
+        return self._engine.receive(data) if isinstance(data, str) else []
+
+    def greet(self, subject: Session | Subscription, token: str | None) -> bytes:  # noqa: ARG002
+        """Return that the client is in its namespace."""
+        self._engine.accept()
+        return self.flush()
+
+    def notify(self, notice: Announcement) -> bytes:
+        """Return the event that *notice* is, if this generation has one."""
+        match notice:
+            case ClosingScheduled() | CloseExtended():
+                self._warn_of(notice.closing)
+            case CloseCancelled():  # Webida has no word for it
+                self._engine.emit(self._words.announcement, CALLED_OFF)
+            case Message() if (said := announced(notice)) is not None:
+                self._engine.emit(self._words.announcement, said)
+            case _:
+                pass
+        return self.flush()
+
+    def _warn_of(self, closing: Closing) -> None:
+        left_ms = closing.at - self._node.clock.now_ms()
+        self._engine.emit(self._words.closing, *warning(self._words, closing.reason, left_ms))
+
+    def heartbeat(self, subscription: Subscription | None) -> bytes:  # noqa: ARG002
+        """Return nothing: in this protocol it is the client that pings."""
+        return b""
+
+    def close(self, ended: ServerClose) -> ClosingFrames:
+        """Return why the client is refused, or that it stays away, or nothing, and a close."""
+        if isinstance(ended, RefusedInside):
+            self._engine.refuse(ended.reason)
+        elif not ended.message.reconnect:
+            self._engine.dismiss()
+        return ClosingFrames(last=self.flush(), code=int(ended.code))

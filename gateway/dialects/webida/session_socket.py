@@ -1,0 +1,376 @@
+"""Session socket: ``/socket.io/``: how a client of Socket.IO comes to its session, and is in it.
+
+The transport is WebSocket at once, as Webida's clients ask for it; long polling is answered in the
+words of Engine.IO. A client that may not come in for the moment (no room, a node that goes) is
+refused before the upgrade, because that makes it wait longer each time; one that may not come in
+at all hears why inside, because only there a client listens.
+
+It comes in once its namespace is asked for. The token says which session it is: unknown, it is
+opened with this id; open and without a client, it is come back to. Of two clients of one session
+the first one stays, as in the product, if it is still there (see ``realtime.contest``).
+
+Not here: tokens (``access``), what is said (``codec``).
+"""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar, Final
+
+from msgspec import Struct, ValidationError, convert
+from starlette.responses import Response
+from starlette.types import ASGIApp
+from starlette.types import Scope as AsgiScope
+
+from gateway.auth.credentials import Credential
+from gateway.auth.principals import Principal, Scope, may_attach
+from gateway.connections.lifecycle import ClientClosed, ServerClose
+from gateway.context import Context, caller_key
+from gateway.core.errors import (
+    AlreadyConnected,
+    BadRequest,
+    CloseCode,
+    Forbidden,
+    GatewayError,
+    IdUnavailable,
+    LimitExceeded,
+    NotFound,
+    SessionClosed,
+    SessionClosing,
+    Unauthorized,
+)
+from gateway.core.model import Client, Name, Session, SessionId
+from gateway.dialects.webida.access import INVALID, Access, Caller, may_enter, new_id
+from gateway.dialects.webida.codec import EngineCodec, RefusedInside
+from gateway.dialects.webida.engineio import PROTOCOL, EngineSocket, Heard, Joining, Sign
+from gateway.dialects.webida.render import WORDS, Words
+from gateway.dialects.webida.style import failed, pairs_of
+from gateway.http.endpoint import AnyCall, reply
+from gateway.realtime.codec import HeartbeatRule, SocketRules
+from gateway.realtime.connection import WebSocketConnection
+from gateway.realtime.contest import attach_when_free
+from gateway.realtime.handshake import (
+    Admission,
+    WebSocketEndpoint,
+    check_admissible,
+    new_connection,
+)
+from gateway.realtime.session_socket import SessionSocket
+
+LINGER_MS: Final = 150_000  # clients of the product come back for up to 149.5 s, then give up
+JOIN_WITHIN_S: Final = 10.0  # for a client to ask for its namespace
+OPEN_ATTEMPTS: Final = 2  # an id that somebody takes meanwhile is attached to the second time
+SLACK_S: Final = 1.0  # for the news that a first client is dead
+PRODUCT: Final = "Webida"
+NO_TOKEN: Final = "need token"  # noqa: S105 - the product's words
+
+REFUSALS: Final[tuple[tuple[type[GatewayError], str], ...]] = (
+    (Forbidden, "insufficient access rights"),
+    (SessionClosing, "session is closing"),
+    (SessionClosed, "session is closed"),
+    (IdUnavailable, "session id is not available"),
+    (LimitExceeded, "too many sessions"),
+)
+"""What a client hears that may not come in; other errors say it themselves."""
+
+Pairs = list[tuple[str, str]]
+
+
+# --- before the upgrade
+
+
+class EngineError(Struct, frozen=True):
+    """Why Engine.IO refuses a request; numbers and words are those of its own server."""
+
+    code: int
+    message: str
+
+
+UNKNOWN_TRANSPORT: Final = EngineError(0, "Transport unknown")
+UNKNOWN_SESSION: Final = EngineError(1, "Session ID unknown")
+BAD_METHOD: Final = EngineError(2, "Bad handshake method")
+BAD_REQUEST: Final = EngineError(3, "Bad request")
+UNSUPPORTED: Final = EngineError(5, "Unsupported protocol version")
+
+
+class EngineRefusal(BadRequest):
+    """A handshake that Engine.IO refuses."""
+
+    def __init__(self, told: EngineError) -> None:
+        super().__init__(told.message)
+        self.told = told
+
+
+def endpoint(context: Context, access: Access) -> ASGIApp:
+    """Return where WebSockets come in.
+
+    Args:
+        context: The node and its surroundings.
+        access: Tokens.
+    """
+    settings, words = context.settings, WORDS[context.settings.webida_generation]
+    heartbeat = HeartbeatRule(
+        interval_s=settings.heartbeat_s, silence_s=settings.heartbeat_s + settings.pong_s
+    )
+
+    async def admit(_: Context, scope: AsgiScope) -> Admission[list[Heard]]:
+        pairs = pairs_of(scope)
+        check_admissible(context, scope, Credential())
+        if (refusal := _why_not(pairs)) is not None:
+            raise EngineRefusal(refusal)
+        connection_id = new_id()
+        codec = EngineCodec(context.node, EngineSocket(connection_id, words.namespace), words)
+
+        async def serve(connection: WebSocketConnection[list[Heard]]) -> None:
+            request = SocketRequest(context, access, scope, pairs, connection_id, words)
+            WebidaSocket(request, connection, codec).start()
+
+        return Admission(codec=lambda _: codec, serve=serve, heartbeat=heartbeat)
+
+    return WebSocketEndpoint(admit, _refuse)
+
+
+def _refuse(error: GatewayError, _: AsgiScope) -> Response:
+    return _engine_failed(error.told) if isinstance(error, EngineRefusal) else failed(error)
+
+
+def _why_not(pairs: Pairs) -> EngineError | None:
+    """Return why a handshake is refused, or ``None``."""
+    query = dict(pairs)
+    if query.get("EIO") != PROTOCOL:
+        return UNSUPPORTED
+    if query.get("transport") != "websocket":
+        return UNKNOWN_TRANSPORT
+    return UNKNOWN_SESSION if "sid" in query else None  # there is nothing to upgrade
+
+
+async def answer_polling(call: AnyCall) -> Response:
+    """Tell a client of Engine.IO in its words that only WebSockets are served here."""
+    if call.request.method not in ("GET", "HEAD"):
+        return _engine_failed(BAD_METHOD)
+    try:
+        transport = dict(pairs_of(call.request.scope)).get("transport")
+    except BadRequest:
+        return _engine_failed(BAD_REQUEST)
+    return _engine_failed(BAD_REQUEST if transport == "websocket" else UNKNOWN_TRANSPORT)
+
+
+def _engine_failed(error: EngineError) -> Response:
+    return reply(error, 400, {"Cache-Control": "no-store"})
+
+
+# --- in
+
+
+class SocketRequest(Struct, frozen=True):
+    """What a client asked for with its handshake.
+
+    Args:
+        context: The node and its surroundings.
+        access: Tokens.
+        scope: The ASGI scope.
+        pairs: The parameters of the query.
+        connection_id: What the connection is called in the record.
+        words: How this generation says things.
+    """
+
+    context: Context
+    access: Access
+    scope: AsgiScope
+    pairs: Pairs
+    connection_id: str
+    words: Words
+
+
+class WebidaSocket(SessionSocket[list[Heard]]):
+    """One client, from its first words to its end.
+
+    Args:
+        request: What it asked for.
+        connection: Its connection.
+        codec: What is said on it.
+    """
+
+    rules: ClassVar[SocketRules] = SocketRules(
+        reattaches=False,  # a client of Socket.IO comes back by itself
+        reminds=False,  # the product warns once, and again when the time changes
+    )
+
+    __slots__ = ("_codec", "_is_in", "_joining", "_request")
+
+    def __init__(
+        self,
+        request: SocketRequest,
+        connection: WebSocketConnection[list[Heard]],
+        codec: EngineCodec,
+    ) -> None:
+        record = new_connection(request.context, request.scope, request.connection_id)
+        super().__init__(request.context, connection, record)
+        self._request = request
+        self._codec = codec
+        self._joining: asyncio.Future[Joining] = asyncio.get_running_loop().create_future()
+        self._is_in = False
+
+    def start(self) -> None:
+        """Begin the protocol; the client comes in when it asks for its namespace."""
+        pong_ms = round(self._request.context.settings.pong_s * 1000)
+        heard, first = self._codec.open(self.connection.heartbeat_ms, pong_ms)
+        self.connection.send(first)
+        self._take(heard)
+        self.connection.bind(self)
+        self.connection.start()
+        self.connection.spawn(self._come_in())
+
+    async def handle(self, message: list[Heard]) -> None:
+        """Do what a text of the client means."""
+        self._take(message)
+        self.connection.send(self._codec.flush())
+
+    def _take(self, heard: list[Heard]) -> None:
+        for one in heard:
+            match one:
+                case Joining():
+                    self._joining.set_result(one)
+                case Sign.SAID if self._is_in:
+                    self.touch()
+                case Sign.LEFT:
+                    raise ClientClosed("clean")
+                case _:
+                    pass
+
+    def heartbeat(self) -> bytes:
+        """Look whether the session still names this connection, once it is in."""
+        return super().heartbeat() if self._is_in else b""
+
+    # --- coming in
+
+    async def _come_in(self) -> None:
+        """Attach the client to its session, or tell it why it may not come in."""
+        try:
+            await self._attach()
+        except AlreadyConnected:
+            raise RefusedInside(self._request.words.duplicate) from None
+        except GatewayError as error:
+            if error.retry:
+                raise
+            text = next((text for kind, text in REFUSALS if isinstance(error, kind)), error.detail)
+            raise RefusedInside(text) from error
+        self._is_in = True
+        self.begin()
+
+    async def _attach(self) -> None:
+        """Open the session, or come back to it.
+
+        Raises:
+            ServerClose: The client did not ask for its namespace.
+            RateLimited: Too many come of this caller, or too many bad tokens of its address.
+            GatewayError: It may not come in, or not now.
+        """
+        try:
+            async with asyncio.timeout(JOIN_WITHIN_S):
+                joining = await self._joining
+        except TimeoutError:
+            raise ServerClose(CloseCode.BAD_REQUEST, "no_namespace") from None
+        request, context = self._request, self._request.context
+        query = {**dict(request.pairs), **dict(joining.query)}
+        if not query.get("token"):
+            raise Unauthorized(NO_TOKEN)
+        caller = await context.rate_limited(
+            request.scope,
+            request.access.visitor(query["token"]),
+            lambda caller: caller_key(caller.principal),
+        )
+        self.connection.expire_at(caller.principal.expires_at, context.wall_ms)
+        wanted = _named(query, "sessionId", SessionId) or caller.principal.session
+        workspace = _named(query, "workspaceId", Name)
+        for attempt in range(OPEN_ATTEMPTS):
+            session = await self._find(caller, wanted)
+            try:
+                if session is None:
+                    await self.open(self._new_session(caller, wanted or new_id(), workspace))
+                elif workspace not in (None, session.workspace):
+                    raise Forbidden
+                else:
+                    own = session.id == caller.principal.session
+                    await self._come_back(session, own=own)
+                return
+            except IdUnavailable:  # somebody else opened it just now
+                if attempt + 1 == OPEN_ATTEMPTS:
+                    raise
+
+    async def _find(self, caller: Caller, session_id: str | None) -> Session | None:
+        """Return the open session that the caller may attach to; ``None`` if it may open one.
+
+        Raises:
+            SessionClosed: It is closed, and was the caller's.
+            Forbidden: It is somebody else's.
+            Unauthorized: There is none, and the token has expired.
+        """
+        principal = caller.principal
+        own = session_id is not None and session_id == principal.session
+        session = None
+        try:
+            if session_id is not None:
+                session = await self.node.find(session_id)
+        except NotFound:
+            pass
+        except SessionClosed:
+            if not own:
+                raise Forbidden from None
+            raise
+        if caller.is_expired and not (own and session is not None):
+            raise Unauthorized(INVALID)
+        if session is None:
+            if not own and session_id is not None and not principal.has(Scope.WRITE):
+                raise Forbidden
+        elif not (own and principal.covers(session.workspace)) and not may_attach(
+            session, principal, None
+        ):
+            raise Forbidden
+        return session
+
+    async def _come_back(self, session: Session, *, own: bool) -> None:
+        settings = self._request.context.settings
+        attach = partial(self.attach, session, displace=False, readmit=own)
+        patience_s = settings.heartbeat_s + settings.pong_s + SLACK_S
+        await attach_when_free(self.node, session, attach, patience_s)
+
+    def _new_session(self, caller: Caller, session_id: str, workspace: str | None) -> Session:
+        """Return the session that is to be opened.
+
+        Raises:
+            Forbidden: The token does not allow it, or not in that workspace.
+            LimitExceeded: There are as many sessions as may be.
+        """
+        principal: Principal = caller.principal
+        workspace = workspace or principal.workspace
+        if caller.is_session:
+            raise Forbidden
+        if not (principal.has(Scope.CONNECT) or principal.has(Scope.WRITE)):
+            raise Forbidden
+        if workspace is not None and not may_enter(principal, workspace):
+            raise Forbidden
+        if len(self.node.replica.sessions) >= self._request.context.settings.max_sessions:
+            raise LimitExceeded
+        return Session(
+            id=session_id,
+            number=0,
+            revision=0,
+            created_at=0,
+            name=principal.name,
+            account=principal.account,
+            workspace=workspace,
+            client=Client(product=PRODUCT),
+            linger_ms=LINGER_MS,
+        )
+
+
+def _named(query: Mapping[str, str], name: str, kind: Any) -> str | None:  # noqa: ANN401 - a type
+    text = query.get(name)
+    if not text:
+        return None
+    try:
+        found: str = convert(text, kind)
+    except ValidationError as error:
+        raise BadRequest(f'"{name}" is not acceptable') from error
+    return found
