@@ -44,8 +44,8 @@ def application(context: Context, root: str) -> Application:
     return Application(
         http=Pipeline(context, NativeStyle(context, EndpointTable(endpoints))),
         sockets={
-            "/v1/connect": native_socket(connect.connect),
-            "/v1/events": native_socket(events.observe),
+            "/v1/connect": native_socket(context, connect.connect),
+            "/v1/events": native_socket(context, events.observe),
         },
     )
 

@@ -263,7 +263,7 @@ class NativeSessionSocket(SessionSocket[str]):
     async def _apply(self, wanted: AnyCommand, ref: str | None) -> int:
         op = f"ref:{ref}" if ref is not None and len(ref) >= UNIQUE_REF_MIN else None
         try:
-            return (await self.apply(wanted, op)).revision
+            return (await self.node.apply(self.session.id, wanted, op=op)).revision
         finally:  # its news, if there is any, has been heard by now
             if isinstance(wanted, EndStream) and self.stopping:
                 self.stopping.discard(wanted.key)

@@ -80,10 +80,10 @@ Serve = Callable[[WebSocketRequest], Awaitable[None]]
 """Lets a request's connection begin; what it raises is told to the client."""
 
 
-def native_socket(serve: Serve) -> WebSocketEndpoint:
+def native_socket(context: Context, serve: Serve) -> WebSocketEndpoint:
     """Return where the WebSockets of one address come in."""
 
-    async def admit(context: Context, scope: Scope) -> Admission[str]:
+    async def admit(scope: Scope) -> Admission[str]:
         request = WebSocketRequest(context, scope)
         check_admissible(context, scope, request.credential)
 
@@ -98,7 +98,7 @@ def native_socket(serve: Serve) -> WebSocketEndpoint:
             subprotocol=request.credential.subprotocol,
         )
 
-    return WebSocketEndpoint(admit, _refuse)
+    return WebSocketEndpoint(context, admit, _refuse)
 
 
 def _refuse(error: GatewayError, _scope: Scope) -> Response:

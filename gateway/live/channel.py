@@ -148,10 +148,9 @@ class Channel:
             for reader in behind:
                 del self._followers[reader]
                 reader.fall_behind(self.sequence, tick)
-        if self._tick_followers:
-            behind = [reader for reader, push in self._tick_followers.items() if not push(tick)]
-            for reader in behind:
-                del self._tick_followers[reader]
+        for reader, push in list(self._tick_followers.items()):  # one that hears its end leaves
+            if not push(tick):
+                self._tick_followers.pop(reader, None)
                 reader.fall_behind(self.sequence, tick)
         self._wake()
 
@@ -322,7 +321,7 @@ class Subscription:
     def follow_ticks(self, push: PushTick, on_behind: Callable[[], None]) -> bool:
         """As :meth:`follow`, for readers that render each tick by themselves.
 
-        What *push* calls must not close a subscription: others are being told just then.
+        What *push* calls may close its own subscription.
         """
         if self.is_behind:
             return False

@@ -163,6 +163,8 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         return ServerClose(CloseCode.TOO_SLOW, "too_slow", self.reconnect_after_ms())
 
     def _last_sent_at_s(self) -> float:
+        if not self._heartbeat_rule.in_silence:
+            return 0.0  # a beat is due each time
         past_s = 0.0 if self._handler is None else self._handler.last_sent_at_s()
         return max(self._sent_at_s, past_s)
 
@@ -174,7 +176,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         except Exception as error:  # noqa: BLE001 - the top of a timer; logged if unforeseen
             self.end(self.closing_of(error))
             return
-        if data and (is_due or not self._heartbeat_rule.in_silence):
+        if data and is_due:
             self.write(data)
 
     # --- what it hears: core.frames.Listener
@@ -272,7 +274,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
             return error
         if isinstance(error, GatewayError):
             return ServerClose.from_error(error, self.reconnect_after_ms())
-        log.error("socket %d failed", self.number, exc_info=error)
+        log.error("a socket failed: %d", self.number, exc_info=error)
         return ServerClose(CloseCode.SERVER_ERROR, "internal", self.reconnect_after_ms())
 
     # --- its life

@@ -60,7 +60,7 @@ class Admission(Struct, Generic[M], frozen=True, kw_only=True):
     subprotocol: str | None = None
 
 
-Admit = Callable[[Context, Scope], Awaitable[Admission[Any]]]
+Admit = Callable[[Scope], Awaitable[Admission[Any]]]
 """Looks at a request for a WebSocket; what it raises is told instead of the upgrade."""
 
 Refuse = Callable[[GatewayError, Scope], Response]
@@ -114,20 +114,22 @@ class WebSocketEndpoint:
     It returns once the connection has its handler: from then on nothing of the request is kept.
 
     Args:
+        context: The node and its surroundings.
         admit: Says who may come in.
         refuse: Tells the others.
     """
 
-    def __init__(self, admit: Admit, refuse: Refuse) -> None:
+    def __init__(self, context: Context, admit: Admit, refuse: Refuse) -> None:
+        self._context = context
         self._admit = admit
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a WebSocket from its request to its handler, or refuse it."""
-        context: Context = scope["app"].state.context
+        context = self._context
         websocket = WebSocket(scope, receive, send)
         try:
-            admission = await self._admit(context, scope)
+            admission = await self._admit(scope)
             writer = _writer(scope)
         except GatewayError as error:
             await websocket.send_denial_response(self._refuse(error, scope))

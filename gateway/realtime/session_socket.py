@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from gateway.connections.lifecycle import ConnectionEnded, ServerClose
 from gateway.context import Context
-from gateway.core.command import AnyCommand, Connect
+from gateway.core.command import Connect
 from gateway.core.errors import (
     AlreadyConnected,
     CloseCode,
@@ -159,7 +159,8 @@ class SessionSocket(ObserverSocket[M]):
             token: The session's token, if it was just opened.
         """
         connection, session = self.connection, self.session
-        connection.send(connection.codec.greet(session, token))
+        if greeting := connection.codec.greet(session, token):
+            connection.write(greeting)  # however long it is
         self._context.connections.complete_handover(self._record.id)
         self.node.touch(session.id)
         if session.closing:
@@ -176,6 +177,12 @@ class SessionSocket(ObserverSocket[M]):
         if self._session is None:
             raise RuntimeError("This connection has no session yet.")
         return self._session
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the session, as far as is known, is this connection's."""
+        held = self.session.connection
+        return held is not None and held.id == self._record.id and self.session.is_connected
 
     @property
     def connection_id(self) -> str:
@@ -271,7 +278,6 @@ class SessionSocket(ObserverSocket[M]):
             record = notice.change.entry.record
             if record.revision <= self.session.revision:
                 return  # older than what the greeting said
-            self._session = record
             for event in notice.change.entry.events:
                 self._tell(event)
             self.fence(record, disconnect_cause(notice.change.entry.events))
@@ -339,6 +345,7 @@ class SessionSocket(ObserverSocket[M]):
         Raises:
             ServerClose: The connection was kicked, or ended by mistake.
         """
+        self._session = record
         if record.closed:
             reason = record.closed.reason or record.closed.outcome
             self.connection.end_after_answer(ServerClose(record.closed.code, reason))
@@ -385,14 +392,6 @@ class SessionSocket(ObserverSocket[M]):
     def touch(self) -> None:
         """Note that the client spoke."""
         self.node.touch(self.session.id)
-
-    async def apply(self, command: AnyCommand, op: str | None = None) -> Session:
-        """Do *command*, whose ``via`` is this connection; return the session after it.
-
-        Raises:
-            GatewayError: As :meth:`Node.apply`.
-        """
-        return await self.node.apply(self.session.id, command, op=op)
 
 
 def disconnect_cause(events: Sequence[AnyEvent]) -> Cause | None:

@@ -9,7 +9,7 @@ All sockets of this node read one channel. Its renderer, :meth:`Rooms.render`, s
 once, in order, and keeps what was announced. Control that was lost stays lost: each time it is
 given the document gets a new ``grant``, and one that ended is not taken up again.
 
-Not here: what a member may ask for (``control``), the sockets (``socket``).
+Not here: what a member may ask for (``control``), the sockets (``session_socket``).
 """
 
 import logging

@@ -11,8 +11,8 @@ from gateway.dialects.neko import endpoints_members, endpoints_room, endpoints_s
 from gateway.dialects.neko.batch import BatchEndpoint
 from gateway.dialects.neko.errors import Refused
 from gateway.dialects.neko.service import service_of
-from gateway.dialects.neko.socket import Door
 from gateway.dialects.neko.style import ABOUT, NekoStyle, row
+from gateway.dialects.neko.websocket import endpoint
 from gateway.http.endpoint import AnyCall, AnyEndpoint, EndpointTable
 from gateway.http.openapi import described
 from gateway.http.pipeline import Application, Pipeline
@@ -62,4 +62,4 @@ def application(context: Context, root: str) -> Application:
     ]
     endpoints = described([*table, *slashed], ABOUT, root)
     batch.pipeline = Pipeline(context, NekoStyle(service, EndpointTable(endpoints)))
-    return Application(http=batch.pipeline, sockets={SOCKET: Door(service)})
+    return Application(http=batch.pipeline, sockets={SOCKET: endpoint(service)})

@@ -4,7 +4,6 @@ The door's own rules stand here; what a session is, and what follows for others,
 """
 
 import asyncio
-import secrets
 from contextlib import suppress
 from typing import Final
 from uuid import uuid4
@@ -235,8 +234,3 @@ def service_of(context: Context) -> Service:
     if service is None:
         service = _services[context.node] = Service(context)
     return service
-
-
-def connection_id() -> str:
-    """Return the id of a new connection."""
-    return secrets.token_hex(12)

@@ -228,13 +228,14 @@ def application(context: Context, root: str) -> Application:
     plex = Plex(context)
     context.node.hub.register(DIALECT, Renderer(plex))
     style = PlexStyle(context, EndpointTable(described(endpoints(plex), ABOUT, root)))
-    notifications = WebSocketEndpoint(partial(_admit, plex), _refuse)
+    notifications = WebSocketEndpoint(context, partial(_admit, plex), _refuse)
     sockets = {form: notifications for path in SOCKETS for form in (path, f"{path}/")}
     return Application(http=Pipeline(context, style), sockets=sockets)
 
 
-async def _admit(plex: Plex, context: Context, scope: ScopeOfRequest) -> Admission[None]:
+async def _admit(plex: Plex, scope: ScopeOfRequest) -> Admission[None]:
     """Let in who has a good token; a real server refuses the others before the upgrade."""
+    context = plex.context
     check_target(Request({**scope, "method": "GET"}))
     asking = principal_in(context, scope)
     principal = await context.rate_limited(scope, asking, caller_key)

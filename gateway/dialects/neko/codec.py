@@ -1,0 +1,227 @@
+"""Codec: neko's WebSocket messages: what is sent, what of the client's is heard, how it ends.
+
+neko has no error messages: what cannot be understood is passed over. Input that only moves pixels
+would come too often to look at each, so it is heard a few times a second.
+
+A client that hears ``system/disconnect`` stays away, one that does not is back within the grace. So
+the word is given only to those who shall stay away: when this node goes and others stay, or the
+connection ended by mistake, nobody is told. neko closes without a close frame (clients see 1006).
+
+Not here: what a message asks for (``session_socket``), who comes in (``websocket``).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from msgspec import MsgspecError
+from msgspec.json import decode
+from msgspec.structs import asdict
+
+from gateway.connections.lifecycle import ServerClose
+from gateway.core.errors import CloseCode
+from gateway.core.frames import TEXT, frame
+from gateway.core.model import Cause, Session
+from gateway.dialects.neko.login import Caller, shown_id
+from gateway.dialects.neko.render import (
+    HEARTBEAT,
+    PLUGINS,
+    control_host,
+    event,
+    session_data,
+    state_of,
+)
+from gateway.dialects.neko.rooms import Fence, News, room_of
+from gateway.dialects.neko.schema import (
+    Admin,
+    BroadcastStatus,
+    ClientEvent,
+    Init,
+    Notice,
+    ScreenConfiguration,
+    StateOf,
+)
+from gateway.dialects.neko.service import Service
+from gateway.live.channel import Subscription
+from gateway.live.outbound import Tick
+from gateway.realtime.codec import Announcement, ClosingFrames
+from gateway.realtime.connection import WebSocketConnection
+
+INPUT_EVERY_S: Final = 0.25  # between two inputs (a mouse moves 60 times a second) that are heard
+
+HEARD: Final = ("control/", "send/", "system/logs")  # events that mean something here
+INPUT: Final = tuple(
+    f"control/{kind}"
+    for kind in (
+        *("move", "scroll", "button", "key", "touch"),
+        *("cut", "copy", "paste", "select_all"),
+    )
+)
+
+REPLACED: Final = "connection replaced"
+DISCONNECTED: Final = "session disconnected"
+DELETED: Final = "session deleted"
+SHUTDOWN: Final = "connection shutdown"
+
+ENDS: Final[dict[int, str]] = {
+    CloseCode.DISPLACED: REPLACED,
+    CloseCode.KICKED: DISCONNECTED,
+    CloseCode.SESSION_CLOSED: DELETED,
+}
+"""What a client is told of the ends that the record knows."""
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Dismissal(ServerClose):
+    """The connection ends, and the client is told why; it does not come back by itself.
+
+    Args:
+        message: What it is told.
+        cause: What the record shall say.
+    """
+
+    def __init__(self, message: str, cause: Cause = "kicked") -> None:
+        super().__init__(CloseCode.FORBIDDEN, message)
+        self.cause = cause
+
+
+class NekoCodec:
+    """neko's messages on one WebSocket.
+
+    Args:
+        service: neko on this node.
+        connection: The client's.
+    """
+
+    shares_frames: Final = False
+
+    def __init__(self, service: Service, connection: WebSocketConnection[ClientEvent]) -> None:
+        self.caller: Caller | None = None  # who the client is, once it is let in
+        self.session: Session | None = None
+        self.on_fence: Callable[[Fence], bool] = _stay
+        self.on_received: Callable[[], None] = _nothing
+        self._service = service
+        self._connection = connection
+        self._is_fenced = False  # the session is another connection's: nothing is told any more
+        self._input_at_s = 0.0
+
+    def receive(self, data: str | bytes) -> ClientEvent | None:
+        """Return an event that means something here."""
+        received = understood(data, ClientEvent)
+        if received is None:
+            return None
+        self.on_received()
+        is_heard = received.event.startswith(HEARD) and not self._is_too_soon(received)
+        return received if is_heard else None
+
+    def _is_too_soon(self, received: ClientEvent) -> bool:
+        if not received.event.startswith(INPUT):
+            return False
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._input_at_s < INPUT_EVERY_S:
+            return True
+        self._input_at_s = now_s
+        return False
+
+    def greet(self, subject: Session | Subscription, token: str | None) -> bytes:  # noqa: ARG002
+        """Return what a new client hears first: one moment's picture of everything it sees."""
+        if isinstance(subject, Subscription) or self.caller is None:
+            return b""
+        caller, service = self.caller, self._service
+        control = service.control
+        data = Init(
+            session_id=caller.id,
+            control_host=control_host("", control.host_id(caller)),
+            screen_size=ScreenConfiguration(),
+            sessions={
+                (name := shown_id(known)): session_data(name, known)
+                for known in service.sessions(caller)
+            },
+            settings=control.room_of(caller).shown,
+        )
+        texts = [event("system/init", data)]
+        if caller.profile.is_admin:
+            texts.append(
+                event("system/admin", Admin(broadcast_status=BroadcastStatus(is_active=False)))
+            )
+        state = StateOf(id=caller.id, **asdict(state_of(subject)))
+        texts += [event("session/state", state), *PLUGINS]
+        return b"".join(frame(TEXT, text) for text in texts)
+
+    def notify(self, notice: Announcement) -> bytes:
+        """Return what a tick of the node's channel means to this client.
+
+        Raises:
+            ServerClose: The client is too slow, history was lost, or the session is not its own.
+        """
+        if not isinstance(notice, Tick):
+            raise self._connection.too_slow()
+        frames: list[bytes] = []
+        for item in notice.items:
+            if self._is_fenced or not isinstance(item, News):
+                continue
+            if item.fence is not None and self._is_meant(item):
+                self._connection.write(b"".join(frames))  # what comes before an end is heard
+                frames.clear()
+                self._is_fenced = not self.on_fence(item.fence)
+            elif item.fence is None and (data := self._data(item)):
+                frames.append(frame(TEXT, data))
+        return b"".join(frames)
+
+    def _is_meant(self, news: News) -> bool:
+        own = self.session.id if self.session else None
+        return news.only in (None, own) and news.but != own
+
+    def _data(self, news: News) -> bytes | None:
+        caller, session = self.caller, self.session
+        if caller is None or session is None or not self._is_meant(news):
+            return None
+        if news.room not in (None, room_of(session)):
+            return None
+        if news.workspace not in (None, caller.workspace):
+            return None
+        if news.sees_room not in (None, caller.visibility.by in ("all", "workspace")):
+            return None
+        if news.about is not None and not caller.visibility.allows(news.about):
+            return news.blind
+        return news.data
+
+    def heartbeat(self, subscription: Subscription | None) -> bytes:  # noqa: ARG002 - the port's
+        """Return neko's heartbeat."""
+        return frame(TEXT, HEARTBEAT)
+
+    def close(self, ended: ServerClose) -> ClosingFrames:
+        """Return the reason, if the client shall stay away."""
+        message = self._reason(ended)
+        if message is None:
+            return ClosingFrames()
+        return ClosingFrames(last=frame(TEXT, event("system/disconnect", Notice(message))))
+
+    def _reason(self, ended: ServerClose) -> str | None:
+        if isinstance(ended, Dismissal):
+            return ended.reason
+        if ended.code == CloseCode.DRAINING:
+            node = self._service.node
+            return SHUTDOWN if node.lease.live == {node.id} else None
+        return ENDS.get(ended.code)
+
+
+def understood(data: str | bytes, kind: type[T]) -> T | None:
+    """Return what a client said; nothing if it cannot be understood: neko has no answer to it."""
+    try:
+        return decode(data, type=kind)
+    except (MsgspecError, ValueError, RecursionError):
+        log.debug("a client said something that cannot be read")
+        return None
+
+
+def _stay(_fence: Fence) -> bool:
+    return True
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,168 @@
+"""Session socket: one client of neko in its session, from its first message to its end.
+
+The commit stands before ``system/init``, so that a client that is greeted is also announced. A new
+client hears, in this order: everything there is, as an admin what admins hear, its own state, the
+plugins; then the news of the node's channel. What ends it comes the same way, so it hears
+everything before its end, and is told why.
+
+Not here: what changes mean (``rooms``), what members may do (``control``), bytes (``codec``).
+"""
+
+import logging
+from contextlib import ExitStack
+from typing import ClassVar, Final
+
+from gateway.connections.lifecycle import ConnectionEnded, ServerClose
+from gateway.core.errors import (
+    AlreadyConnected,
+    CloseCode,
+    GatewayError,
+    NotFound,
+    SessionClosed,
+    SessionClosing,
+)
+from gateway.core.model import Connection, Session
+from gateway.dialects.neko.codec import INPUT, Dismissal, NekoCodec, understood
+from gateway.dialects.neko.errors import NO_SESSION
+from gateway.dialects.neko.login import Caller, caller_of
+from gateway.dialects.neko.render import is_there
+from gateway.dialects.neko.rooms import VIEW, Fence
+from gateway.dialects.neko.schema import ClientEvent, LogLine, Spoken
+from gateway.dialects.neko.service import Service
+from gateway.realtime.codec import SocketRules
+from gateway.realtime.connection import WebSocketConnection
+from gateway.realtime.session_socket import SessionSocket
+
+LOG_LINES_MAX: Final = 20  # lines of a client's log that are taken from one message
+LOG_LINE_MAX: Final = 500  # characters of such a line
+
+MAY_NOT_CONNECT: Final = "connection disabled"
+CONNECTED: Final = "already connected"
+PROFILE_CHANGED: Final = "profile changed"
+
+log = logging.getLogger(__name__)
+
+
+class NekoSocket(SessionSocket[ClientEvent]):
+    """One client in its session.
+
+    Args:
+        service: neko on this node.
+        connection: The client's.
+        codec: What is spoken on it.
+        record: The same, as the session's record will name it.
+        caller: Who the client is.
+    """
+
+    # A client that is cut without a word is back within the grace; neko warns of no close.
+    rules: ClassVar[SocketRules] = SocketRules(reattaches=False, reminds=False, has_mailbox=False)
+
+    __slots__ = ("_caller", "_codec", "_service", "_stack")
+
+    def __init__(
+        self,
+        service: Service,
+        connection: WebSocketConnection[ClientEvent],
+        codec: NekoCodec,
+        record: Connection,
+        caller: Caller,
+    ) -> None:
+        super().__init__(service.context, connection, record)
+        self._service = service
+        self._codec = codec
+        self._caller = caller
+        self._stack = ExitStack()
+
+    async def join(self, session: Session) -> None:
+        """Attach to *session*, and serve the client from now on.
+
+        Raises:
+            Dismissal: It may not attach, or it was over before it began.
+            ServerClose: This node has not heard of the session yet.
+            GatewayError: As ``SessionSocket.attach``.
+        """
+        merciful = self._service.merciful(session)
+        if not merciful and is_there(session):
+            raise Dismissal(CONNECTED)
+        try:
+            attached = await self.attach(session, displace=merciful, readmit=True)
+        except AlreadyConnected:
+            raise Dismissal(CONNECTED) from None
+        except (NotFound, SessionClosed):
+            raise Dismissal(NO_SESSION) from None
+        except SessionClosing:
+            raise Dismissal(MAY_NOT_CONNECT) from None
+        # Nothing may wait from here to the greeting: it is one moment's picture.
+        self._stack.enter_context(self._service.rooms.heard())
+        self.subscriber.start_here(VIEW)
+        known = self.node.replica.sessions.get(session.id)
+        if known is not None and known.revision < attached.revision:
+            raise self.cut_off()
+        self.check()
+        if not self.is_own:
+            raise ServerClose(CloseCode.DISPLACED, "displaced")
+        self._on_record(self.session)
+        self._codec.on_fence, self._codec.on_received = self._on_fence, self.touch
+        self.begin()
+
+    def on_end(self, ended: ConnectionEnded) -> None:
+        """Record how it ended, unless that is why, and let go."""
+        self._stack.close()
+        super().on_end(ended)
+
+    # --- what the client hears
+
+    def _on_fence(self, fence: Fence) -> bool:
+        """Take a new record of the session; return whether this connection is still its own."""
+        self.fence(fence.record, fence.cause)
+        if not self.is_own:
+            return False
+        self._on_record(fence.record)
+        return True
+
+    def _on_record(self, record: Session) -> None:
+        caller = caller_of(record)
+        if not (caller.profile.can_login and caller.profile.can_connect):
+            raise Dismissal(PROFILE_CHANGED)
+        self._caller = self._codec.caller = caller
+        self._codec.session = record
+
+    # --- what the client says
+
+    async def handle(self, message: ClientEvent) -> None:
+        """Do what an event asks; neko answers nothing, least of all a refusal."""
+        known = self.node.replica.sessions.get(self.session.id)
+        held = known.connection if known and known.is_connected else None
+        if held is None or held.id != self.connection_id:
+            return  # displaced; the end is on its way
+        try:
+            await self._do(message)
+        except GatewayError as error:
+            log.debug("%s of %s is refused: %s", message.event, self._caller.id, error)
+
+    async def _do(self, said: ClientEvent) -> None:
+        control = self._service.control
+        kind, _, what = said.event.partition("/")
+        match kind, what:
+            case "control", "request":
+                await control.request(self._caller)
+            case "control", "release":
+                await control.release(self._caller)
+            case "control", _ if said.event.startswith(INPUT):
+                await control.request(self._caller, ask=False)
+            case "send", "unicast":
+                if (one := understood(said.payload, Spoken)) is not None:
+                    await self._unicast(one)
+            case "send", "broadcast":
+                if (one := understood(said.payload, Spoken)) is not None:
+                    await control.broadcast(self._caller, one.subject, one.body)
+            case "system", "logs":
+                for line in (understood(said.payload, list[LogLine]) or [])[:LOG_LINES_MAX]:
+                    log.info("%s logs: %.*r", self._caller.id, LOG_LINE_MAX, line.message)
+            case _:
+                log.debug("unknown event %.64s", said.event)
+
+    async def _unicast(self, said: Spoken) -> None:
+        target = await self._service.session(said.receiver, self._caller)
+        if target is not None:
+            await self._service.control.unicast(self._caller, target, said.subject, said.body)
