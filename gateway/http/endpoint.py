@@ -70,7 +70,7 @@ class Endpoint(Struct, Generic[C, Q, B], frozen=True, kw_only=True):
         method: In capitals.
         path: Below the API's prefix; ``{name}`` is one segment, ``{name:path}`` the rest.
         handler: Does it.
-        summary: One line for people.
+        summary: One line for people; the first line of the handler's docstring if unset.
         query: Struct of the query's parameters; ``Nothing`` if there are none.
         body: Struct of the body; ``Nothing`` if there is none.
         returns: Type of the reply's body by status: a type, a JSON schema, or ``None``: no body.
@@ -110,6 +110,12 @@ class Endpoint(Struct, Generic[C, Q, B], frozen=True, kw_only=True):
     def operation_id(self) -> str:
         """The name of the operation in the description."""
         return self.name or getattr(self.handler, "__name__", "operation").lstrip("_")
+
+    @property
+    def title(self) -> str:
+        """The operation in one line."""
+        text = self.summary or getattr(self.handler, "func", self.handler).__doc__ or ""
+        return text.partition("\n")[0].rstrip(".")
 
 
 AnyCall = Call[Any, Any, Any]

@@ -188,7 +188,7 @@ class _Described:
         row = self._row
         described: Json = {
             "operationId": row.operation_id,
-            "summary": row.summary,
+            "summary": row.title,
             **({"tags": [row.tag]} if row.tag else {}),
             "parameters": [*self._in_path(), *self._in_query(), *self._in_headers()],
             "responses": {**self._replies(), **self._problems()},

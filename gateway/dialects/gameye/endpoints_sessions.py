@@ -39,7 +39,7 @@ from gateway.http.endpoint import JSON, Call, reply
 from gateway.live.replica import Tombstone
 
 ENDED_MAX: Final = 1_000  # ended sessions in one list; each costs a question to the store
-AT_ONCE: Final = 500  # sessions that are looked at or written before others get their turn
+AT_ONCE: Final = 250  # sessions read or written between two turns: about 5 ms of work
 STOPPED: Final = "stopped"  # why a session closes that was stopped here
 
 PORT: Final = 443  # of a gateway on a free port; Gameye's client reads the first one of any list

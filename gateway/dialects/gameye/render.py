@@ -15,9 +15,9 @@ from gateway.core.model import Deadline, Key, Name, Session
 from gateway.core.public import rfc3339
 from gateway.dialects.gameye.schema import (
     JoinedPlayers,
-    ListedSession,
     PortMapping,
     SessionDescription,
+    SessionListEntry,
     StartedSession,
     Status,
 )
@@ -144,9 +144,11 @@ def status(session: Session, now_ms: int) -> Status:
     return Status.RUNNING if session.is_at_work else Status.CREATED
 
 
-def listed(seen: GameSession, *, as_text: bool = False) -> ListedSession:
+def listed(seen: GameSession, *, as_text: bool = False) -> SessionListEntry:
     """Return a session as lists show it."""
-    return ListedSession(**_common(seen, as_text=as_text), player_count=len(seen.session.members))
+    return SessionListEntry(
+        **_common(seen, as_text=as_text), player_count=len(seen.session.members)
+    )
 
 
 def description(seen: GameSession, *, as_text: bool = False) -> SessionDescription:

@@ -4,8 +4,12 @@ The parameter ``encoding`` is added: ``string`` writes ``port`` and ``labels`` a
 Gameye's documents (https://docs.gameye.com) show them. There is no live channel: clients poll.
 """
 
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+from starlette.responses import Response
 
 from gateway.auth.principals import Scope
 from gateway.context import Context
@@ -20,12 +24,13 @@ from gateway.dialects.gameye.endpoints_locations import (
 )
 from gateway.dialects.gameye.endpoints_players import join, leave
 from gateway.dialects.gameye.endpoints_sessions import (
+    ApiCall,
     describe_session,
     list_sessions,
     start_session,
     stop_session,
 )
-from gateway.dialects.gameye.query import read_artifact, read_encoding, read_list, read_log
+from gateway.dialects.gameye.query import Pairs, read_artifact, read_encoding, read_list, read_log
 from gateway.dialects.gameye.schema import (
     ArtifactParameters,
     BuildFound,
@@ -44,106 +49,69 @@ from gateway.dialects.gameye.schema import (
     StartedSession,
 )
 from gateway.dialects.gameye.style import GameyeStyle, code_of, status_of
-from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable
+from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable, Nothing
 from gateway.http.openapi import Description, described
 from gateway.http.pipeline import Application, Pipeline
 
-_read = partial(Endpoint, method="GET", scope=Scope.READ)
-_write = partial(Endpoint, scope=Scope.WRITE, consumes=(), errors=(NotFound,))
+Handler = Callable[[ApiCall], Awaitable[Response]]
+
+
+def _get(
+    path: str,
+    handler: Handler,
+    returns: Any,  # noqa: ANN401 - a type
+    query: type[Struct] = Nothing,
+    read: Callable[[Pairs], object] | None = None,
+) -> AnyEndpoint:
+    return Endpoint(
+        method="GET",
+        path=path,
+        handler=handler,
+        query=query,
+        extra=read,
+        returns={200: returns},
+        scope=Scope.READ,
+        errors=(NotFound, Invalid) if read else (NotFound,),
+    )
+
+
+def _change(
+    method: str,
+    path: str,
+    handler: Handler,
+    returns: Mapping[int, Any],
+    *,
+    body: type[Struct] = Nothing,
+    scope: Scope = Scope.WRITE,
+) -> AnyEndpoint:
+    return Endpoint(
+        method=method,
+        path=path,
+        handler=handler,
+        body=body,
+        consumes=(),
+        returns=returns,
+        scope=scope,
+        errors=(NotFound, Conflict, Overloaded),
+    )
+
+
+_log = _get("/logs", get_log, str, LogParameters, read_log)
+_artifact = _get("/artifacts", get_artifact, str, ArtifactParameters, read_artifact)
+_health = _get("/health", get_health, HealthReply)
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
-    _read(
-        path="/session",
-        handler=list_sessions,
-        summary="List sessions",
-        query=ListParameters,
-        extra=read_list,
-        returns={200: SessionList},
-        errors=(Invalid,),
-    ),
-    _write(
-        method="POST",
-        path="/session",
-        handler=start_session,
-        summary="Start a session",
-        body=StartBody,
-        returns={201: StartedSession},
-        errors=(Conflict, Overloaded),
-    ),
-    _read(
-        path="/session/{id}",
-        handler=describe_session,
-        summary="Describe a session",
-        query=EncodingParameters,
-        extra=read_encoding,
-        returns={200: SessionDescription},
-        errors=(NotFound, Invalid),
-    ),
-    Endpoint(
-        method="DELETE",
-        path="/session/{id}",
-        handler=stop_session,
-        summary="Stop a session",
-        scope=Scope.CLOSE,
-        returns={204: None},
-        errors=(NotFound, Conflict),
-    ),
-    _write(
-        method="PUT",
-        path="/session/player/join",
-        handler=join,
-        summary="Let players join a session",
-        body=JoinBody,
-        returns={200: Roster},
-    ),
-    _write(
-        method="DELETE",
-        path="/session/player/leave",
-        handler=leave,
-        summary="Let players leave",
-        body=LeaveBody,
-        returns={200: Roster},
-    ),
-    _read(
-        path="/logs",
-        handler=get_log,
-        summary="Read the log of a session",
-        query=LogParameters,
-        extra=read_log,
-        returns={200: str},
-        produces=(TEXT,),
-        errors=(NotFound, Invalid),
-    ),
-    _read(
-        path="/artifacts",
-        handler=get_artifact,
-        summary="Fetch what a session left behind",
-        query=ArtifactParameters,
-        extra=read_artifact,
-        returns={200: str},
-        produces=("application/x-tar",),
-        errors=(NotFound, Invalid),
-    ),
-    _read(
-        path="/available-location/{image:path}",
-        handler=list_locations,
-        summary="List the regions of an image",
-        returns={200: LocationList},
-    ),
-    _read(
-        path="/tag/{region}/{image:path}/{version}",
-        handler=find_build,
-        summary="Check whether a build is available",
-        returns={200: BuildFound},
-    ),
-    Endpoint(
-        method="GET",
-        path="/health",
-        handler=get_health,
-        summary="Whether the gateway serves",
-        returns={200: HealthReply},
-        is_public=True,
-    ),
+    _get("/session", list_sessions, SessionList, ListParameters, read_list),
+    _change("POST", "/session", start_session, {201: StartedSession}, body=StartBody),
+    _get("/session/{id}", describe_session, SessionDescription, EncodingParameters, read_encoding),
+    _change("DELETE", "/session/{id}", stop_session, {204: None}, scope=Scope.CLOSE),
+    _change("PUT", "/session/player/join", join, {200: Roster}, body=JoinBody),
+    _change("DELETE", "/session/player/leave", leave, {200: Roster}, body=LeaveBody),
+    replace(_log, produces=(TEXT,)),
+    replace(_artifact, produces=("application/x-tar",)),
+    _get("/available-location/{image:path}", list_locations, LocationList),
+    _get("/tag/{region}/{image:path}/{version}", find_build, BuildFound),
+    replace(_health, scope=None, is_public=True, errors=()),
 )
 
 

@@ -57,7 +57,7 @@ class PortMapping(Struct, frozen=True):
     host: PortNumber
 
 
-class ListedSession(Reply, frozen=True, kw_only=True):
+class SessionListEntry(Reply, frozen=True, kw_only=True):
     """A session in a list; ``port`` and ``labels`` as objects, or as strings that hold JSON."""
 
     id: str
@@ -97,7 +97,7 @@ class SessionDescription(Reply, frozen=True, kw_only=True):
 class SessionList(Reply, frozen=True, kw_only=True):
     """The reply to a list."""
 
-    sessions: tuple[ListedSession, ...]
+    sessions: tuple[SessionListEntry, ...]
 
 
 class StartedSession(Reply, frozen=True, kw_only=True):

@@ -38,7 +38,7 @@ PAIR_MAX: Final = 4096  # characters of a name and a password in base64
 _PURPOSE: Final = b"maxscale tokens"
 
 
-class Access:
+class MaxScaleLogins:
     """Finds out whose a request is, and issues tokens.
 
     Args:

@@ -21,7 +21,7 @@ from gateway.dialects.maxscale.conditions import ValidatorCache, is_unmodified
 from gateway.dialects.maxscale.filters import DocumentFilter
 from gateway.dialects.maxscale.query import CommonParameters, FieldTree, pruned
 from gateway.dialects.maxscale.render import RenderContext
-from gateway.dialects.maxscale.schema import Document, PageLinks, ResourceType, Total
+from gateway.dialects.maxscale.schema import JsonApiObject, PageLinks, ResourceType, Total
 from gateway.http.endpoint import JSON, Call
 
 INDENT: Final = 4  # blanks a level, as MaxScale writes
@@ -33,7 +33,7 @@ T = TypeVar("T")
 ApiCall = Call[Principal, CommonParameters, Any]
 
 
-class CollectionEnd(Document, frozen=True, kw_only=True, omit_defaults=True):
+class CollectionEnd(JsonApiObject, frozen=True, kw_only=True, omit_defaults=True):
     """The members of a collection's document after its rows."""
 
     links: PageLinks
@@ -46,14 +46,16 @@ class Collection(Struct, Generic[T], frozen=True, kw_only=True):
     Args:
         kind: The type of its resources.
         count: Returns how many there are.
-        rows: Returns so many of them after so many.
+        all: Returns all of them.
+        page: Returns so many of them after so many.
         render: Returns one as a resource.
         tag: Returns a text that changes whenever something happened to one.
     """
 
     kind: ResourceType
     count: Callable[[], int]
-    rows: Callable[[int, int], Sequence[T]]
+    all: Callable[[], Sequence[T]]
+    page: Callable[[int, int], Sequence[T]]
     render: Callable[[T], Struct]
     tag: Callable[[T], str]
 
@@ -103,14 +105,12 @@ async def collection_reply(
     """
     query, page = call.query, call.query.page()
     fields = query.fields(collection.kind)
-    size, offset = (page.size, page.size * page.number) if page else (collection.count(), 0)
-    if filters:
-        matching = await _matching(collection, filters)
-        total = len(matching)
-        rows: Sequence[T] = matching[offset : offset + size]
+    start = page.size * page.number if page else 0
+    if page and not filters:
+        total, rows = collection.count(), collection.page(start, page.size)
     else:
-        total = collection.count()
-        rows = collection.rows(offset, size)
+        found = await _matching(collection, filters) if filters else collection.all()
+        total, rows = len(found), found[start : start + page.size] if page else found
     tag = await _tag_of(collection, rows, total)
     current = validators.validators(
         _name_of(call, collection, context), tag, call.context.wall_ms()
@@ -130,7 +130,7 @@ async def collection_reply(
 
 async def _matching(collection: Collection[T], filters: Sequence[DocumentFilter]) -> list[T]:
     found: list[T] = []
-    for place, row in enumerate(collection.rows(0, collection.count())):
+    for place, row in enumerate(collection.all()):
         # As it is sent: lists are lists there, and what is unset is not there.
         resource = decode(encode(collection.render(row)))
         if all(wanted.matches(resource) for wanted in filters):

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Final, Literal
 
 from msgspec import UNSET, ValidationError, convert
@@ -32,7 +33,7 @@ from gateway.core.errors import (
 from gateway.core.model import CLOSE_AFTER_MAX_S, Object, Session
 from gateway.core.public import rfc3339
 from gateway.core.query import Filter, Page, Sort, View
-from gateway.dialects.maxscale.access import COOKIE, Access
+from gateway.dialects.maxscale.access import COOKIE, MaxScaleLogins
 from gateway.dialects.maxscale.collection import (
     ApiCall,
     Collection,
@@ -87,7 +88,7 @@ class Endpoints:
         validators: The dates of replies.
     """
 
-    def __init__(self, access: Access, validators: ValidatorCache) -> None:
+    def __init__(self, access: MaxScaleLogins, validators: ValidatorCache) -> None:
         self._access = access
         self._validators = validators
 
@@ -146,7 +147,8 @@ class Endpoints:
         collection = Collection(
             kind=kind,
             count=lambda: len(names),
-            rows=lambda offset, limit: names[offset : offset + limit],
+            all=lambda: names,
+            page=lambda offset, limit: names[offset : offset + limit],
             render=lambda item: named(kind, *item, context),
             tag=lambda item: f"{item[0]} {item[1]}",
         )
@@ -173,7 +175,8 @@ class Endpoints:
         collection = Collection(
             kind="sessions",
             count=lambda: replica.count(view),
-            rows=lambda offset, limit: replica.page(
+            all=lambda: sorted(replica.all_in(view), key=attrgetter("number")),
+            page=lambda offset, limit: replica.page(
                 view, Page(sort=Sort.NUMBER, limit=limit, offset=offset)
             )[0],
             render=lambda session: resource(session, replica.active.get(session.id), context),

@@ -4,8 +4,13 @@ Of the two ways to write an address the table has the one with the version, of t
 session the description has the current one.
 """
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+from starlette.responses import Response
 
 from gateway.auth.principals import Scope
 from gateway.context import Context
@@ -13,13 +18,13 @@ from gateway.core.errors import (
     Conflict,
     Forbidden,
     NotFound,
-    RateLimited,
     RevisionMismatch,
     Unauthorized,
 )
-from gateway.dialects.maxscale.access import Access
+from gateway.dialects.maxscale.access import MaxScaleLogins
+from gateway.dialects.maxscale.collection import ApiCall
 from gateway.dialects.maxscale.conditions import ValidatorCache
-from gateway.dialects.maxscale.endpoints import Endpoints
+from gateway.dialects.maxscale.endpoints import Endpoints, Named
 from gateway.dialects.maxscale.schema import (
     CloseSessionQuery,
     CollectionQuery,
@@ -38,7 +43,7 @@ from gateway.dialects.maxscale.schema import (
     SessionResourceList,
 )
 from gateway.dialects.maxscale.style import MaxScaleStyle, status_of
-from gateway.http.endpoint import AnyEndpoint, Endpoint
+from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable, Nothing
 from gateway.http.openapi import Description, described
 from gateway.http.pipeline import Application, Pipeline
 
@@ -54,127 +59,85 @@ ABOUT: Final = Description(
     status_of=status_of,
 )
 
-_IF_CHANGED: Final = {304: None}
-_WRITE_ERRORS: Final = (NotFound, Conflict, RevisionMismatch)
+Handler = Callable[[ApiCall], Awaitable[Response]]
 
 
-def endpoints(handlers: Endpoints) -> tuple[AnyEndpoint, ...]:
+def _get(
+    path: str,
+    handler: Handler,
+    query: type[Struct] = Nothing,
+    returns: type[Struct] | None = None,
+) -> AnyEndpoint:
+    is_conditional = query in (ResourceQuery, CollectionQuery)
+    return Endpoint(
+        method="GET",
+        path=path,
+        handler=handler,
+        query=query,
+        returns={200: returns, **({304: None} if is_conditional else {})},
+        errors=(NotFound, RevisionMismatch),
+    )
+
+
+def _change(
+    method: str,
+    path: str,
+    handler: Handler,
+    *,
+    query: type[Struct] = Nothing,
+    body: type[Struct] = Nothing,
+    scope: Scope = Scope.WRITE,
+) -> AnyEndpoint:
+    return Endpoint(
+        method=method,
+        path=path,
+        handler=handler,
+        query=query,
+        body=body,
+        returns={200: None},
+        scope=scope,
+        consumes=(),
+        errors=(NotFound, Conflict, RevisionMismatch),
+    )
+
+
+def _named(do: Endpoints, kind: Named) -> tuple[AnyEndpoint, ...]:
+    """Return the rows of services or filters."""
+    listed, one = partial(do.list_named, kind), partial(do.get_named, kind)
+    rows = _get(f"/v1/{kind}", listed, CollectionQuery, NamedResourceList)
+    row = _get(f"/v1/{kind}/{{id}}", one, ResourceQuery, NamedResourceDocument)
+    return replace(rows, name=f"list_{kind}"), replace(row, name=f"get_{kind.removesuffix('s')}")
+
+
+def endpoints(do: Endpoints) -> tuple[AnyEndpoint, ...]:
     """Return the table."""
-    get = partial(Endpoint, method="GET", errors=(NotFound,))
-    change = partial(Endpoint, scope=Scope.WRITE, consumes=(), returns={200: None})
-    named = [
-        row
-        for kind in ("services", "filters")
-        for row in (
-            get(
-                path=f"/v1/{kind}",
-                handler=partial(handlers.list_named, kind),
-                name=f"list_{kind}",
-                summary=f"List the {kind} of sessions",
-                query=CollectionQuery,
-                returns={200: NamedResourceList, **_IF_CHANGED},
-            ),
-            get(
-                path=f"/v1/{kind}/{{id}}",
-                handler=partial(handlers.get_named, kind),
-                name=f"get_{kind.removesuffix('s')}",
-                summary=f"Look at a {kind.removesuffix('s')}",
-                query=ResourceQuery,
-                returns={200: NamedResourceDocument},
-            ),
-        )
-    ]
+    session, filters = "/v1/sessions/{id}", "/v1/sessions/{id}/relationships/filters"
+    login = replace(
+        _get("/v1/auth", do.log_in, LoginQuery),
+        returns={200: LoginDocument, 204: None},
+        is_public=True,
+        errors=(Unauthorized, Forbidden),
+    )
     return (
-        get(path="/v1", handler=handlers.ping, summary="Health check", returns={200: None}),
-        get(
-            path="/v1/auth",
-            handler=handlers.log_in,
-            summary="Log in by Basic, or log out",
-            query=LoginQuery,
-            returns={200: LoginDocument, 204: None},
-            is_public=True,
-            errors=(Unauthorized, Forbidden, RateLimited),
-        ),
-        get(
-            path="/v1/maxscale",
-            handler=handlers.get_server,
-            summary="Look at the server",
-            query=FormQuery,
-            returns={200: ServerDocument},
-        ),
-        get(
-            path="/v1/sessions",
-            handler=handlers.list_sessions,
-            summary="List sessions",
-            query=CollectionQuery,
-            returns={200: SessionResourceList, **_IF_CHANGED},
-        ),
-        change(
-            method="POST",
-            path="/v1/sessions/restart",
-            handler=handlers.restart_sessions,
-            summary="Ask for a restart of all sessions",
-        ),
-        get(
-            path="/v1/sessions/{id}",
-            handler=handlers.get_session,
-            summary="Look at a session",
-            query=ResourceQuery,
-            returns={200: SessionDocument, **_IF_CHANGED},
-        ),
-        change(
-            method="PATCH",
-            path="/v1/sessions/{id}",
-            handler=handlers.patch_session,
-            summary="Change a session's log switches and filters",
-            body=PartialDocument,
-            errors=_WRITE_ERRORS,
-        ),
-        Endpoint(
-            method="DELETE",
-            path="/v1/sessions/{id}",
-            handler=handlers.delete_session,
-            summary="Close a session, now or later",
-            query=CloseSessionQuery,
-            returns={200: None},
-            scope=Scope.CLOSE,
-            errors=_WRITE_ERRORS,
-        ),
-        change(
-            method="POST",
-            path="/v1/sessions/{id}/restart",
-            handler=handlers.restart_session,
-            summary="Ask for a restart of a session",
-            errors=_WRITE_ERRORS,
-        ),
-        get(
-            path="/v1/sessions/{id}/relationships/services",
-            handler=handlers.get_services,
-            summary="Look at a session's service",
-            query=FormQuery,
-            returns={200: Relationship},
-        ),
-        get(
-            path="/v1/sessions/{id}/relationships/filters",
-            handler=handlers.get_filters,
-            summary="Look at a session's filters",
-            query=FormQuery,
-            returns={200: Relationship},
-        ),
-        change(
-            method="PATCH",
-            path="/v1/sessions/{id}/relationships/filters",
-            handler=handlers.patch_filters,
-            summary="Change a session's filters",
-            body=FilterReferences,
-            errors=_WRITE_ERRORS,
-        ),
-        *named,
+        _get("/v1", do.ping),
+        login,
+        _get("/v1/maxscale", do.get_server, FormQuery, ServerDocument),
+        _get("/v1/sessions", do.list_sessions, CollectionQuery, SessionResourceList),
+        _change("POST", "/v1/sessions/restart", do.restart_sessions),
+        _get(session, do.get_session, ResourceQuery, SessionDocument),
+        _change("PATCH", session, do.patch_session, body=PartialDocument),
+        _change("DELETE", session, do.delete_session, query=CloseSessionQuery, scope=Scope.CLOSE),
+        _change("POST", f"{session}/restart", do.restart_session),
+        _get(f"{session}/relationships/services", do.get_services, FormQuery, Relationship),
+        _get(filters, do.get_filters, FormQuery, Relationship),
+        _change("PATCH", filters, do.patch_filters, body=FilterReferences),
+        *_named(do, "services"),
+        *_named(do, "filters"),
     )
 
 
 def application(context: Context, root: str) -> Application:
     """Return what serves MaxScale's API, mounted at *root*."""
-    access = Access(context)
+    access = MaxScaleLogins(context)
     table = described(endpoints(Endpoints(access, ValidatorCache())), ABOUT, root)
-    return Application(http=Pipeline(context, MaxScaleStyle(context, access, table)))
+    return Application(http=Pipeline(context, MaxScaleStyle(access, EndpointTable(table))))

@@ -19,20 +19,20 @@ ResourceType = Literal["sessions", "services", "filters"]
 References = Annotated[tuple[Object, ...], Meta(max_length=256)]
 
 
-class Document(Struct, frozen=True):
+class JsonApiObject(Struct, frozen=True):
     """Base of what is sent; only what is ``UNSET`` is left out."""
 
 
 # --- parts of documents
 
 
-class SelfLink(Document, frozen=True, kw_only=True):
+class SelfLink(JsonApiObject, frozen=True, kw_only=True):
     """Where a resource is."""
 
     self_: str = field(name="self")
 
 
-class PageLinks(Document, frozen=True, kw_only=True):
+class PageLinks(JsonApiObject, frozen=True, kw_only=True):
     """Where a collection is, and its pages if it has some."""
 
     self_: str = field(name="self")
@@ -42,35 +42,35 @@ class PageLinks(Document, frozen=True, kw_only=True):
     last: str | UnsetType = UNSET
 
 
-class RelationshipLinks(Document, frozen=True, kw_only=True):
+class RelationshipLinks(JsonApiObject, frozen=True, kw_only=True):
     """``self`` is the relationship; in the seed it is what ``related`` is now."""
 
     self_: str = field(name="self")
     related: str | UnsetType = UNSET
 
 
-class ResourceIdentifier(Document, frozen=True, kw_only=True):
+class ResourceIdentifier(JsonApiObject, frozen=True, kw_only=True):
     """The name of a resource."""
 
     id: str
     type: ResourceType
 
 
-class Relationship(Document, frozen=True, kw_only=True):
+class Relationship(JsonApiObject, frozen=True, kw_only=True):
     """What a session belongs to; also a document of its own."""
 
     data: tuple[ResourceIdentifier, ...]
     links: RelationshipLinks
 
 
-class Relationships(Document, frozen=True, kw_only=True):
+class Relationships(JsonApiObject, frozen=True, kw_only=True):
     """The service always, filters if there are any, in their order."""
 
     services: Relationship
     filters: Relationship | UnsetType = UNSET
 
 
-class BackendConnection(Document, frozen=True, kw_only=True):
+class BackendConnection(JsonApiObject, frozen=True, kw_only=True):
     """A connection to a server; ``connection_id`` is the server's name for it, 0 if unknown."""
 
     server: str
@@ -78,7 +78,7 @@ class BackendConnection(Document, frozen=True, kw_only=True):
     cipher: str
 
 
-class Total(Document, frozen=True, kw_only=True):
+class Total(JsonApiObject, frozen=True, kw_only=True):
     """How many resources there are on all pages together."""
 
     total: int
@@ -87,7 +87,7 @@ class Total(Document, frozen=True, kw_only=True):
 # --- resources
 
 
-class SessionAttributes(Document, frozen=True, kw_only=True):
+class SessionAttributes(JsonApiObject, frozen=True, kw_only=True):
     """A session in the current form; times in seconds, ``connected`` an HTTP date."""
 
     state: str
@@ -107,7 +107,7 @@ class SessionAttributes(Document, frozen=True, kw_only=True):
     parameters: LogSwitches
 
 
-class SeedAttributes(Document, frozen=True, kw_only=True):
+class SeedAttributes(JsonApiObject, frozen=True, kw_only=True):
     """A session in the seed's form; ``connected`` as C's ``asctime`` writes it, in UTC."""
 
     state: str
@@ -117,7 +117,7 @@ class SeedAttributes(Document, frozen=True, kw_only=True):
     idle: float | UnsetType = UNSET
 
 
-class SessionResource(Document, frozen=True, kw_only=True):
+class SessionResource(JsonApiObject, frozen=True, kw_only=True):
     """A session."""
 
     id: str
@@ -127,7 +127,7 @@ class SessionResource(Document, frozen=True, kw_only=True):
     links: SelfLink
 
 
-class SeedResource(Document, frozen=True, kw_only=True):
+class SeedResource(JsonApiObject, frozen=True, kw_only=True):
     """A session in the seed's form."""
 
     id: str
@@ -137,14 +137,14 @@ class SeedResource(Document, frozen=True, kw_only=True):
     links: SelfLink
 
 
-class NamedAttributes(Document, frozen=True, kw_only=True):
+class NamedAttributes(JsonApiObject, frozen=True, kw_only=True):
     """How many of the sessions that the caller sees refer to it."""
 
     state: Literal["Started"] = "Started"
     connections: int
 
 
-class NamedResource(Document, frozen=True, kw_only=True):
+class NamedResource(JsonApiObject, frozen=True, kw_only=True):
     """A service or a filter: all that is known of it is that sessions refer to it."""
 
     id: str
@@ -153,20 +153,20 @@ class NamedResource(Document, frozen=True, kw_only=True):
     links: SelfLink
 
 
-class ServerParameters(Document, frozen=True, kw_only=True):
+class ServerParameters(JsonApiObject, frozen=True, kw_only=True):
     """What MaxCtrl looks at before it lists queries: how many are kept of each session."""
 
     retain_last_statements: int = 1
 
 
-class ServerAttributes(Document, frozen=True, kw_only=True):
+class ServerAttributes(JsonApiObject, frozen=True, kw_only=True):
     """This server's version and parameters."""
 
     version: str
     parameters: ServerParameters = ServerParameters()
 
 
-class ServerResource(Document, frozen=True, kw_only=True):
+class ServerResource(JsonApiObject, frozen=True, kw_only=True):
     """The resource that stands for this server."""
 
     id: Literal["maxscale"] = "maxscale"
@@ -177,21 +177,21 @@ class ServerResource(Document, frozen=True, kw_only=True):
 # --- documents
 
 
-class SessionDocument(Document, frozen=True, kw_only=True):
+class SessionDocument(JsonApiObject, frozen=True, kw_only=True):
     """The reply to a GET of one session."""
 
     data: SessionResource
     links: SelfLink
 
 
-class SeedSessionDocument(Document, frozen=True, kw_only=True):
+class SeedSessionDocument(JsonApiObject, frozen=True, kw_only=True):
     """The same in the seed's form."""
 
     data: SeedResource
     links: SelfLink
 
 
-class SessionResourceList(Document, frozen=True, kw_only=True):
+class SessionResourceList(JsonApiObject, frozen=True, kw_only=True):
     """The reply to a GET of all sessions."""
 
     data: tuple[SessionResource, ...]
@@ -199,14 +199,14 @@ class SessionResourceList(Document, frozen=True, kw_only=True):
     meta: Total | UnsetType = UNSET
 
 
-class NamedResourceDocument(Document, frozen=True, kw_only=True):
+class NamedResourceDocument(JsonApiObject, frozen=True, kw_only=True):
     """The reply to a GET of one service or filter."""
 
     data: NamedResource
     links: SelfLink
 
 
-class NamedResourceList(Document, frozen=True, kw_only=True):
+class NamedResourceList(JsonApiObject, frozen=True, kw_only=True):
     """The reply to a GET of all services or filters."""
 
     data: tuple[NamedResource, ...]
@@ -214,32 +214,32 @@ class NamedResourceList(Document, frozen=True, kw_only=True):
     meta: Total | UnsetType = UNSET
 
 
-class ServerDocument(Document, frozen=True, kw_only=True):
+class ServerDocument(JsonApiObject, frozen=True, kw_only=True):
     """The reply to a GET of the server itself."""
 
     data: ServerResource
     links: SelfLink
 
 
-class LoginToken(Document, frozen=True, kw_only=True):
+class LoginToken(JsonApiObject, frozen=True, kw_only=True):
     """A JSON Web Token."""
 
     token: str
 
 
-class LoginDocument(Document, frozen=True, kw_only=True):
+class LoginDocument(JsonApiObject, frozen=True, kw_only=True):
     """The reply to a login."""
 
     meta: LoginToken
 
 
-class ErrorObject(Document, frozen=True, kw_only=True):
+class ErrorObject(JsonApiObject, frozen=True, kw_only=True):
     """One error; ``detail`` is all that MaxScale tells."""
 
     detail: str
 
 
-class ErrorDocument(Document, frozen=True, kw_only=True):
+class ErrorDocument(JsonApiObject, frozen=True, kw_only=True):
     """The reply to a request that was refused."""
 
     errors: tuple[ErrorObject, ...]

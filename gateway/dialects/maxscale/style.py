@@ -26,7 +26,7 @@ from gateway.core.errors import (
     Unauthorized,
     excerpt,
 )
-from gateway.dialects.maxscale.access import Access
+from gateway.dialects.maxscale.access import MaxScaleLogins
 from gateway.dialects.maxscale.query import CommonParameters
 from gateway.dialects.maxscale.render import RenderContext, error_document
 from gateway.http.endpoint import JSON, AnyCall, AnyEndpoint, EndpointTable, Match, Nothing
@@ -45,7 +45,7 @@ ALWAYS: Final[Mapping[str, str]] = {  # headers of every reply, as MaxScale send
 
 TRAITS: Final = Traits(
     nobody=Principal(name="anybody"),
-    counts_callers=False,  # a password is counted before it is checked; see ``Access.caller``
+    counts_callers=False,  # ``access`` counts a password before it is checked
     credential_first=True,  # MaxScale tells nobody without a login which addresses there are
     body_discard_bytes=1024 * 1024,  # MaxCtrl's HTTP client reads no answer before it has written
     options_status=200,  # as MaxScale, which has no 204 here
@@ -64,14 +64,15 @@ class MaxScaleStyle:
     """MaxScale's style.
 
     Args:
-        context: The node and its surroundings.
         access: Finds out whose a request is.
-        endpoints: The table.
+        table: The endpoints.
     """
 
     traits = TRAITS
 
-    def __init__(self, context: Context, access: Access, endpoints: Iterable[AnyEndpoint]) -> None:
+    def __init__(
+        self, context: Context, access: MaxScaleLogins, endpoints: Iterable[AnyEndpoint]
+    ) -> None:
         self._context = context
         self._access = access
         self._table = EndpointTable(endpoints)
