@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.dialects.conftest import Build
-from tests.dialects.house import PASSWORD, House
+from tests.dialects.house import LISTS, PASSWORD, House
 from tests.dialects.webida.client import Client
 from tests.server.conftest import ADMIN
 from tests.support import eventually
@@ -96,6 +96,19 @@ async def test_forwarded_address_counts_behind_a_trusted_proxy(build: Build, doo
             said = {"X-Forwarded-For": address}
             answer = await log_in(house, door, "ann", "wrong", said)
             assert answer.status_code == status, address
+
+
+@pytest.mark.parametrize("door", LISTS)
+async def test_keys_are_counted_one_by_one(build: Build, door: str) -> None:
+    """What one key has used up is not taken from another one."""
+    busy = 420 if door == "gameye" else 429
+    async with build(requests_per_s=SELDOM) as house:
+        for token in ("ann", "stranger"):
+            statuses = [
+                (await house.ask(door, "GET", LISTS[door], token=token)).status_code
+                for _ in range(2)
+            ]
+            assert statuses == [200, busy]
 
 
 async def test_master_tokens_of_webida_are_counted(build: Build) -> None:

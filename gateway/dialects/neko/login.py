@@ -35,6 +35,7 @@ class Caller(Struct, frozen=True, kw_only=True):
         visibility: What it may see.
         workspace: Its room; ``None`` is the one of everybody without a workspace.
         session: Its session as it was found; ``None`` for the API session.
+        key_name: Whose key or token of the gateway the API session shows.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     visibility: Visibility
     workspace: str | None
     session: Session | None
+    key_name: str = ""
 
     @property
     def view(self) -> View:
@@ -51,7 +53,7 @@ class Caller(Struct, frozen=True, kw_only=True):
 
 def caller_key(caller: Caller) -> Hashable:
     """Return what makes two callers the same one."""
-    return caller.id, caller.workspace
+    return caller.id, caller.workspace, caller.key_name
 
 
 def private_of(name: str, visibility: Visibility, token_hash: str) -> Private:
@@ -109,6 +111,7 @@ def virtual(principal: Principal) -> Caller:
         visibility=principal.visibility(),
         workspace=principal.workspace,
         session=None,
+        key_name=principal.name,
     )
 
 
