@@ -5,7 +5,7 @@ The version in an address is optional, and slashes at the end are ignored. The m
 Not here: who the caller is (``access``), what the endpoints do (``endpoints``).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final, TypeVar
 from urllib.parse import quote, unquote
 
@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from gateway.auth.credentials import client_address, headers, networks
 from gateway.auth.principals import Principal
-from gateway.context import Context
 from gateway.core.errors import (
     BadRequest,
     Draining,
@@ -70,12 +69,9 @@ class MaxScaleStyle:
 
     traits = TRAITS
 
-    def __init__(
-        self, context: Context, access: MaxScaleLogins, endpoints: Iterable[AnyEndpoint]
-    ) -> None:
-        self._context = context
+    def __init__(self, access: MaxScaleLogins, table: EndpointTable) -> None:
         self._access = access
-        self._table = EndpointTable(endpoints)
+        self._table = table
 
     def match(self, request: Request) -> Match:
         """Return which endpoint an address means, with or without the version.
