@@ -113,7 +113,7 @@ def endpoint(context: Context, access: Access) -> ASGIApp:
         interval_s=settings.heartbeat_s, silence_s=settings.heartbeat_s + settings.pong_s
     )
 
-    async def admit(_: Context, scope: AsgiScope) -> Admission[list[Heard]]:
+    async def admit(scope: AsgiScope) -> Admission[list[Heard]]:
         pairs = pairs_of(scope)
         check_admissible(context, scope, Credential())
         if (refusal := _why_not(pairs)) is not None:
@@ -127,7 +127,7 @@ def endpoint(context: Context, access: Access) -> ASGIApp:
 
         return Admission(codec=lambda _: codec, serve=serve, heartbeat=heartbeat)
 
-    return WebSocketEndpoint(admit, _refuse)
+    return WebSocketEndpoint(context, admit, _refuse)
 
 
 def _refuse(error: GatewayError, _: AsgiScope) -> Response:
