@@ -12,7 +12,7 @@ __all__ = ["EXPECTED", "UnexpectedVersion", "check_versions"]
 EXPECTED: Final = {
     "httptools": "0.9",  # transport/http.py: the parser behind uvicorn's protocol class
     "redis": "8.1",  # store/connection.py: the bare connection below its clients
-    "uvicorn": "0.54",  # transport/http.py: its protocol class and request cycle
+    "uvicorn": "0.54",  # transport/uvicorn_internals.py: its protocol class and request cycle
     "websockets": "17.4",  # transport/parser.py: frames of the sans-I/O protocol
 }
 """The minor version of each, and the one file that overrides it."""

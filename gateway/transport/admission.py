@@ -1,9 +1,9 @@
 """Admission: which of the accepted connections are served.
 
 A connection counts from the moment TCP accepts it, whatever it says afterwards, and before TLS.
-When there are as many as may be, the one that has been idle between two requests for longest makes
-room; if none is idle, the newcomer is refused. Refused connections are bounded too, and nobody gets
-a descriptor that is reserved (``descriptors``).
+At the limit, the connection that has been idle between two requests for longest is closed for the
+newcomer; if none is idle, the newcomer is refused. Refused connections are bounded as well, and a
+connection on a reserved descriptor is closed at once (``descriptors``).
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Idle(Protocol):
 
 
 class Verdict(Enum):
-    """What becomes of a new connection."""
+    """What happens to a new connection."""
 
     SERVE = auto()
     REFUSE = auto()  # with a status, if one can be said
@@ -38,7 +38,7 @@ class AdmissionControl:
     """The connections of one server.
 
     Args:
-        maximum: So many are served at a time.
+        maximum: How many connections are served at a time.
     """
 
     def __init__(self, maximum: int) -> None:
@@ -47,7 +47,7 @@ class AdmissionControl:
         self._warned_at_s = -WARN_EVERY_S
 
     def judge(self, count: int, transport: asyncio.Transport) -> Verdict:
-        """Return what becomes of a connection that has just been accepted.
+        """Return what happens to a connection that has just been accepted.
 
         Args:
             count: Open connections, this one included.

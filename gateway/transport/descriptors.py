@@ -1,10 +1,10 @@
-"""Descriptors: how many files this process may have open, and the share connections never get.
+"""Descriptors: the limit of open files, and the share of it that connections never get.
 
-Every connection is an open file. When none is left, accept() fails, and so does the connection to
-the store that would be made anew: the node would be cut off by its own clients. So the limit is
-raised at the start to what the connections need, and the last ``RESERVE`` descriptors are for all
-that is no client: the store, our own Valkey, files. The kernel gives the lowest free number, so a
-connection with one of the last numbers shows that no others are free.
+Every connection is an open file. When none is left, accept() fails and the store cannot be
+reconnected: clients would cut the node off its store. Therefore the limit is raised at the start
+to what the connections need, and the last ``RESERVE`` descriptors are kept for the store, our own
+Valkey and files. The kernel gives the lowest free number, so a connection with one of the last
+numbers shows that no other is free.
 """
 
 import errno
@@ -18,10 +18,10 @@ CONNECTIONS_MIN: Final = 16  # fewer than that is no server
 
 
 def raise_limit(connections: int) -> int:
-    """Let this process have so many connections open, as far as it may; return how many it may.
+    """Raise the soft limit to what *connections* need; return how many the limit allows.
 
     Raises:
-        OSError: Next to none are allowed.
+        OSError: The limit is too low for any useful number.
     """
     wanted = needed_for(connections)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -49,7 +49,7 @@ def needed_for(connections: int) -> int:
 def is_reserved(descriptor: int) -> bool:
     """Return whether *descriptor* is one of the last, which no connection may keep.
 
-    The limit is asked for each time: an operator may change it while the process runs.
+    The limit is read each time because an operator may change it while the process runs.
     """
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return soft != resource.RLIM_INFINITY and descriptor >= soft - min(RESERVE, soft // 2)

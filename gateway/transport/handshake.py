@@ -1,6 +1,6 @@
-"""Handshake: reads a request for a WebSocket and writes the answer (RFC 6455 section 4.2); no I/O.
+"""Handshake: parses a WebSocket request and writes its response (RFC 6455 section 4.2); no I/O.
 
-Not here: who may come in and which subprotocol is spoken; the application says so.
+Not here: authorization and the choice of a subprotocol, which are the application's.
 """
 
 import binascii
@@ -30,10 +30,10 @@ _OTHER_VERSION: Final = Refusal(
 
 
 class HandshakeRequest(Struct, frozen=True):
-    """A good request for a WebSocket.
+    """A valid request for a WebSocket.
 
     Args:
-        accept: What proves to the client that its request was understood.
+        accept: Value of ``Sec-WebSocket-Accept``.
         subprotocols: What the client offers, in its order.
     """
 
@@ -44,7 +44,7 @@ class HandshakeRequest(Struct, frozen=True):
 def read(
     method: str, http_version: str, headers: Sequence[tuple[bytes, bytes]]
 ) -> HandshakeRequest | Refusal:
-    """Read the head of a request whose ``Upgrade`` and ``Connection`` ask for a WebSocket.
+    """Parse the head of a request whose ``Upgrade`` and ``Connection`` ask for a WebSocket.
 
     Args:
         method: As it was sent.
@@ -85,10 +85,10 @@ def _is_key(key: bytes) -> bool:
 
 
 def switching(request: HandshakeRequest, subprotocol: str | None, headers: Headers) -> bytes:
-    """Return the answer that opens the WebSocket.
+    """Return the response that opens the WebSocket.
 
     Raises:
-        ValueError: A header would break the answer.
+        ValueError: A header would break the response.
     """
     more = [*headers]
     if subprotocol is not None:

@@ -1,9 +1,10 @@
-"""HTTP: uvicorn's httptools protocol, with bounds on what comes before an application is asked.
+"""HTTP: uvicorn's httptools protocol, with bounds on everything before an application is asked.
 
-Uvicorn waits for a head without end, takes headers of any size, counts no silent connections, reads
-a WebSocket's request twice, and warns about every bad byte. Here a head has a deadline and caps, a
-connection counts from its beginning, and a WebSocket goes on from what was parsed. Bodies, answers
-and keep-alive are uvicorn's.
+uvicorn waits for a head without a deadline, takes headers of any size, does not count silent
+connections, parses the request for a WebSocket twice, and logs a warning for every bad byte. Here a
+head has a deadline, size limits and rules (``request_head``), a connection counts when it is
+accepted (``admission``), and a WebSocket continues from what was parsed. uvicorn reads the bodies
+and writes the responses.
 """
 
 import asyncio
@@ -12,14 +13,10 @@ from typing import Any, ClassVar, Final
 from urllib.parse import unquote
 
 import httptools
-from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.config import Config
-from uvicorn.protocols.http import httptools_impl
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
+from starlette.types import Scope
 
 from gateway.transport.admission import AdmissionControl, Verdict
+from gateway.transport.asgi import CompleteOrAbort, describe_server
 from gateway.transport.handshake import read
 from gateway.transport.limits import (
     HEADER_MAX_BYTES,
@@ -42,20 +39,26 @@ from gateway.transport.responses import (
     phrase,
 )
 from gateway.transport.tcp import LingeringClose, StallDetector, tune, unacknowledged_bytes
+from gateway.transport.uvicorn_internals import (
+    STATUS_LINE,
+    Config,
+    FlowControl,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+    ServerState,
+)
 from gateway.transport.websocket import WebSocket
 
 HEAD_MAX_BYTES: Final = URL_MAX_BYTES + HEADERS_MAX_BYTES
 
-METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # that some path here takes
-
 log = logging.getLogger(__name__)
 
 _calm: Final = ENHANCE_YOUR_CALM[0]
-httptools_impl.STATUS_LINE[_calm] = b"HTTP/1.1 %d %b\r\n" % (_calm, phrase(_calm))
+STATUS_LINE[_calm] = b"HTTP/1.1 %d %b\r\n" % (_calm, phrase(_calm))
 
 
 class Http(HttpToolsProtocol):
-    """One connection, from its beginning; a WebSocket goes on as another object."""
+    """One HTTP connection; an upgrade hands its transport to a :class:`WebSocket`."""
 
     limits: ClassVar[Limits] = Limits()
     admission: ClassVar[AdmissionControl] = AdmissionControl(limits.connections)
@@ -72,18 +75,19 @@ class Http(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._lingering_close: LingeringClose | None = None
         self._stall_detector: StallDetector | None = None
-        self._answering: RequestResponseCycle | None = None  # self.cycle is of the newest request
+        self._answering: RequestResponseCycle | None = None  # self.cycle belongs to the newest
         self._in_head = False
         self._in_body = False
-        self._head_bytes = 0  # of whole headers, and trailers
-        self._unread_bytes = 0  # that came since the last head, piece of a body or end of a request
+        self._head_bytes = 0  # of complete headers and trailers of this request
+        self._unread_bytes = 0  # received since the last head, body part or end of a request
 
     # --- TCP
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Count the connection, and give it a deadline.
+        """Count the connection, decide whether it is served, and start the deadline of its head.
 
-        Uvicorn's own asks the socket for its addresses, which uvloop makes anew for each question.
+        uvicorn's own method asks the socket for its addresses, and each question makes a new socket
+        object in uvloop.
         """
         self.connections.add(self)
         match self.admission.judge(len(self.connections), transport):
@@ -105,7 +109,7 @@ class Http(HttpToolsProtocol):
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came."""
+        """Parse received bytes."""
         if self._lingering_close is not None:
             self._lingering_close.discard(len(data))
             return
@@ -138,7 +142,7 @@ class Http(HttpToolsProtocol):
             self._lingering_close.done()
 
     def pause_writing(self) -> None:
-        """Watch a client that does not take its answer."""
+        """Watch whether the client still takes its response."""
         super().pause_writing()
         if self._stall_detector is None:
             self._stall_detector = StallDetector(
@@ -148,7 +152,7 @@ class Http(HttpToolsProtocol):
             )
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Stop watching: the write buffer drained."""
         super().resume_writing()
         self._stop_stall_detector()
 
@@ -186,13 +190,13 @@ class Http(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the address."""
+        """Append a part of the target, within its limit."""
         super().on_url(url)
         if len(self.url) > URL_MAX_BYTES:
             raise RequestRefused(URL_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailers count, but are none (RFC 9110 section 6.5.1)."""
+        """Store a header; trailers are counted and dropped (RFC 9110 section 6.5.1)."""
         size = len(name) + len(value)
         self._head_bytes += size
         if (
@@ -205,7 +209,7 @@ class Http(HttpToolsProtocol):
             super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        """Ask the application, unless the head is refused or asks for another protocol."""
+        """Check the head and start the application, unless the request is an upgrade."""
         scope, version = self.scope, self.parser.get_http_version()
         method = self.parser.get_method().decode("ascii")
         self.url = check_head(method, version, self.url, self.headers)
@@ -223,7 +227,7 @@ class Http(HttpToolsProtocol):
         before, self.cycle = self.cycle, self._cycle(version)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
-        else:  # its answer has to wait
+        else:  # responses keep the order of their requests
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
@@ -243,18 +247,18 @@ class Http(HttpToolsProtocol):
         )
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of a body."""
+        """Hand a part of a body to the application."""
         self._unread_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Take the end of a request."""
+        """End the body of a request."""
         self._in_body = False
         self._unread_bytes = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request; its head has its time from here if it is not whole."""
+        """Start the next request, or wait for it: a head that has begun gets its deadline here."""
         super().on_response_complete()
         if self.timeout_keep_alive_task is None:
             return
@@ -275,13 +279,13 @@ class Http(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401
         self._answering = cycle
         if cycle.scope["raw_path"] == ASTERISK:
-            app = _describe_server
-        super()._start_asgi_task(cycle, _Complete(app, cycle))  # type: ignore[arg-type]  # see above
+            app = describe_server
+        super()._start_asgi_task(cycle, CompleteOrAbort(app, cycle))  # type: ignore[arg-type]  # see above
 
     # --- the end of HTTP
 
     def _get_upgrade(self) -> bytes | None:
-        """Return the protocol that is asked for; both headers may come in several lines."""
+        """Return the protocol that the client asks for; both headers may come in several lines."""
         asked = dict.fromkeys((b"connection", b"upgrade"), b"")
         for name, value in self.headers:
             if name in asked:
@@ -320,12 +324,15 @@ class Http(HttpToolsProtocol):
             found, self.transport, loop=self.loop, state=self.server_state, limits=self.limits
         )
         self.transport.set_protocol(websocket)
-        if self.flow.write_paused:  # by the answer before; who is told so from now on is the other
+        if self.flow.write_paused:  # by the response before: only the new protocol hears its end
             websocket.pause_writing()
         websocket.begin(self.app, scope, early)
 
     def _ignore_upgrade(self, early: bytes) -> None:
-        """Read the request again without it (RFC 9110 section 7.8); the parser skips its body."""
+        """Parse the request again without its Upgrade (RFC 9110 section 7.8).
+
+        The parser stops behind the head of an upgrade, so its body has not been read.
+        """
         method = self.scope["method"]
         if method == "CONNECT":
             self._refuse(BAD_REQUEST)
@@ -339,7 +346,7 @@ class Http(HttpToolsProtocol):
         self.data_received(b"".join(head) + b"\r\n" + early)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer what is being read, and end; without a word if that might be misunderstood."""
+        """Respond to the request being parsed and close; abort if another response is due first."""
         log.debug("refused %s: %d %s", self.client, refusal.status, refusal.reason)
         self._forget_deadline()
         self._unset_keepalive_if_required()
@@ -352,14 +359,14 @@ class Http(HttpToolsProtocol):
         self._lingering_close = LingeringClose(self.transport)
 
     def _may_answer(self) -> bool:
-        """Return whether what is written now is taken for the answer to what is being read."""
+        """Return whether a response written now belongs to the request being parsed."""
         answering = self._answering
         if self._in_body:
             return self.cycle is answering and not answering.response_started
         return answering is None or answering.response_complete
 
     def _disconnect(self) -> None:
-        """Tell the application that its client is gone; what waits behind never reaches it."""
+        """Tell the application that its client is gone, and drop the requests behind."""
         self.pipeline.clear()
         if self._answering is not None:
             self._answering.disconnected = True
@@ -370,25 +377,3 @@ class Http(HttpToolsProtocol):
 def _address(name: object) -> tuple[str, int] | None:
     """Return an address as ASGI has it; none for a Unix socket."""
     return (name[0], name[1]) if isinstance(name, tuple) else None
-
-
-class _Complete:
-    """An application whose answers are never left half done: then the connection breaks instead."""
-
-    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle) -> None:
-        self._app = app
-        self._cycle = cycle
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
-        cycle = self._cycle
-        if cycle.response_started and not cycle.response_complete and not cycle.disconnected:
-            log.debug("an answer was cut short")
-            cycle.disconnected = True
-            cycle.transport.abort()
-
-
-async def _describe_server(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Answer ``OPTIONS *``, which asks about no path (RFC 9110 section 9.3.7)."""
-    await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", METHODS)]})
-    await send({"type": "http.response.body"})

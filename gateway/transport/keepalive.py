@@ -1,9 +1,9 @@
-"""Keepalive: pings, and what follows when a pong does not come.
+"""Keepalive: pings a WebSocket and ends it when no frame answers.
 
-A dead client is found whatever our write buffer holds: the deadline runs from the ping. But one
-that takes what is before the ping in its queue, slowly, is not dead: it gets the time again for as
-long as its TCP acknowledges more (else a slow link could never take a long snapshot: it would be
-cut, come back, and begin anew). A pong that we have not read is not missing either.
+The deadline runs from the ping, so a dead client is found whatever our write buffer holds. A slow
+client that is still receiving what was sent before the ping gets the time again for as long as its
+TCP acknowledges more, because a slow link could otherwise never take a long snapshot. Time during
+which we do not read from the client does not count either.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from gateway.core.frames import PING, frame
 from gateway.transport.limits import Limits
 
 JITTER: Final = 0.1  # of the interval, so that connections do not ping together
-LATE_S: Final = 0.1  # if this process was held up the pong may be here: what came is read first
+LATE_S: Final = 0.1  # if this process was held up: a frame that has arrived is read first
 
 
 class PingTarget(Protocol):
@@ -29,7 +29,7 @@ class PingTarget(Protocol):
 
     @property
     def written(self) -> int:
-        """Bytes written so far."""
+        """How many bytes were written so far."""
         ...
 
     def count_acknowledged(self) -> int:
@@ -41,7 +41,7 @@ class PingTarget(Protocol):
         ...
 
     def cut(self, code: int) -> None:
-        """End it: no pong came."""
+        """Close the connection with *code*."""
         ...
 
 
@@ -50,8 +50,8 @@ class Keepalive:
 
     Args:
         target: The connection.
-        limits: How often it is pinged, and how long it may take to answer and to take anything.
-        loop: Where it runs.
+        limits: ``heartbeat_s``, ``pong_s`` and ``stalled_s`` are used.
+        loop: Event loop of the connection.
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class Keepalive:
         self._payload = b""
         self._is_waiting = False  # for a frame, since the last ping
         self._taken = self._ping_ends = 0
-        self._moved_at_s = loop.time()  # when the client was last seen to take something
+        self._moved_at_s = loop.time()  # when the client last acknowledged something
         self._timer = self._later()
 
     def probe(self, answered: Callable[[], None]) -> None:
@@ -90,10 +90,10 @@ class Keepalive:
             self._ping()
 
     def on_frame(self, pong: bytes | None = None) -> None:
-        """Take it that a whole frame came; whatever it is, the client lives.
+        """Note that a whole frame came: whatever it is, it proves that the client lives.
 
-        A pong need not echo our ping (clients send pongs by themselves, RFC 6455 section 5.5.3),
-        and who sends messages or pings of its own is alive as well.
+        A pong need not echo our ping, because clients may send pongs unasked (RFC 6455 section
+        5.5.3); messages and pings of the client prove as much.
 
         Args:
             pong: The payload, if it was a pong.
@@ -107,7 +107,7 @@ class Keepalive:
             answered()
 
     def stop(self) -> None:
-        """Ping no more."""
+        """Stop pinging."""
         self._timer.cancel()
 
     def _later(self) -> asyncio.TimerHandle:
@@ -121,7 +121,7 @@ class Keepalive:
         if taken != self._taken or taken >= self._ping_ends:
             self._moved_at_s = now_s
         elif now_s - self._moved_at_s >= self._limits.stalled_s:
-            target.cut(CloseCode.TOO_SLOW)  # it talks, but has not taken even the last ping
+            target.cut(CloseCode.TOO_SLOW)  # it sends frames, but has not taken even the last ping
             return
         self._is_waiting = True
         self._payload = random.getrandbits(32).to_bytes(4)

@@ -1,4 +1,4 @@
-"""Limits: what one connection, and all together, may take; each with its reason."""
+"""Limits of one connection and of all together, each with its reason."""
 
 from typing import Final
 
@@ -10,7 +10,9 @@ CONNECTIONS_MAX: Final = 16_384  # of all kinds, silent ones too; each is a file
 HANDSHAKE_WITHIN_S: Final = 5.0  # for a TLS handshake, from the accepted connection
 HEAD_WITHIN_S: Final = 5.0  # for a request's head, from the connection or the answer before
 KEEP_ALIVE_S: Final = 75.0  # between two requests; load balancers close after 60 (AWS ALB, nginx)
-URL_MAX_BYTES: Final = 16 * 1024  # twice what the doors take, who say so in their own words
+URL_MAX_BYTES: Final = (
+    16 * 1024
+)  # twice what the doors take, so that they refuse in their own style
 HEADER_MAX_BYTES: Final = 8 * 1024  # name and value of one header
 HEADERS_MAX_BYTES: Final = 32 * 1024  # of all headers
 HEADERS_MAX: Final = 100  # headers
@@ -24,7 +26,7 @@ USER_TIMEOUT_MS: Final = 15_000  # for the other side's TCP to acknowledge what 
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """The limits that somebody has a reason to set; the others are constants.
+    """The limits that can be set; the others are constants.
 
     Args:
         connections: Open TCP connections; one more is turned away.

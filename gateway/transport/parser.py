@@ -1,6 +1,8 @@
-"""Parser: websockets' sans-I/O ``Protocol`` after our handshake, told when it is enough.
+"""Parser: websockets' sans-I/O ``Protocol`` after our handshake, with limits on what is received.
 
-Not here: what a message is made of and how much is enough (:mod:`gateway.core.frames`).
+This is the one file that overrides websockets: ``recv_frame`` of ``Protocol`` is replaced, and its
+``current_size``, ``parser`` and ``parser_exc`` are used. :mod:`gateway.versions` refuses to start
+with another version. Not here: joining fragments, and the limits (:mod:`gateway.core.frames`).
 """
 
 import logging
@@ -29,8 +31,8 @@ class Parser(Protocol):
     def __init__(self, caps: Caps, now_s: float) -> None:
         super().__init__(SERVER, state=OPEN, max_size=caps.message_bytes, logger=_quiet)
         self.messages: list[str | bytes] = []
-        self.has_frame = False  # one came since somebody looked
-        self.pong: bytes | None = None  # the payload of the last one, likewise
+        self.has_frame = False  # a frame came since this was reset
+        self.pong: bytes | None = None  # payload of the last pong since then
         self._now_ms = now_s * 1000
         self._assembly = Assembly(caps, self._now_ms)
 
@@ -44,23 +46,22 @@ class Parser(Protocol):
         """Whether the client has closed as it should."""
         return self.close_rcvd is not None and self.parser_exc is None
 
-    def hear(self, data: bytes, now_s: float) -> bytes:
-        """Parse what came; return what is to be answered.
+    def receive(self, data: bytes, now_s: float) -> bytes:
+        """Parse received bytes; return the bytes to send in response.
 
-        What it means is in ``messages``, ``has_frame`` and ``pong``; ``eof_sent`` says that it was
-        the end.
+        The results are in ``messages``, ``has_frame`` and ``pong``; ``eof_sent`` is set at the end.
         """
         self._now_ms = now_s * 1000
         self.receive_data(data)
         self.events.clear()
-        return self.said()
+        return self.take_outgoing()
 
-    def said(self) -> bytes:
-        """Return what is to be sent."""
+    def take_outgoing(self) -> bytes:
+        """Return the bytes that are to be sent."""
         return b"".join(self.data_to_send())
 
     def recv_frame(self, frame: Frame) -> None:
-        """Take a frame whose form is right; called while parsing, so that nothing piles up."""
+        """Process a well-formed frame; called while parsing, so that frames do not pile up."""
         self.has_frame = True
         try:
             self._assembly.count(self._now_ms)
@@ -74,7 +75,7 @@ class Parser(Protocol):
         except ProtocolViolation as refused:
             self.fail(refused.code, refused.reason)
 
-    def dissolve(self) -> None:
-        """Let go of the generator that parses: it holds this object."""
+    def release(self) -> None:
+        """Break the reference cycle between this object and its parsing generator."""
         self.parser.close()
         del self.parser

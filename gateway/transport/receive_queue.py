@@ -1,7 +1,7 @@
-"""Receive queue: what an ASGI application has not fetched of one WebSocket.
+"""Receive queue: messages of one WebSocket that its ASGI application has not fetched.
 
-Messages are bounded by their bytes: :attr:`ReceiveQueue.is_full` says when to read no more. How it
-ended comes last, and again whenever somebody asks.
+Messages are bounded by their bytes: :attr:`ReceiveQueue.is_full` says when to stop reading. The
+disconnect message comes last and is repeated for each further call.
 """
 
 import asyncio
@@ -31,21 +31,21 @@ class ReceiveQueue:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more should be read."""
+        """Whether reading from the client should pause."""
         return self._bytes > RECEIVE_QUEUE_MAX_BYTES
 
     def on_message(self, message: str | bytes) -> None:
-        """Add what the client said."""
+        """Add a message of the client."""
         kind = "text" if isinstance(message, str) else "bytes"
         self._messages.append({"type": "websocket.receive", kind: message})
         self._bytes += _cost(message)
         self._wake()
 
     def on_writable(self) -> None:
-        """Nothing follows from it here: who sends waits by itself."""
+        """Do nothing: an ASGI sender waits in ``send``."""
 
     def on_close(self, code: int, reason: str | None = None) -> None:
-        """Say how it ended; the first one to say so is right."""
+        """Store how the connection ended; only the first call counts."""
         if self._ended is None:
             self._ended = {"type": "websocket.disconnect", "code": code}
             if reason is not None:
@@ -53,12 +53,12 @@ class ReceiveQueue:
             self._wake()
 
     def clear(self) -> None:
-        """Forget the messages: nobody wants them any more."""
+        """Drop all messages."""
         self._messages.clear()
         self._bytes = 0
 
     def pass_on(self, listener: Listener) -> None:
-        """Tell *listener* what was not fetched, in the same order."""
+        """Deliver everything that was not fetched to *listener*, in order."""
         for message in self._messages:
             if message["type"] == "websocket.receive":
                 listener.on_message(message["text"] if "text" in message else message["bytes"])
@@ -66,7 +66,7 @@ class ReceiveQueue:
             listener.on_close(self._ended["code"], self._ended.get("reason"))
 
     async def get(self) -> Message:
-        """Return the next message, when there is one."""
+        """Wait for the next message and return it."""
         while not self._messages:
             if self._ended is not None:
                 return self._ended
@@ -87,16 +87,16 @@ def _cost(message: str | bytes) -> int:
 
 
 class _NullListener:
-    """Listens to a connection that its listener has closed."""
+    """Listener that ignores everything, for a connection that its listener has closed."""
 
     def on_message(self, message: str | bytes) -> None:
-        """Pass it over."""
+        """Ignore it."""
 
     def on_writable(self) -> None:
-        """Nobody waits."""
+        """Ignore it."""
 
     def on_close(self, code: int, reason: str | None) -> None:
-        """Nobody asks."""
+        """Ignore it."""
 
 
 NULL_LISTENER: Final = _NullListener()

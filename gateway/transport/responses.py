@@ -1,7 +1,7 @@
-"""Responses that the transport gives by itself: a bare status, after which the connection closes.
+"""Responses of the transport itself: a bare status, after which the connection is closed.
 
-They say what HTTP itself makes impossible (a bad head, a limit, a server that stops), so they are
-the same at every door: no body, because none of the products' error documents would fit them all.
+They refuse what breaks HTTP or exceeds a limit before an application is asked. They have no body
+because the transport does not know which product's error document the client expects.
 Not here: the responses of applications.
 """
 

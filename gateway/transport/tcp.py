@@ -1,7 +1,7 @@
 """TCP: what every connection needs: tuning, a detector of stalled readers, a lingering close.
 
-Clients are judged by what their side of TCP has acknowledged: what left our buffer may still lie in
-the kernel's.
+Progress is measured by what the client's TCP has acknowledged, because bytes that left our buffer
+may still be in the kernel's.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from typing import Final
 
 from gateway.transport.limits import USER_TIMEOUT_MS
 
-LINGER_S: Final = 1.0  # for the last words to arrive before the connection is reset
-DISCARD_MAX_BYTES: Final = 1 << 20  # a client may send so much after our last word
-STALL_CHECKS: Final = 10  # at a reader that seems stalled, before it is given up
+LINGER_S: Final = 1.0  # for the last bytes to arrive before the connection is reset
+DISCARD_MAX_BYTES: Final = 1 << 20  # that a client may send after our last byte
+STALL_CHECKS: Final = 10  # in a row without progress, before a reader is given up
 
 try:
     from fcntl import ioctl
@@ -25,7 +25,7 @@ except ImportError:  # pragma: no cover - not a POSIX system: the kernel's queue
 
 
 def tune(transport: asyncio.Transport) -> None:
-    """Let a dead peer be found by TCP itself; both event loops set TCP_NODELAY already."""
+    """Set the TCP user timeout, which finds dead peers; the event loops set TCP_NODELAY already."""
     sock: socket.socket | None = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
@@ -42,14 +42,14 @@ def unacknowledged_bytes(transport: asyncio.Transport) -> int:
 
 
 class StallDetector:
-    """Looks at a client whose buffer is full, and gives it up when it takes nothing.
+    """Detects that a client whose write buffer is full takes nothing.
 
-    It counts looks, not time: a process that was stopped itself judges nobody for that.
+    It counts checks instead of time, so that a pause of this process is not held against clients.
 
     Args:
         taken: Returns how many bytes the client has taken; only differences count.
-        give_up: Called once, when it took nothing over ``STALL_CHECKS`` looks.
-        stalled_s: How long those looks take.
+        give_up: Called once, after ``STALL_CHECKS`` checks without progress.
+        stalled_s: Seconds that those checks take.
     """
 
     __slots__ = ("_checks", "_every_s", "_give_up", "_loop", "_taken", "_taken_before", "_timer")
@@ -75,15 +75,15 @@ class StallDetector:
             self._timer = self._loop.call_later(self._every_s, self._check)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._timer.cancel()
 
 
 class LingeringClose:
-    """The end of a connection whose client may still be sending.
+    """Closes a connection whose client may still be sending.
 
-    Closing a socket with unread bytes resets it, and the client may never read our last word. So
-    our side is closed first, and what still comes is thrown away, within bounds.
+    Closing a socket with unread bytes resets it, and the client may lose our last response. So only
+    our side is closed first, and what still arrives is thrown away, within bounds.
     """
 
     __slots__ = ("_discarded", "_timer", "_transport")
@@ -101,15 +101,15 @@ class LingeringClose:
         try:
             transport.write_eof()
             transport.resume_reading()
-        except OSError:  # the client has reset it; we were about to hear so
+        except OSError:  # the client has reset it; connection_lost follows
             transport.abort()
 
     def discard(self, size: int) -> None:
-        """Throw *size* bytes away that came."""
+        """Count *size* bytes that arrived and are thrown away."""
         self._discarded += size
         if self._discarded > DISCARD_MAX_BYTES:
             self._transport.abort()
 
     def done(self) -> None:
-        """The connection is gone."""
+        """Stop the timer: the connection is gone."""
         self._timer.cancel()

@@ -1,10 +1,10 @@
 """TLS: a connection counts when TCP accepts it, and its handshake has a deadline.
 
-Both event loops make a server's protocol known only after the handshake, so clients that connect
-and say nothing would be neither counted nor seen. Here the server listens without TLS: the protocol
-is told of the connection at once, judges it, and then hands a duplicate of its socket back to the
-loop, which shakes hands on it and goes on with the same protocol. (``loop.start_tls`` is no way:
-uvloop reads the first bytes of the client before it can be called.)
+Both event loops call a TLS server's protocol only after the handshake, so clients that connect and
+send nothing would not be counted. Here the server listens without TLS. The protocol is called when
+a connection is accepted, counts it, and hands a duplicate of its socket back to the loop, which
+makes the handshake and continues with the same protocol object. ``loop.start_tls`` does not work
+here: uvloop may read the client's first bytes before it can be called.
 """
 
 import asyncio
@@ -16,21 +16,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from uvicorn.config import Config
-from uvicorn.server import ServerState
-
 from gateway.transport.admission import Verdict
 from gateway.transport.http import Http
 from gateway.transport.tcp import LINGER_S
+from gateway.transport.uvicorn_internals import Config, ServerState
 
 log = logging.getLogger(__name__)
 
 
 def server_context(certificates: Path, key: Path | None) -> ssl.SSLContext:
-    """Return how TLS is spoken: TLS 1.2 or newer, HTTP/1.1, no renegotiation.
+    """Return the server's TLS context: TLS 1.2 or newer, HTTP/1.1, no renegotiation.
 
     Raises:
-        OSError: A file cannot be read, or is no certificate or key.
+        OSError: A file cannot be read, or does not hold a certificate or key.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -41,7 +39,7 @@ def server_context(certificates: Path, key: Path | None) -> ssl.SSLContext:
 
 
 class Https(Http):
-    """One connection, from TCP's accept: first its handshake, then HTTP."""
+    """One TLS connection: its handshake, then HTTP."""
 
     context: ClassVar[ssl.SSLContext]
 
@@ -57,7 +55,7 @@ class Https(Http):
         self._duplicate: socket.socket | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin the handshake if *transport* is TCP's, and HTTP if it is the one of TLS."""
+        """Start the handshake if *transport* is plain TCP, and HTTP if it is TLS."""
         if transport.get_extra_info("sslcontext") is not None:
             self._begin(transport)
             return
@@ -85,18 +83,18 @@ class Https(Http):
             log.debug("a TLS handshake failed: %s", error)
         finally:
             self._handshake = self._duplicate = None
-            if self.transport is None:  # it has come to nothing
+            if self.transport is None:  # the handshake failed
                 self.connections.discard(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection, unless it is TCP's transport that made room for the one of TLS."""
+        """Forget the connection, unless only the plain transport was dropped for the TLS one."""
         if self.transport is not None:
             super().connection_lost(exc)
         elif self._handshake is None:
             self.connections.discard(self)
 
     def shutdown(self) -> None:
-        """End it: this server stops."""
+        """Close the connection because this server stops."""
         if self.transport is not None:
             super().shutdown()
         elif self._duplicate is not None:

@@ -1,20 +1,20 @@
-"""WebSocket: one connection after its request, as an ASGI application sees it, and below that.
+"""WebSocket: one connection after its request, as ASGI messages and as raw frames.
 
-Handshake and messages are ASGI's, denial responses included. Frames are parsed and answered by
-websockets; the handshake is ours, because the library's costs as much as all the rest.
+Handshake and messages follow ASGI, denial responses included. The websockets library parses frames
+and answers control frames; the handshake is ours, because the library's costs as much as all else.
 
 Below the messages, ``scope["extensions"]["gateway.frames"]["writer"]`` is a
 :class:`~gateway.core.frames.Writer`: frames made once are written to many connections. They mix
 with ``websocket.send``. Once accepted, a connection may be *adopted* by a listener: then the
 application returns, and an idle connection costs no task.
 
-``websocket.disconnect`` has a ``reason`` only if the client said goodbye by a close frame, whose
-code it tells (1005: none). Without one, ``code`` says what happened: 1006 the connection broke or
-was aborted; 1012 this server is going; 4002 the client took nothing; 4003 no pong came in time; any
-other: how we answered what breaks the protocol, or what the application itself said.
+``websocket.disconnect`` has a ``reason`` only if the client sent a close frame, whose code it tells
+(1005: none). Without one, ``code`` says what happened: 1006 the connection broke or was aborted;
+1012 this server stops; 4002 the client took nothing; 4003 no frame came after a ping; any other:
+the code of our own close frame, for a protocol violation or by the application.
 
-Nothing waits for a client without end: pongs, the last fragment of a message, a full write buffer
-and the close each have a deadline, after which the connection is aborted.
+Every wait for a client has a deadline: pings, the last fragment of a message, a full write buffer
+and the close. After it the connection is aborted.
 """
 
 import asyncio
@@ -24,8 +24,6 @@ from enum import Enum, auto
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Scope
-from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.server import ServerState
 from websockets.exceptions import ProtocolError
 from websockets.protocol import OPEN
 
@@ -38,6 +36,7 @@ from gateway.transport.parser import Parser
 from gateway.transport.receive_queue import NULL_LISTENER, ReceiveQueue
 from gateway.transport.responses import FAILED, SHUTTING_DOWN, response
 from gateway.transport.tcp import LingeringClose
+from gateway.transport.uvicorn_internals import ClientDisconnected, ServerState
 from gateway.transport.write_buffer import HIGH_WATER_BYTES, LOW_WATER_BYTES, WriteBuffer
 
 EXTENSION: Final = "gateway.frames"
@@ -53,22 +52,22 @@ _Denial = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
 class _Stage(Enum):
-    ASKED = auto()  # the application has not answered the handshake
-    REFUSING = auto()  # it has begun to answer with something else
+    ASKED = auto()  # the application has not responded to the handshake
+    REFUSING = auto()  # it has begun an HTTP response instead
     OPEN = auto()
-    CLOSING = auto()  # it said close; the client has not answered
-    OVER = auto()  # nothing is said any more
+    CLOSING = auto()  # our close frame is sent; the client's has not come
+    OVER = auto()  # nothing is sent any more
 
 
 class WebSocket(WriteBuffer):
-    """One connection; made when the head of its request has been read.
+    """One WebSocket connection, made when the head of its request has been parsed.
 
     Args:
-        request: What the client offers.
+        request: The parsed request.
         transport: The connection.
-        loop: Where it runs.
-        state: What uvicorn knows of all connections.
-        limits: What the client may take.
+        loop: Its event loop.
+        state: uvicorn's list of all connections.
+        limits: Limits of this connection.
     """
 
     __slots__ = (
@@ -114,7 +113,7 @@ class WebSocket(WriteBuffer):
         self._lingering_close: LingeringClose | None = None
 
     def begin(self, app: ASGIApp, scope: Scope, early: bytes) -> None:
-        """Ask the application.
+        """Start the application.
 
         Args:
             app: Who is asked.
@@ -122,7 +121,7 @@ class WebSocket(WriteBuffer):
             early: What came after the request.
         """
         scope["extensions"] = {"websocket.http.response": {}, EXTENSION: {"writer": self}}
-        self._state.connections.add(self)  # type: ignore[arg-type]  # it lists its own classes
+        self._state.connections.add(self)  # type: ignore[arg-type]  # typed with uvicorn's own classes
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
         if early:
             self.data_received(early)
@@ -134,7 +133,7 @@ class WebSocket(WriteBuffer):
         failed = False
         try:
             await app(scope, self.receive, self.send)
-        except ClientDisconnected:  # it was too late to say anything
+        except ClientDisconnected:  # the application wrote after the end
             pass
         except asyncio.CancelledError:
             self.abort()
@@ -144,16 +143,16 @@ class WebSocket(WriteBuffer):
             failed = True
         match self._stage:
             case _Stage.ASKED | _Stage.REFUSING:
-                self._say_last(FAILED.response())
+                self._write_last(FAILED.response())
             case _Stage.OPEN if failed:
                 self.cut(INTERNAL_ERROR)
-            case _Stage.OPEN if self._receive_queue:  # it left without a goodbye, and so does this
-                self._say_last(b"")
+            case _Stage.OPEN if self._receive_queue:  # returned without a close: so does this
+                self._write_last(b"")
 
     # --- the application's side
 
     async def receive(self) -> Message:
-        """Return the next ASGI message; after the last one always that one."""
+        """Return the next ASGI message; the last one is repeated."""
         if self._receive_queue is None:
             raise RuntimeError("This connection has been adopted.")
         message = await self._receive_queue.get()
@@ -163,11 +162,11 @@ class WebSocket(WriteBuffer):
 
     @property
     def _receive_queue(self) -> ReceiveQueue | None:
-        """What the application has not fetched, as long as it is the one who listens."""
+        """Messages that the application has not fetched; none once a listener has adopted."""
         return self._listener if isinstance(self._listener, ReceiveQueue) else None
 
     async def send(self, message: Message) -> None:
-        """Take an ASGI message; waits while ``HIGH_WATER_BYTES`` are unsent.
+        """Send an ASGI message; waits while ``HIGH_WATER_BYTES`` are unsent.
 
         Raises:
             ClientDisconnected: The connection is over.
@@ -188,7 +187,7 @@ class WebSocket(WriteBuffer):
             case _Stage.ASKED, "websocket.accept":
                 self._accept(message.get("subprotocol"), message.get("headers") or ())
             case _Stage.ASKED, "websocket.close":
-                self._say_last(response(403, self._state.default_headers, b""))
+                self._write_last(response(403, self._state.default_headers, b""))
             case _Stage.ASKED, "websocket.http.response.start":
                 self._stage = _Stage.REFUSING
                 headers = [*self._state.default_headers, *message.get("headers", ())]
@@ -197,7 +196,7 @@ class WebSocket(WriteBuffer):
                 status, headers, body = self._denial
                 self._denial = (status, headers, body + message.get("body", b""))
                 if not message.get("more_body", False):
-                    self._say_last(response(*self._denial))
+                    self._write_last(response(*self._denial))
             case _Stage.OVER, _:
                 raise ClientDisconnected
             case stage, _:
@@ -218,14 +217,14 @@ class WebSocket(WriteBuffer):
             self._parse(self._parser, early)
 
     def _close(self, code: int, reason: str, last: bytes = b"") -> None:
-        """Say close and wait for the client's answer; whatever it still says is not heard."""
+        """Send a close frame and wait for the client's; further messages are ignored."""
         if self._parser is None or self._parser.state is not OPEN:
-            return  # the client has ended it in the same breath; that is about to be told
+            return  # the client closed at the same time; _finish follows
         try:
             self._parser.send_close(code, reason)
         except ProtocolError as error:
             raise RuntimeError(f"{code} cannot be sent as a close code.") from error
-        self.write(last + self._parser.said())
+        self.write(last + self._parser.take_outgoing())
         self._stage = _Stage.CLOSING
         if self._receive_queue is not None:
             self._receive_queue.clear()
@@ -247,7 +246,7 @@ class WebSocket(WriteBuffer):
         """Send the frames *last*, say close and end; what the client still says is not heard."""
         self._listener = NULL_LISTENER
         if self._stage is _Stage.OPEN and code is None:
-            self._say_last(last)
+            self._write_last(last)
         elif self._stage is _Stage.OPEN and code is not None:
             self._close(code, reason, last)
 
@@ -273,7 +272,7 @@ class WebSocket(WriteBuffer):
     # --- the client's side
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Parse received bytes."""
         if self._lingering_close is not None:
             self._lingering_close.discard(len(data))
         elif self._stage is _Stage.OVER:
@@ -286,7 +285,7 @@ class WebSocket(WriteBuffer):
                 self.abort()
 
     def _parse(self, parser: Parser, data: bytes) -> None:
-        reply = parser.hear(data, self._loop.time())
+        reply = parser.receive(data, self._loop.time())
         if reply:
             self._transport.write(reply)
         if parser.messages:
@@ -311,7 +310,7 @@ class WebSocket(WriteBuffer):
             )
 
     def _finish(self, parser: Parser) -> None:
-        """End, now that the last frame has been exchanged or a rule was broken."""
+        """End after the closing handshake or a protocol violation."""
         said, answered = parser.close_rcvd, parser.close_sent
         if said is not None and parser.is_orderly:
             self._leave(said.code, said.reason)
@@ -322,19 +321,19 @@ class WebSocket(WriteBuffer):
             self._lingering_close = LingeringClose(self._transport)
 
     def eof_received(self) -> None:
-        """Take that the client closed its side; without a close frame that is a break."""
+        """End the connection: the client closed its side without a close frame."""
         if self._stage is not _Stage.OVER:
             self._leave(LOST)
             self._end = self._loop.call_later(CLOSE_WITHIN_S, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
-        """Take that the connection is gone."""
+        """Clean up after the connection is gone."""
         self._leave(LOST)
         self.resume_writing()
         if self._lingering_close is not None:
             self._lingering_close.done()
         if self._parser is not None:
-            self._parser.dissolve()
+            self._parser.release()
             self._parser = None
         self._state.connections.discard(self)
 
@@ -350,25 +349,25 @@ class WebSocket(WriteBuffer):
     # --- the end
 
     def shutdown(self) -> None:
-        """End it: this server stops."""
+        """Close the connection because this server stops."""
         if self._stage is _Stage.OPEN:
             self.cut(SERVICE_RESTART)
         elif self._stage in (_Stage.ASKED, _Stage.REFUSING):
-            self._say_last(SHUTTING_DOWN.response())
+            self._write_last(SHUTTING_DOWN.response())
 
     def cut(self, code: int) -> None:
-        """End it from here; the client is told why if it takes anything."""
+        """Close with *code*; without a close frame if the client takes nothing."""
         if self._parser is None or self.is_full:
             self._leave(code)
             self._transport.abort()
             return
         self._parser.fail(code)
-        self._transport.write(self._parser.said())
+        self._transport.write(self._parser.take_outgoing())
         self._leave(code)
         self._lingering_close = LingeringClose(self._transport)
 
-    def _say_last(self, data: bytes) -> None:
-        """Say *data*, no WebSocket frame, and end the connection once it is out."""
+    def _write_last(self, data: bytes) -> None:
+        """Write *data* as the last bytes and close once they are sent."""
         self._transport.write(data)
         self._leave(LOST)
         self._lingering_close = LingeringClose(self._transport)

@@ -1,6 +1,6 @@
-"""Write buffer: how much its client has not taken of what was written, and for how long.
+"""Write buffer: how many written bytes a client has not taken, and for how long.
 
-Not here: what is written (``websocket``), who is judged how (``tcp``).
+Not here: what is written (``websocket``), how a stalled client is detected (``tcp``).
 """
 
 import asyncio
@@ -9,12 +9,12 @@ from typing import Final
 
 from gateway.transport.tcp import StallDetector, unacknowledged_bytes
 
-HIGH_WATER_BYTES: Final = 256 * 1024  # unsent; more, and who sends has to wait
-LOW_WATER_BYTES: Final = 64 * 1024  # until no more than this is unsent
+HIGH_WATER_BYTES: Final = 256 * 1024  # unsent; above it writers wait
+LOW_WATER_BYTES: Final = 64 * 1024  # unsent; below it writers continue
 
 
 class WriteBuffer(asyncio.Protocol, ABC):
-    """The way out of one connection.
+    """The sending side of one connection.
 
     Args:
         transport: The connection.
@@ -25,7 +25,7 @@ class WriteBuffer(asyncio.Protocol, ABC):
 
     def __init__(self, transport: asyncio.Transport, stalled_s: float) -> None:
         self.is_full = False
-        self.written = 0  # bytes, since it is open
+        self.written = 0  # bytes, since the WebSocket is open
         self._transport = transport
         self._stalled_s = stalled_s
         self._writable: asyncio.Event | None = None  # set when there is room again
@@ -41,7 +41,7 @@ class WriteBuffer(asyncio.Protocol, ABC):
         return self.written - unacknowledged_bytes(self._transport)
 
     def pause_writing(self) -> None:
-        """Take that ``HIGH_WATER_BYTES`` are unsent."""
+        """Mark the buffer full: ``HIGH_WATER_BYTES`` are unsent."""
         self.is_full = True
         self._writable = asyncio.Event()
         if self._is_open():
@@ -50,7 +50,7 @@ class WriteBuffer(asyncio.Protocol, ABC):
             )
 
     def resume_writing(self) -> None:
-        """Take that there is room again."""
+        """Mark the buffer writable: it drained below the low-water mark."""
         self.is_full = False
         if self._writable is not None:
             self._writable.set()
@@ -60,7 +60,7 @@ class WriteBuffer(asyncio.Protocol, ABC):
             self._on_writable()
 
     async def wait_writable(self) -> None:
-        """Wait as long as the client is too far behind."""
+        """Wait until the buffer is writable."""
         if self._writable is not None:
             await self._writable.wait()
 
@@ -71,12 +71,12 @@ class WriteBuffer(asyncio.Protocol, ABC):
 
     @abstractmethod
     def _is_open(self) -> bool:
-        """Whether what is written still means anything."""
+        """Whether written bytes still reach the client."""
 
     @abstractmethod
     def _on_writable(self) -> None:
-        """Take that there is room again."""
+        """React to the buffer being writable again."""
 
     @abstractmethod
     def _stall(self) -> None:
-        """Give the client up: it took nothing for too long."""
+        """Give up a client that took nothing for too long."""

@@ -1,16 +1,27 @@
 """How WebSockets end, what an application is told of it, and plain requests beside them."""
 
 import asyncio
+import inspect
 import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
+import uvicorn
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from gateway.transport import Limits
+from gateway.transport import Http, Limits, uvicorn_internals
+from gateway.transport.uvicorn_internals import (
+    OVERRIDDEN,
+    USED,
+    FlowControl,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+    ServerState,
+)
 from tests.server.echo import Client, Echo, Served, frame, serve, upgrade
 from tests.server.test_transport import Doors
 from tests.support import eventually
@@ -245,3 +256,37 @@ async def test_handshake_at_the_end_is_refused() -> None:
             await eventually(lambda: served.state.tasks)
         assert (await client.head()).startswith("HTTP/1.1 503 ")
     assert told == [1006]
+
+
+# --- what we override
+
+
+def test_overridden_parts_of_uvicorn_are_named() -> None:
+    """What replaces private parts of uvicorn is listed, and uvicorn still has all of them."""
+    server = HttpToolsProtocol(
+        uvicorn.Config(Echo(), ws="none", log_config=None),
+        ServerState(),
+        {},
+        asyncio.new_event_loop(),
+    )
+    own = {name for name in vars(HttpToolsProtocol) if not name.startswith("__")}
+    cycle = dict.fromkeys(inspect.signature(RequestResponseCycle).parameters, None)
+    parts: dict[type, object] = {
+        HttpToolsProtocol: server,
+        RequestResponseCycle: RequestResponseCycle(**cycle),  # type: ignore[arg-type]
+        FlowControl: FlowControl(asyncio.Transport()),
+        ServerState: server.server_state,
+    }
+
+    assert own & set(vars(Http)) == OVERRIDDEN
+    for kind, names in USED.items():
+        assert [name for name in names if not hasattr(parts[kind], name)] == []
+    server.loop.close()
+
+
+def test_parts_of_uvicorn_are_imported_in_one_place() -> None:
+    """No other file of the transport reaches into uvicorn."""
+    folder = Path(uvicorn_internals.__file__).parent
+    reaching = [path.name for path in folder.glob("*.py") if "from uvicorn" in path.read_text()]
+
+    assert reaching == ["uvicorn_internals.py"]
