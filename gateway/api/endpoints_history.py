@@ -1,6 +1,6 @@
 """History over REST: closed sessions and finished watches, newest first.
 
-The newest rows are in the mirror; older ones come from Redis, a bounded number a request: a page
+The newest rows are in the replica; older ones come from Redis, a bounded number a request: a page
 that is short for that reason has a ``next``. Rows are in the order in which Redis took them: by
 that time in milliseconds, then by their number, which together are never the same for two rows.
 Not here: who writes rows (``core.event``), how long they are kept (``store``).
@@ -27,7 +27,7 @@ from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, reply
 from gateway.live.replica import HISTORY_MAX, Place, place_of
 from gateway.node import Node
 
-ROWS_AT_ONCE: Final = 2_000  # rows of the mirror looked at before others get a turn: about 2 ms
+ROWS_AT_ONCE: Final = 2_000  # rows of the replica looked at before others get a turn: about 2 ms
 OLD_ROWS_MAX: Final = 4_000  # rows of Redis a request looks at: about 20 ms
 OLD_ROWS_STEP: Final = 500  # of them in one command
 ANY_PLACE: Final[Place] = (2**53, 0)  # later than any row's
@@ -110,7 +110,7 @@ class _Reader:
     """Reads the history from a place on, into the past.
 
     Args:
-        node: Whose mirror and store.
+        node: Whose replica and store.
         before: Only rows that stand before this place; ``None`` is all.
     """
 
@@ -138,14 +138,14 @@ class _Reader:
                 yield row
 
     def _remembered(self) -> Iterator[HistoryRow]:
-        """Return the mirror's rows; those of several partitions arrived in any order."""
+        """Return the replica's rows; those of several partitions arrived in any order."""
         rows = reversed(self._node.replica.history.copy())
         if self._node.store.partitions > 1:
             return iter(sorted(rows, key=place_of, reverse=True))
         return rows
 
     def _floor(self) -> Place | None:
-        """Return the place from which on the mirror has every row; ``None`` if it has all."""
+        """Return the place from which on the replica has every row; ``None`` if it has all."""
         node, history = self._node, self._node.replica.history
         if len(history) + node.replica.erased_rows < HISTORY_MAX // node.store.partitions:
             return None

@@ -33,7 +33,7 @@ COUNTED_AT_ONCE: Final = 2_000  # sessions counted before others get a turn: abo
 
 async def list_streams(call: Call[Principal, StreamQuery, Nothing]) -> Response:
     """List the live streams of the sessions in view, oldest session first."""
-    query, mirror = call.query, call.node.replica
+    query, replica = call.query, call.node.replica
     view = view_of(call, filter_of(query))
     after: SortKey | None = None
     skip = 0
@@ -43,13 +43,13 @@ async def list_streams(call: Call[Principal, StreamQuery, Nothing]) -> Response:
         session_id, _, done = place.partition("/")
         skip = int(done) if done.isdecimal() else STREAMS_MAX  # all of that session was shown
         after = (value, session_id)
-        session = mirror.sessions.get(session_id)
+        session = replica.sessions.get(session_id)
         if session and session.created_at == value and view.matches(session):
             found.extend((session, number) for number in range(skip, len(session.streams)))
     for turn in range(SCANNED_TURNS):
         if turn:
             await asyncio.sleep(0)
-        sessions, after = mirror.page(
+        sessions, after = replica.page(
             view, Page(limit=SCANNED_AT_ONCE, after=after, scan_limit=SCANNED_AT_ONCE)
         )
         for session in sessions:

@@ -51,13 +51,15 @@ SCANNED_TURNS: Final = 10  # of that: a page looks at 20,000 sessions
 
 async def list_sessions(call: Call[Principal, SessionQuery, Nothing]) -> Response:
     """List open sessions."""
-    query, mirror = call.query, call.node.replica
+    query, replica = call.query, call.node.replica
     view = view_of(call, filter_of(query))
     after = parse_cursor(view, query.sort, query.cursor) if query.cursor else None
-    position = mirror.position()  # first: others may have a turn while we look
-    found, last = await page_of(mirror, view, Page(sort=query.sort, limit=query.limit, after=after))
+    position = replica.position()  # first: others may have a turn while we look
+    found, last = await page_of(
+        replica, view, Page(sort=query.sort, limit=query.limit, after=after)
+    )
     if query.fields is None:
-        rendered = mirror.renderings(found, full=view.full)
+        rendered = replica.renderings(found, full=view.full)
     else:
         names = tuple(dict.fromkeys(query.fields.split(",")))
         rendered = [
@@ -76,7 +78,7 @@ async def list_sessions(call: Call[Principal, SessionQuery, Nothing]) -> Respons
     return raw_reply(body, headers={"ETag": tag})
 
 
-async def page_of(mirror: Replica, view: View, page: Page) -> tuple[list[Session], SortKey | None]:
+async def page_of(replica: Replica, view: View, page: Page) -> tuple[list[Session], SortKey | None]:
     """Return a page of *view* that lets others have their turn, and what the next starts after."""
     found: dict[str, Session] = {}  # one that moves on meanwhile is met again
     after = page.after
@@ -85,7 +87,7 @@ async def page_of(mirror: Replica, view: View, page: Page) -> tuple[list[Session
             await asyncio.sleep(0)
         limit = page.limit - len(found)
         rest = Page(sort=page.sort, limit=limit, after=after, scan_limit=SCANNED_AT_ONCE)
-        part, after = mirror.page(view, rest)
+        part, after = replica.page(view, rest)
         found.update((session.id, session) for session in part)
         if after is None or len(found) == page.limit:
             break

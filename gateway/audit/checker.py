@@ -77,7 +77,7 @@ class FeedCheck:
             case Resync(reason=reason):
                 self.restarts[reason] += 1
             case Changes(events=events):
-                self._closes(events)
+                self._check_closes(events)
         for wrong in self.fold.apply(item):
             self._checker.violated(2, f"{self.name}: {wrong}")
         match item:
@@ -97,7 +97,7 @@ class FeedCheck:
         if before.epoch == now.epoch and not now.covers(before):
             self._checker.violated(2, f"{self.name}: went back from {before} to {now}")
 
-    def _closes(self, events: Iterable[Event]) -> None:
+    def _check_closes(self, events: Iterable[Event]) -> None:
         """Check every close against the session just before it."""
         states: dict[str, Session] = {}
         for event in events:
@@ -204,7 +204,7 @@ class PromiseChecker:
         """
         reference = self.feeds[0].fold.sessions
         disagreed: set[Disagreement] = set()
-        for probe, (expected, shown) in self._sides(seen).items():
+        for probe, (expected, shown) in self._comparisons(seen).items():
             for session_id in expected.keys() | shown.keys():
                 ours, theirs = expected.get(session_id), shown.get(session_id)
                 if theirs is not None and session_id in self._ended_before:
@@ -224,7 +224,7 @@ class PromiseChecker:
         self._disagreed = frozenset(disagreed)
         self._ended_before = frozenset(self.ended)
 
-    def _sides(self, seen: Mapping[str, Revisions]) -> dict[str, tuple[Revisions, Revisions]]:
+    def _comparisons(self, seen: Mapping[str, Revisions]) -> dict[str, tuple[Revisions, Revisions]]:
         reference = self.feeds[0].fold.sessions
         everything = _revisions(reference.values())
         sides = {name: (everything, shown) for name, shown in seen.items()}

@@ -134,20 +134,20 @@ async def examine(
         redis = await _redis(checker, store, _position(gateway))
         if redis:
             stack.push_async_callback(redis.close)
-        async with _beside(works):
-            await _all_began(checker)
+        async with _running(works):
+            await _wait_for_snapshots(checker)
             ends_at_s = asyncio.get_running_loop().time() + for_s
             looks = 0
             while looks < LOOKS_MIN or asyncio.get_running_loop().time() < ends_at_s:
                 await asyncio.sleep(LOOK_EVERY_S)
-                await _look(checker, gateways, redis, sees_all=sees_all)
+                await _compare(checker, gateways, redis, sees_all=sees_all)
                 looks += 1
         await ask_for_closed(checker, gateway)
     checker.conclude()
     return checker, [*(feed.name for feed in checker.feeds), *gateways, *([REDIS] if redis else [])]
 
 
-async def _look(
+async def _compare(
     checker: PromiseChecker,
     gateways: dict[str, Gateway],
     redis: RedisProbe | None,
@@ -183,7 +183,7 @@ async def _redis(
         return None
 
 
-async def _all_began(checker: PromiseChecker) -> None:
+async def _wait_for_snapshots(checker: PromiseChecker) -> None:
     try:
         async with asyncio.timeout(START_WITHIN_S):
             while any(feed.fold.position is None for feed in checker.feeds):  # noqa: ASYNC110
@@ -194,7 +194,7 @@ async def _all_began(checker: PromiseChecker) -> None:
 
 
 @asynccontextmanager
-async def _beside(works: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> AsyncIterator[None]:
+async def _running(works: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> AsyncIterator[None]:
     """Run *works* beside the ``with`` block; an error of theirs ends it and is raised."""
     try:
         async with asyncio.TaskGroup() as group:

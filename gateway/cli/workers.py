@@ -78,7 +78,7 @@ class Workers:
         self._workers = [_Worker(n, f"{name}-{n + 1}") for n in range(settings.workers)]
         self._serving = mmap.mmap(-1, settings.workers)  # shared; each worker sets its byte
         self._all_served = False
-        self._life, self._leash = os.pipe()
+        self._life, self._life_pipe = os.pipe()
         self._is_leaving = False
         self._kill_at_s = math.inf
         self._told = self._obeyed = 0  # signals
@@ -98,13 +98,13 @@ class Workers:
             gc.freeze()  # a worker's first collection would otherwise copy all inherited memory
             with _handled(self._tell):
                 try:
-                    while not self._is_leaving or self._are_left:
+                    while not self._is_leaving or self._any_running:
                         for worker in filter(self._is_due, self._workers):
                             self._start(worker)
-                        asyncio.run(self._mind())
+                        asyncio.run(self._supervise())
                 finally:  # whatever failed, workers stop before their store does
                     self._leave()
-                    while self._are_left:
+                    while self._any_running:
                         time.sleep(LOOK_EVERY_S)
                         self._look()
         finally:
@@ -133,7 +133,7 @@ class Workers:
         log.info("worker %s is started", worker.name, extra={"pid": process.pid})
 
     def _live(self, worker: _Worker) -> None:
-        os.close(self._leash)  # only the parent holds it
+        os.close(self._life_pipe)  # only the parent holds it
         os.setsid()  # Ctrl-C is for the parent, which tells us
         settings = replace(self._settings, node_name=worker.name)
         sys.exit(self._work(settings, self._life, lambda: self._serves(worker)))
@@ -141,7 +141,7 @@ class Workers:
     def _serves(self, worker: _Worker) -> None:
         self._serving[worker.number] = 1
 
-    def _bury(self, worker: _Worker, process: ForkProcess) -> None:
+    def _reap(self, worker: _Worker, process: ForkProcess) -> None:
         about: dict[str, object] = {"pid": process.pid, "exit_code": process.exitcode}
         worker.process = None
         if self._is_leaving:
@@ -164,10 +164,10 @@ class Workers:
     # --- all of them
 
     @property
-    def _are_left(self) -> bool:
+    def _any_running(self) -> bool:
         return any(worker.process is not None for worker in self._workers)
 
-    async def _mind(self) -> None:
+    async def _supervise(self) -> None:
         """Supervise until a worker has to be started, or none is left.
 
         Each call has an event loop of its own, because a fork must not happen within one.
@@ -175,7 +175,7 @@ class Workers:
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(self._valkey.watch()) if self._valkey else None
             while not any(map(self._is_due, self._workers)):
-                if self._is_leaving and not self._are_left:
+                if self._is_leaving and not self._any_running:
                     break
                 await asyncio.sleep(LOOK_EVERY_S)
                 self._look()
@@ -186,14 +186,14 @@ class Workers:
         if self._told > self._obeyed:
             self._obeyed += 1
             if self._is_leaving:
-                self._hurry()
+                self._stop_at_once()
             else:
                 self._leave()
         for worker in self._workers:
             if worker.process is None:
                 continue
             if not worker.process.is_alive():
-                self._bury(worker, worker.process)
+                self._reap(worker, worker.process)
             elif time.monotonic() > self._kill_at_s:
                 log.error("worker %s hangs: it is killed", worker.name)
                 worker.process.kill()
@@ -210,9 +210,9 @@ class Workers:
         if not self._is_leaving:
             self._is_leaving = True
             self._kill_at_s = time.monotonic() + LEAVE_WITHIN_S
-            os.close(self._leash)
+            os.close(self._life_pipe)
 
-    def _hurry(self) -> None:
+    def _stop_at_once(self) -> None:
         """Stop the workers that are still stopping at once."""
         self._kill_at_s = time.monotonic() + HURRY_WITHIN_S
         for worker in self._workers:

@@ -1,4 +1,4 @@
-"""What events tell: openings whole, changes as merge patches that fold to the session."""
+"""Public events: openings whole, changes as merge patches that fold to the session."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Sealing: what may be stored, what a commit changed, and the way back."""
+"""Record codec: what may be stored, what a commit changed, and the record before."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Changes: what one log entry means in a view, live and replayed, is what its records say."""
+"""Commit views: live and replayed log entries mean what their records say in every view."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Scheduler: never early, never forgotten, once; time is wound by hand."""
+"""Deadline scheduler: no deadline fires early, twice or never; time is set by hand."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Scheduler over a store: however many nodes run one, each deadline fires once."""
+"""Deadline scheduler over a store: each deadline fires once, however many nodes run one."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack

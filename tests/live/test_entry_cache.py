@@ -1,4 +1,4 @@
-"""Cache: own log entries need not be read again, and mean the same as if they were."""
+"""Entry cache: entries of this node need no decoding, and mean the same as decoded ones."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Following a channel: told at once by a plain call, without gap or double."""
+"""Followers of a channel: written to synchronously, without gap or duplicate."""
 
 import pytest
 from msgspec.json import decode

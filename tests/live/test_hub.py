@@ -1,4 +1,4 @@
-"""Hub: who hears what; each view once, each session's own socket, nobody else."""
+"""Hub: each view gets its events once, each session's socket its notices."""
 
 import random
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""Turns: one at a time, in order, and never lost."""
+"""Keyed lock: one holder at a time, in order, and never lost."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Lease: who lives, by Redis time; nobody is judged by a node that was away itself."""
+"""Lease: which nodes live, by Redis time; a node that was away declares no other one dead."""
 
 from collections.abc import AsyncIterator
 

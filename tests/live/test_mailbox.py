@@ -1,4 +1,4 @@
-"""Mailbox: what a session's own socket hears."""
+"""Mailbox: the notices of a session's own socket."""
 
 import pytest
 

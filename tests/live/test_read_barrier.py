@@ -1,4 +1,4 @@
-"""Waiting: a write for its news, a reader for a position; nobody for ever."""
+"""Read barrier: a write waits for its entry, a reader for a position, within bounds."""
 
 import asyncio
 

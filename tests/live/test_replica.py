@@ -288,19 +288,19 @@ def test_history_rows_are_numbered_by_their_commit() -> None:
 
 def test_deleted_row_is_dropped_and_stays_so() -> None:
     """A row that was deleted is in no list any more, also when its commit is read again."""
-    log, mirror = Log(), Replica(1)
+    log, replica = Log(), Replica(1)
     log.open("s")
     log.do("s", c.StartWatch(watch=Watch(key="m1")))
     log.do("s", c.StartWatch(watch=Watch(key="m2")))
     log.do("s", c.Close())
-    log.play(mirror)
+    log.play(replica)
     for _ in range(2):  # twice is no error
-        assert mirror.apply(0, 5, RowErasedEntry(at=5, number=1)) is None
+        assert replica.apply(0, 5, RowErasedEntry(at=5, number=1)) is None
 
-    assert [row.number for row in mirror.history] == [2, 3]
-    assert mirror.erased_rows == 1
-    log.play(mirror)
-    assert [row.number for row in mirror.history] == [2, 3]
+    assert [row.number for row in replica.history] == [2, 3]
+    assert replica.erased_rows == 1
+    log.play(replica)
+    assert [row.number for row in replica.history] == [2, 3]
 
 
 def test_loaded_history_is_in_the_order_of_the_log() -> None:

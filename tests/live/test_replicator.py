@@ -1,4 +1,4 @@
-"""Feed: from the log into the replica; a log that does not go on is loaded again."""
+"""Replicator: from the log into the replica; a broken log is loaded again."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Writer: each operation once, whatever the link to the store does meanwhile."""
+"""Writer: each operation happens once, whatever happens to the connection to the store."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Group: many commits in one script, each with an answer of its own."""
+"""Group commit: many commits in one script call, each with an answer of its own."""
 
 import asyncio
 from collections.abc import Sequence

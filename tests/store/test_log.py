@@ -1,4 +1,4 @@
-"""Following the log: every entry once and in order, or word that it cannot be."""
+"""Log follower: every entry once and in order, or an error that says why not."""
 
 import asyncio
 import time
