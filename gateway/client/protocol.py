@@ -199,7 +199,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> GatewayErro
 
     Args:
         status: 300 or more.
-        headers: Whose names are found in any case.
+        headers: Its headers; names are case-insensitive.
         body: As far as it is known.
     """
     problem: Object = {}

@@ -262,8 +262,8 @@ def connect(
             ``need_more()``.
         on_close_extended: The close was put off.
         on_close_cancelled: There will be no close.
-        on_message: Somebody says something.
-        on_stop_stream: Somebody ended a stream: stop that job.
+        on_message: A message came.
+        on_stop_stream: Another caller ended a stream, whose job should stop.
         reopen: When the session ended while this client was away, be a new one and say again what
             was said last, instead of ending with ``SessionClosed``.
         open_within_s: Seconds to try for the first connection; 0 is one attempt.

@@ -20,7 +20,7 @@ class Document(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A record of a dialect. An empty body stands for a document that was deleted.
 
     Args:
-        kind: Whose record it is, such as ``neko.member``.
+        kind: What kind of record it is, such as ``neko.member``.
         key: Which one; unique within its kind.
         revision: +1 for each commit; a new document's starts at the time in milliseconds.
         body: Any JSON object, at most 16 KiB.

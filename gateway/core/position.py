@@ -1,7 +1,7 @@
 """Positions: a place in the feed, as one opaque text.
 
 A position is the gateway's epoch, one offset a partition and 32 bits of the view it was issued for
-(who sees, filtered how, in which dialect). Two positions compare only within one epoch: when Redis
+(visibility, filter, level and dialect). Two positions compare only within one epoch: when Redis
 loses history the epoch changes and all earlier positions become void.
 """
 

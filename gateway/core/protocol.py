@@ -24,13 +24,13 @@ Ref = Annotated[str, Meta(max_length=REF_MAX)]
 
 
 class FromClient(Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Base of what a client says."""
+    """Base of the messages of a client."""
 
     ref: Ref | None = None
 
 
 class WatchMessage(FromClient, tag="watch", frozen=True):
-    """I look at this now."""
+    """The client watches this now."""
 
     key: Key
     title: Text | None = None
@@ -43,7 +43,7 @@ class WatchMessage(FromClient, tag="watch", frozen=True):
 
 
 class ProgressMessage(FromClient, tag="progress", frozen=True):
-    """Where I am in it; ``ack`` means accepted, it is written within 5 s."""
+    """The position of the current watch; after the ``ack`` it is written within 5 s."""
 
     position_ms: AmountMs | None = None
     state: Key | None = None
@@ -51,11 +51,11 @@ class ProgressMessage(FromClient, tag="progress", frozen=True):
 
 
 class UnwatchMessage(FromClient, tag="unwatch", frozen=True):
-    """I look at nothing."""
+    """The client stops watching."""
 
 
 class ClientChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A merge patch of the program that a client is; null removes."""
+    """A merge patch of the description of the client's program; null removes."""
 
     key: Text | UnsetType | None = UNSET
     product: Text | UnsetType | None = UNSET
@@ -66,7 +66,7 @@ class ClientChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class UpdateChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A merge patch of what a client may say of itself; null removes."""
+    """A merge patch of the fields that a client may change; null removes."""
 
     name: Name | UnsetType | None = UNSET
     labels: dict[LabelName, LabelValue | None] | UnsetType | None = UNSET
@@ -75,13 +75,13 @@ class UpdateChanges(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class UpdateMessage(FromClient, tag="update", frozen=True):
-    """Change what I said of myself."""
+    """The client changes its own fields."""
 
     changes: UpdateChanges
 
 
 class StreamMessage(FromClient, tag="stream", frozen=True):
-    """A job of mine: started, changed, or with state ``stopped`` ended."""
+    """A stream of the client was started or changed, or, with state ``stopped``, ended."""
 
     key: Key
     kind: Key
@@ -90,42 +90,42 @@ class StreamMessage(FromClient, tag="stream", frozen=True):
 
 
 class SavingMessage(FromClient, tag="saving", frozen=True):
-    """I heard the warning and am saving."""
+    """The client got the warning and is saving."""
 
 
 class SavedMessage(FromClient, tag="saved", frozen=True):
-    """I have saved; close now."""
+    """The client has saved; the session closes now."""
 
 
 class NeedMoreMessage(FromClient, tag="need_more", frozen=True):
-    """I need this long from now; granted within the close's budget."""
+    """The client needs this long from now; it is granted within the budget of the close."""
 
     ms: Annotated[int, Meta(ge=0, le=NEED_MORE_MAX_MS, description="Milliseconds.")]
 
 
 class LeaveMessage(FromClient, tag="leave", frozen=True):
-    """I am done: close the session."""
+    """The client is done; the session closes."""
 
 
 class HeartbeatMessage(FromClient, tag="heartbeat", frozen=True):
-    """I am here."""
+    """A sign of life."""
 
 
 class TokenMessage(FromClient, tag="token", frozen=True):
-    """A fresh token in place of the one that expires; same account, workspace and scopes."""
+    """A new token in place of one that expires, of the same account, workspace and scopes."""
 
     token: str
 
 
 class SubscribeMessage(FromClient, tag="subscribe", frozen=True):
-    """Send me events too; replaces an earlier subscription."""
+    """Subscribe to events on this socket; this replaces an earlier subscription."""
 
     filter: Filter = Filter()
     since: str | None = None
 
 
 class UnsubscribeMessage(FromClient, tag="unsubscribe", frozen=True):
-    """No more events."""
+    """End the subscription."""
 
 
 ClientMessage = (
@@ -136,11 +136,11 @@ ClientMessage = (
 
 
 class FromServer(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
-    """Base of what the gateway says."""
+    """Base of the messages of the gateway."""
 
 
 class Hello(FromServer, tag="hello", frozen=True):
-    """First on a session socket: who you are. Keep the token: it is how you come back."""
+    """The first message of a session socket; its token lets the client come back."""
 
     session: PublicSession
     position: str
@@ -149,7 +149,7 @@ class Hello(FromServer, tag="hello", frozen=True):
 
 
 class ObserverHello(FromServer, tag="hello", frozen=True):
-    """First of a subscription: whether a snapshot follows or just what was missed, and why.
+    """The first message of a subscription: whether a snapshot or only missed events follow.
 
     Before a snapshot ``position`` is only for ``at``: with it as ``since`` a snapshot comes again.
     """
@@ -174,20 +174,20 @@ class SnapshotMessage(FromServer, tag="snapshot", frozen=True):
 
 
 class Events(FromServer, tag="events", frozen=True):
-    """What happened, in order; ``position`` is after the last of them."""
+    """Events in order; ``position`` is after the last of them."""
 
     position: str
     events: list[PublicEvent | Raw]
 
 
 class ResyncMessage(FromServer, tag="resync", frozen=True):
-    """Forget what you know: a snapshot follows."""
+    """The feed starts over: a snapshot follows and replaces all earlier sessions."""
 
     reason: str
 
 
 class ServerHeartbeat(FromServer, tag="heartbeat", frozen=True):
-    """Nothing happened, and you have missed nothing.
+    """Nothing happened since the last message.
 
     While a snapshot is still coming, ``position`` is like that of its pages before the last.
     """
@@ -197,7 +197,7 @@ class ServerHeartbeat(FromServer, tag="heartbeat", frozen=True):
 
 
 class Bye(FromServer, tag="bye", frozen=True):
-    """Last before a close that the gateway decided; ``reason`` is for programs.
+    """The last message before the gateway closes the socket; ``reason`` is for programs.
 
     ``detail`` is a sentence for people, the one that REST gives for the same error.
     """
@@ -210,14 +210,14 @@ class Bye(FromServer, tag="bye", frozen=True):
 
 
 class Ack(FromServer, tag="ack", frozen=True):
-    """Done."""
+    """The gateway has done what the message asked."""
 
     ref: str | None = None
     revision: int | None = None
 
 
 class Error(FromServer, tag="error", frozen=True):
-    """Refused; nothing was changed and the socket stays."""
+    """The gateway refused a message; nothing was changed and the socket stays open."""
 
     code: str
     message: str
@@ -225,7 +225,7 @@ class Error(FromServer, tag="error", frozen=True):
 
 
 class ClosingNotice(FromServer, tag="closing", frozen=True):
-    """You will be closed: save, then say ``saved``, or ask with ``need_more``."""
+    """The session will be closed: save and send ``saved``, or ask with ``need_more``."""
 
     closes_at: Time
     in_ms: int
@@ -234,24 +234,24 @@ class ClosingNotice(FromServer, tag="closing", frozen=True):
 
 
 class CloseExtendedNotice(FromServer, tag="close_extended", frozen=True):
-    """You got more time."""
+    """The pending close was extended."""
 
     closes_at: Time
     in_ms: int
 
 
 class CloseCancelledNotice(FromServer, tag="close_cancelled", frozen=True):
-    """You will not be closed."""
+    """The pending close was cancelled."""
 
 
 class StopStream(FromServer, tag="stop_stream", frozen=True):
-    """Somebody ended this job of yours: stop it."""
+    """Another caller ended this stream; the client should stop it."""
 
     key: str
 
 
 class MessageNotice(FromServer, tag="message", frozen=True):
-    """Somebody says something."""
+    """A message to the client."""
 
     topic: str
     body: Any = None

@@ -137,7 +137,7 @@ class PublicEvent(Public, frozen=True):
     Args:
         type: What: ``session.…`` or ``stream.…``. ``session.enter`` and ``session.exit``: the
             session started or stopped to match the filter.
-        session_id: Whose.
+        session_id: The session.
         revision: The session's revision after it; not for ``session.exit`` and ``session.enter``.
         at: When; not for ``session.exit`` and ``session.enter``.
         changes: The merge patch (RFC 7396) of the session; for ``session.opened`` all of it.

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- commit: for each of many, write a record's next revision and its log entry, if nobody else did first.
+-- commit: for each of many, write a record's next revision and its log entry, unless another node was faster.
 --   KEYS[1] live HASH   [2] log STREAM   [3] gone HASH   [4] history STREAM   [5] meta HASH
 --   ARGV[1] bytes the log may take; looked at after each 16th of that, never trimmed below ARGV[2] entries
 --   ARGV[3] silence of all leases that counts as an outage, ms
@@ -37,7 +37,7 @@ local function commit(at)
   if due > 0 then
     local duration = tonumber(ARGV[at + 5])
     if duration > 0 then
-      -- an outage that no lease has reported yet: whoever renews first moves up_since
+      -- an outage that no lease has reported yet: the first renewal moves up_since
       if now - beat > outage then return {'early', now + outage} end
       due = math.max(due, up_since + duration)
     end

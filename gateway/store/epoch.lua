@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- epoch: begin a new history, if nobody else did first.
+-- epoch: begin a new history, unless another node did.
 --   KEYS[1] meta HASH   ARGV[1] the epoch that was lost   [2] the new one
 --   ARGV[3] session numbers up to this one were given: they go on after it
 --   returns the epoch that holds now

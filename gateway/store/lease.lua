@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- lease: renew a node's lease and notice when nobody could.
+-- lease: renew a node's lease, and notice an outage of all nodes.
 --   KEYS[1] meta HASH   [2] nodes HASH, used in partition 0
 --   ARGV[1] node id, "" in other partitions   [2] what it announces (JSON)
 --   ARGV[3] silence that counts as an outage, ms
