@@ -28,35 +28,23 @@ class AuthEndpoints:
         """Return the rows."""
         return (
             Endpoint(
-                method="POST",
-                path="/api/auth/login",
-                handler=self.login,
+                method="POST", path="/api/auth/login", handler=self.login,
                 summary="Log in with an id and a password, or with a MASTER token",
-                body=LoginBody,
-                returns={200: Token},
+                body=LoginBody, returns={200: Token},
                 is_public=True,  # the login itself is counted
                 errors=(BadRequest, Unauthorized),
                 tag="auth",
             ),
             Endpoint(
-                method="GET",
-                path="/api/auth/info",
-                handler=self.get_info,
-                summary="Who is logged in",
-                returns={200: User},
-                tag="auth",
+                method="GET", path="/api/auth/info", handler=self.get_info,
+                summary="Who is logged in", returns={200: User}, tag="auth",
             ),
             Endpoint(
-                method="POST",
-                path="/api/auth/token",
-                handler=self.issue_token,
-                summary="Make another token of this one",
-                query=TokenQuery,
-                returns={200: Token},
-                errors=(BadRequest, Forbidden),
-                tag="auth",
+                method="POST", path="/api/auth/token", handler=self.issue_token,
+                summary="Make another token of this one", query=TokenQuery,
+                returns={200: Token}, errors=(BadRequest, Forbidden), tag="auth",
             ),
-        )
+        )  # fmt: skip
 
     async def login(self, call: Call[Caller, Nothing, LoginBody]) -> Response:
         """Return an ACCESS token to a person who shows a password or a MASTER token."""

@@ -79,26 +79,19 @@ Pairs = list[tuple[str, str]]
 # --- before the upgrade
 
 
-class EngineError(Struct, frozen=True):
-    """Why Engine.IO refuses a request; numbers and words are those of its own server."""
-
-    code: int
-    message: str
-
-
-UNKNOWN_TRANSPORT: Final = EngineError(0, "Transport unknown")
-UNKNOWN_SESSION: Final = EngineError(1, "Session ID unknown")
-BAD_METHOD: Final = EngineError(2, "Bad handshake method")
-BAD_REQUEST: Final = EngineError(3, "Bad request")
-UNSUPPORTED: Final = EngineError(5, "Unsupported protocol version")
+UNKNOWN_TRANSPORT: Final = (0, "Transport unknown")  # numbers and words of Engine.IO's own server
+UNKNOWN_SESSION: Final = (1, "Session ID unknown")
+BAD_METHOD: Final = (2, "Bad handshake method")
+BAD_REQUEST: Final = (3, "Bad request")
+UNSUPPORTED: Final = (5, "Unsupported protocol version")
 
 
 class EngineRefusal(BadRequest):
-    """A handshake that Engine.IO refuses."""
+    """A request that Engine.IO refuses, by a number and in words of its own."""
 
-    def __init__(self, told: EngineError) -> None:
-        super().__init__(told.message)
-        self.told = told
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 def endpoint(context: Context, access: Access) -> ASGIApp:
@@ -117,7 +110,7 @@ def endpoint(context: Context, access: Access) -> ASGIApp:
         pairs = pairs_of(scope)
         check_admissible(context, scope, Credential())
         if (refusal := _why_not(pairs)) is not None:
-            raise EngineRefusal(refusal)
+            raise refusal
         connection_id = new_id()
         codec = EngineCodec(context.node, EngineSocket(connection_id, words.namespace), words)
 
@@ -131,32 +124,35 @@ def endpoint(context: Context, access: Access) -> ASGIApp:
 
 
 def _refuse(error: GatewayError, _: AsgiScope) -> Response:
-    return _engine_failed(error.told) if isinstance(error, EngineRefusal) else failed(error)
+    return _engine_failed(error) if isinstance(error, EngineRefusal) else failed(error)
 
 
-def _why_not(pairs: Pairs) -> EngineError | None:
+def _why_not(pairs: Pairs) -> EngineRefusal | None:
     """Return why a handshake is refused, or ``None``."""
     query = dict(pairs)
     if query.get("EIO") != PROTOCOL:
-        return UNSUPPORTED
+        return EngineRefusal(*UNSUPPORTED)
     if query.get("transport") != "websocket":
-        return UNKNOWN_TRANSPORT
-    return UNKNOWN_SESSION if "sid" in query else None  # there is nothing to upgrade
+        return EngineRefusal(*UNKNOWN_TRANSPORT)
+    return EngineRefusal(*UNKNOWN_SESSION) if "sid" in query else None  # there is no upgrade
 
 
 async def answer_polling(call: AnyCall) -> Response:
     """Tell a client of Engine.IO in its words that only WebSockets are served here."""
-    if call.request.method not in ("GET", "HEAD"):
-        return _engine_failed(BAD_METHOD)
+    told = UNKNOWN_TRANSPORT
     try:
-        transport = dict(pairs_of(call.request.scope)).get("transport")
+        if call.request.method not in ("GET", "HEAD"):
+            told = BAD_METHOD
+        elif dict(pairs_of(call.request.scope)).get("transport") == "websocket":
+            told = BAD_REQUEST
     except BadRequest:
-        return _engine_failed(BAD_REQUEST)
-    return _engine_failed(BAD_REQUEST if transport == "websocket" else UNKNOWN_TRANSPORT)
+        told = BAD_REQUEST
+    return _engine_failed(EngineRefusal(*told))
 
 
-def _engine_failed(error: EngineError) -> Response:
-    return reply(error, 400, {"Cache-Control": "no-store"})
+def _engine_failed(error: EngineRefusal) -> Response:
+    told = {"code": error.number, "message": error.detail}
+    return reply(told, error.status, {"Cache-Control": "no-store"})
 
 
 # --- in
