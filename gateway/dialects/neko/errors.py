@@ -22,6 +22,7 @@ from gateway.core.errors import (
     Unauthorized,
     Unavailable,
     UnsupportedMediaType,
+    UriTooLong,
 )
 from gateway.dialects.neko.schema import ErrorMessage
 from gateway.http.endpoint import reply
@@ -37,7 +38,8 @@ _TABLE: Final[tuple[tuple[type[GatewayError], int, str | None], ...]] = (  # the
     (NotFound, 404, NO_SESSION),
     (BadRequest, 400, UNREADABLE),
     (Invalid, 400, UNREADABLE),
-    (PayloadTooLarge, 400, UNREADABLE),
+    (PayloadTooLarge, 400, UNREADABLE),  # as neko, which stops reading
+    (UriTooLong, 414, None),
     (UnsupportedMediaType, 415, None),
     (RateLimited, 429, None),
     (LimitExceeded, 422, None),

@@ -61,6 +61,13 @@ async def test_paths_and_methods_answer_as_neko_does(gateway: Gateway) -> None:
         assert (status == 405) == ("allow" in response.headers)
 
 
+async def test_long_address_is_told(gateway: Gateway) -> None:
+    """An address over 8 KiB is refused in neko's form, not a fault of ours."""
+    response = await gateway.client().send("GET", "/api/whoami?a=" + "a" * 9_000)
+
+    assert (response.status_code, response.json()["code"]) == (414, 414)
+
+
 async def test_bearer_is_read_strictly(gateway: Gateway) -> None:
     """The word before the token is case-sensitive, and one blank follows it."""
     mia = await gateway.login("mia")
