@@ -45,7 +45,6 @@ from gateway.live.outbound import Tick
 from gateway.realtime.codec import Announcement, ClosingFrames
 from gateway.realtime.sse import sse_event
 
-DIALECT: Final = "plex"
 PLAYING: Final = "playing"
 PAYLOADS: Final = {PLAYING: b"PlaySessionStateNotification"}
 TRANSCODES: Final = b"TranscodeSession"

@@ -1,10 +1,17 @@
-"""Told: reading what clients tell of items and transcodes, which may be anything at all; pure.
+"""Coerce: reading what clients tell of items and transcodes, which may be anything at all; pure.
 
 Each returns a value that Plex's clients can read, or ``None``: then it is left out.
 """
 
+from collections.abc import Callable, Mapping
 from datetime import date
-from typing import Final
+from functools import cache
+from typing import Any, Final, get_args
+
+from msgspec import Struct
+from msgspec.structs import fields
+
+from gateway.dialects.plex.schema import Day, Digits
 
 TEXT_MAX: Final = 1024  # characters of one text
 INTEGER_MAX: Final = 2**53 - 1  # what JavaScript can count
@@ -24,9 +31,8 @@ def integer_of(value: object) -> int | None:
 
 def number_of(value: object) -> float | None:
     """Return a number, whole or not."""
-    if isinstance(value, float):
-        return value
-    return integer_of(value)
+    number = value if isinstance(value, float) else integer_of(value)
+    return None if number is None else float(number)
 
 
 def flag_of(value: object) -> bool | None:
@@ -47,3 +53,30 @@ def day_of(value: object) -> str | None:
         return date.fromisoformat(text).isoformat() if text else None
     except ValueError:
         return None
+
+
+Reader = Callable[[object], Any]
+_READERS: Final[Mapping[Any, Reader]] = {
+    str: text_of,
+    int: integer_of,
+    float: number_of,
+    bool: flag_of,
+    Digits: digits_of,
+    Day: day_of,
+}
+
+
+def coerced(kind: type[Struct], values: Mapping[str, object]) -> dict[str, Any]:
+    """Return those of *values* that are what the fields of *kind* take, by the fields' names."""
+    found = {name: read(values.get(spelling)) for name, spelling, read in _readers(kind)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@cache
+def _readers(kind: type[Struct]) -> tuple[tuple[str, str, Reader], ...]:
+    return tuple(
+        (known.name, known.encode_name, _READERS[option])
+        for known in fields(kind)
+        for option in (known.type, *get_args(known.type))
+        if option in _READERS
+    )

@@ -17,7 +17,7 @@ from gateway.core.event import HistoryRow
 from gateway.core.model import Client, Session, Stream
 from gateway.core.query import Filter, View
 from gateway.dialects.plex import codec, schema
-from gateway.dialects.plex.codec import DIALECT, PushStreamCodec, too_slow, wanted
+from gateway.dialects.plex.codec import PushStreamCodec, too_slow, wanted
 from gateway.dialects.plex.endpoints_history import may_see
 from gateway.dialects.plex.query import TerminateQuery
 from gateway.dialects.plex.render import (
@@ -97,7 +97,7 @@ class SessionEndpoints:
     async def events(self, call: PlexCall) -> Response:
         """Push what happens, as server-sent events."""
         check_room(call.context)
-        view = View(visibility=call.caller.visibility(), dialect=DIALECT)
+        view = self._plex.pushes_to(call.caller)
         here = self._node.replica.position(view.hash32)
         return EventStream(
             call.context,

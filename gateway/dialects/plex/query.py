@@ -21,53 +21,39 @@ VALUES_MAX: Final = 256  # of one comma list
 CONDITIONS_MAX: Final = 32  # filters in one query
 SORTS_MAX: Final = 8  # fields of one order
 
-INTEGERS: Final[Mapping[str, str]] = {
-    "accountid": "accountID",  # generated clients write accountId
-    "deviceid": "deviceID",
-    "librarysectionid": "librarySectionID",
-    "metadataitemid": "metadataItemID",
+DATE: Final = "viewedAt"
+FILTERS: Final[Mapping[str, str]] = {  # generated clients write accountId
+    name.lower(): name
+    for name in ("accountID", "deviceID", "librarySectionID", "metadataItemID", DATE)
 }
-DATES: Final[Mapping[str, str]] = {"viewedat": "viewedAt"}
-SORTABLE: Final = frozenset(
-    {
-        *("viewedAt", "accountID", "deviceID", "librarySectionID", "historyKey"),
-        *("ratingKey", "title", "type"),
-    }
+SORTABLE: Final = (
+    *("viewedAt", "accountID", "deviceID", "librarySectionID", "historyKey"),
+    *("ratingKey", "title", "type"),
 )
 
 _NAME: Final = re.compile(r"([A-Za-z]+)(>=>|<=<|>>|<<|>=|<=|>|<|!)?")
 _VALUE: Final = re.compile(r"(>=|<=|>>|<<|>|<)?(.*)", re.DOTALL)
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _RELATIVE: Final = re.compile(r"([-+ ])([0-9]{1,9})(s|m|h|d|w|mon|y)?", re.ASCII)
+_DAY_S: Final = 86_400
 _UNITS_S: Final[Mapping[str | None, int]] = {
     None: 1,
     "s": 1,
     "m": 60,
     "h": 3_600,
-    "d": 86_400,
-    "w": 7 * 86_400,
-    "mon": 30 * 86_400,
-    "y": 365 * 86_400,
+    "d": _DAY_S,
+    "w": 7 * _DAY_S,
+    "mon": 30 * _DAY_S,
+    "y": 365 * _DAY_S,
 }
+# ``>=>`` is how the description of the API spells it, with a second = before the value.
 _IN_NAME: Final[Mapping[str | None, str]] = {
     None: "=",
     "!": "!=",
-    ">": ">=",
-    ">=": ">=",
-    ">=>": ">=",  # as the description of the API spells it, with a second = before the value
     ">>": ">",
-    "<": "<=",
-    "<=": "<=",
-    "<=<": "<=",
     "<<": "<",
-}
-_IN_VALUE: Final[Mapping[str, str]] = {
-    ">=": ">=",
-    ">": ">",
-    ">>": ">",
-    "<=": "<=",
-    "<": "<",
-    "<<": "<",
+    **dict.fromkeys((">", ">=", ">=>"), ">="),
+    **dict.fromkeys(("<", "<=", "<=<"), "<="),
 }
 _COMPARE: Final[Mapping[str, Callable[[int, int], bool]]] = {
     ">=": ge,
@@ -98,10 +84,8 @@ class PlayedQuery(Paged, frozen=True, kw_only=True):
     metadata_item_id: str | None = None
     device_id: str | None = None
     viewed_at: str | None = None
-    viewed_at_least: str | None = field(default=None, name="viewedAt>")
-    viewed_at_most: str | None = field(default=None, name="viewedAt<")
-    viewed_after: str | None = field(default=None, name="viewedAt>>")
-    viewed_before: str | None = field(default=None, name="viewedAt<<")
+    at_least: str | None = field(default=None, name="viewedAt>")
+    at_most: str | None = field(default=None, name="viewedAt<")
 
 
 class TerminateQuery(Asked, frozen=True, kw_only=True):
@@ -178,12 +162,12 @@ def conditions(pairs: Iterable[tuple[str, str]], now_s: int) -> list[Condition]:
     found: list[Condition] = []
     for name, text in pairs:
         match = _NAME.fullmatch(name)
-        known = match and (INTEGERS.get(match[1].lower()) or DATES.get(match[1].lower()))
+        known = match and FILTERS.get(match[1].lower())
         if not match or not known or not text:  # generated clients send empty ones for unset
             continue
         operator, listed = _IN_NAME[match[2]], text
         if match[2] is None and (inner := _VALUE.fullmatch(text)) and inner[1]:
-            operator, listed = _IN_VALUE[inner[1]], inner[2]
+            operator, listed = inner[1].replace(">>", ">").replace("<<", "<"), inner[2]
         elif match[2] in (">", "<"):
             listed = text.removeprefix(match[2])  # the same spelling, with no = of its own
         values = listed.split(",", VALUES_MAX)
@@ -195,12 +179,11 @@ def conditions(pairs: Iterable[tuple[str, str]], now_s: int) -> list[Condition]:
 
 
 def _parse(name: str, text: str, now_s: int) -> int:
-    is_date = name in DATES.values()
-    if is_date and (match := _RELATIVE.fullmatch(text)):
+    if name == DATE and (match := _RELATIVE.fullmatch(text)):
         distance_s = int(match[2]) * _UNITS_S[match[3]]
         return now_s - distance_s if match[1] == "-" else now_s + distance_s
     if not _INTEGER.fullmatch(text):
-        raise BadRequest(f"{name} must be a {'date' if is_date else 'number'}.")
+        raise BadRequest(f"{name} must be a {'date' if name == DATE else 'number'}.")
     return int(text)
 
 

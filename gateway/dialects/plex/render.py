@@ -7,7 +7,7 @@ in ``watch.item`` under Plex's names; what is not of the expected kind is left o
 Not here: which sessions are shown and to whom (``endpoints_*``), their numbers (``state``).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any, Final, get_args
 from urllib.parse import quote
@@ -16,10 +16,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.core.event import HistoryRow
-from gateway.core.model import Session, Stream, Watch
+from gateway.core.model import Client, Session, Stream, Watch
 from gateway.dialects.plex import schema
-from gateway.dialects.plex.coerce import day_of, digits_of, flag_of, integer_of, number_of, text_of
-from gateway.dialects.plex.schema import OWNER, SIZE_UNKNOWN, Kind, State
+from gateway.dialects.plex.coerce import coerced, digits_of, integer_of, text_of
+from gateway.dialects.plex.schema import OWNER, Kind, State
 
 ITEM_PATH: Final = "/library/metadata/"
 SECTION_PATH: Final = "/library/sections/"
@@ -31,30 +31,8 @@ ADDRESS: Final = "plex.address"  # in a session's private environment: whence a 
 
 _KINDS: Final[Mapping[str, Kind]] = {kind: kind for kind in get_args(Kind)}
 _STATES: Final[Mapping[str, State]] = {
-    "playing": "playing",
-    "paused": "paused",
-    "buffering": "buffering",
+    known: known for known in get_args(State) if known != "stopped"
 }
-Fields = tuple[tuple[Callable[[Any], Any], tuple[str, ...]], ...]
-"""How the members of an object are read: functions of ``coerce``, and the fields of each."""
-
-_ITEM_FIELDS: Final[Fields] = (
-    (text_of, ("guid", "thumb", "art", "parent_key", "parent_title", "parent_thumb")),
-    (text_of, ("grandparent_key", "grandparent_title", "grandparent_thumb")),
-    (integer_of, ("index", "parent_index")),
-    (digits_of, ("parent_rating_key", "grandparent_rating_key")),
-    (day_of, ("originally_available_at",)),
-)
-_TRANSCODE_FIELDS: Final[Fields] = (
-    (text_of, ("context", "video_decision", "audio_decision", "subtitle_decision", "protocol")),
-    (text_of, ("container", "source_video_codec", "source_audio_codec")),
-    (text_of, ("video_codec", "audio_codec")),
-    (integer_of, ("duration", "remaining", "size", "audio_channels", "width", "height")),
-    (number_of, ("progress", "speed", "time_stamp")),
-    (number_of, ("min_offset_available", "max_offset_available")),
-    (flag_of, ("throttled", "complete", "error")),
-    (flag_of, ("transcode_hw_requested", "transcode_hw_full_pipeline")),
-)
 _ENDED: Final = frozenset({"complete", "completed", "done"})
 _FAILED: Final = frozenset({"error", "failed"})
 
@@ -180,8 +158,7 @@ def client_of(session: Session) -> str:
 
 
 def _player(session: Session, watch: Watch, ids: Ids, *, full: bool) -> schema.Player:
-    client, extra, address = session.client, extra_of(session), address_of(session)
-    product = (client and client.product) or ""
+    client, extra, address = session.client or Client(), extra_of(session), address_of(session)
     secure = session.connection.tls if session.connection else extra.get("secure")
     local = is_local(address)
     return schema.Player(
@@ -191,13 +168,13 @@ def _player(session: Session, watch: Watch, ids: Ids, *, full: bool) -> schema.P
         relayed=False,
         secure=secure is True,
         user_id=ids.account,
-        title=session.name or product or session.id,
-        product=product,
-        platform=(client and client.platform) or "",
+        title=session.name or client.product or session.id,
+        product=client.product or "",
+        platform=client.platform or "",
         platform_version=text_of(extra.get("platformVersion")) or "",
-        version=(client and client.version) or "",
-        model=(client and client.model) or "",
-        device=(client and client.device) or "",
+        version=client.version or "",
+        model=client.model or "",
+        device=client.device or "",
         vendor=text_of(extra.get("vendor")) or "",
         profile=text_of(extra.get("profile")) or "",
         address=address if full else None,
@@ -206,40 +183,36 @@ def _player(session: Session, watch: Watch, ids: Ids, *, full: bool) -> schema.P
 
 
 def _media(watch: Watch, ids: Ids, transcode: schema.TranscodeSession | None) -> schema.Media:
-    number = str(ids.item)
-    streams: list[schema.MediaStream] = []
-    for stream_type, codec, decision in (
-        (1, transcode and transcode.video_codec, transcode and transcode.video_decision),
-        (2, transcode and transcode.audio_codec, transcode and transcode.audio_decision),
-    ):
-        if codec and decision:
-            streams.append(
-                schema.MediaStream(
-                    id=f"{number}{stream_type}",
-                    stream_type=stream_type,
-                    codec=codec,
-                    display_title=codec.upper(),
-                    key=f"/library/streams/{number}{stream_type}",
-                    decision=decision,
-                )
-            )
+    number, job = str(ids.item), transcode
+    video, audio = (job.video_codec, job.audio_codec) if job else (None, None)
+    decisions = (job.video_decision, job.audio_decision) if job else ("", "")
+    streams = tuple(
+        schema.MediaStream(
+            id=f"{number}{stream_type}",
+            stream_type=stream_type,
+            codec=codec,
+            display_title=codec.upper(),
+            key=f"/library/streams/{number}{stream_type}",
+            decision=decision,
+        )
+        for stream_type, codec, decision in zip((1, 2), (video, audio), decisions, strict=True)
+        if codec
+    )
     part = schema.MediaPart(
         id=number,
         key=f"/library/parts/{number}/0/file",
-        decision="transcode" if transcode else "directplay",
-        selected=True,
+        decision="transcode" if job else "directplay",
         duration=watch.duration_ms,
-        container=transcode.container if transcode else None,
-        streams=tuple(streams),
+        container=job.container if job else None,
+        streams=streams,
     )
     return schema.Media(
         id=number,
-        selected=True,
         duration=watch.duration_ms,
         bitrate=watch.bandwidth,
         container=part.container,
-        video_codec=transcode.video_codec if transcode else None,
-        audio_codec=transcode.audio_codec if transcode else None,
+        video_codec=video,
+        audio_codec=audio,
         parts=(part,),
     )
 
@@ -249,18 +222,13 @@ def _media(watch: Watch, ids: Ids, transcode: schema.TranscodeSession | None) ->
 
 def item_fields(watch: Watch) -> dict[str, Any]:
     """Return what the client said of the item, as far as it is what Plex's clients can read."""
-    item = _coerced(watch.item or {}, _ITEM_FIELDS)
-    item["guid"] = item["guid"] or f"gateway://item/{quote(watch.key.lstrip('/'))}"
+    item = coerced(schema.Item, watch.item or {})
+    item.setdefault("guid", f"gateway://item/{quote(watch.key.lstrip('/'))}")
     if kind_of(watch) == "episode":
-        item["grandparent_title"] = item["grandparent_title"] or ""
-        if not (item["parent_key"] or item["parent_rating_key"] or item["parent_thumb"]):
-            item["grandparent_key"] = None  # python-plexapi would ask for its children
+        item.setdefault("grandparent_title", "")
+        if not item.keys() & {"parent_key", "parent_rating_key", "parent_thumb"}:
+            item.pop("grandparent_key", None)  # python-plexapi would ask for its children
     return item
-
-
-def _coerced(values: Mapping[str, Any], kinds: Fields) -> dict[str, Any]:
-    """Return the fields of *kinds*, each read as its kind; what is not of it is unset."""
-    return {name: read(values.get(schema.spelled(name))) for read, names in kinds for name in names}
 
 
 # --- transcodes
@@ -282,27 +250,14 @@ def transcode_session(
         name: The key it goes by among all sessions.
         now_ms: Redis time in milliseconds.
     """
-    data = _coerced(stream.data, _TRANSCODE_FIELDS)
-    if data["duration"] is None and session.watch:
-        data["duration"] = session.watch.duration_ms
-    return schema.TranscodeSession(
-        **{
-            **data,
-            "key": transcode_key(name),
-            "throttled": data["throttled"] is True,
-            "complete": data["complete"] is True or stream.state in _ENDED,
-            "error": data["error"] is True or stream.state in _FAILED,
-            "progress": float(min(max(data["progress"] or 0.0, 0), 100)),
-            "size": SIZE_UNKNOWN if data["size"] is None else data["size"],
-            "speed": float(data["speed"] or 0),
-            "context": data["context"] or "streaming",
-            "video_decision": data["video_decision"] or TRANSCODE,
-            "audio_decision": data["audio_decision"] or TRANSCODE,
-            "protocol": data["protocol"] or "http",
-            "container": data["container"] or "mkv",
-            "time_stamp": data["time_stamp"] or now_ms / 1000,
-        }
-    )
+    data = coerced(schema.TranscodeSession, stream.data)
+    data["key"] = transcode_key(name)
+    data.setdefault("duration", session.watch.duration_ms if session.watch else None)
+    data.setdefault("time_stamp", now_ms / 1000)
+    data["progress"] = min(max(data.get("progress", 0.0), 0.0), 100.0)
+    data["complete"] = data.get("complete", False) or stream.state in _ENDED
+    data["error"] = data.get("error", False) or stream.state in _FAILED
+    return schema.TranscodeSession(**data)
 
 
 def transcode_key(name: str) -> str:

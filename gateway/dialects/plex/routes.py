@@ -5,27 +5,20 @@ from functools import partial
 from typing import Any, Final
 
 from starlette.responses import Response
-from starlette.types import Scope as ScopeOfRequest
+from starlette.types import Scope as AsgiScope
 
 from gateway.auth.credentials import Credential
 from gateway.auth.principals import Scope
 from gateway.context import Context, caller_key
 from gateway.core.errors import GatewayError, NotFound
-from gateway.core.query import View
-from gateway.dialects.plex import codec, schema
-from gateway.dialects.plex.codec import DIALECT, PushCodec, Renderer, wanted
+from gateway.dialects.plex import codec, query, schema
+from gateway.dialects.plex.codec import PushCodec, Renderer, wanted
 from gateway.dialects.plex.endpoints_history import HistoryEndpoints, LibraryEndpoints
 from gateway.dialects.plex.endpoints_sessions import SessionEndpoints
 from gateway.dialects.plex.endpoints_timeline import TimelineEndpoints
-from gateway.dialects.plex.query import (
-    Paged,
-    PlayedQuery,
-    PushQuery,
-    TerminateQuery,
-    TimelineQuery,
-)
-from gateway.dialects.plex.schema import reply_of
-from gateway.dialects.plex.state import Plex
+from gateway.dialects.plex.query import Paged
+from gateway.dialects.plex.schema import Container, LibraryContainer, reply_of
+from gateway.dialects.plex.state import DIALECT, Plex
 from gateway.dialects.plex.style import (
     METADATA,
     XML,
@@ -46,25 +39,8 @@ from gateway.realtime.handshake import Admission, WebSocketEndpoint, check_admis
 from gateway.realtime.subscriber import ObserverSocket
 
 SOCKETS: Final = ("/:/websockets/notifications", "/:/websocket/notifications")
+HISTORY: Final = "/status/sessions/history"
 BOTH: Final = (JSON, XML.partition(";")[0])  # what every reply comes as, by ``Accept``
-
-_EMPTY: Final = reply_of("EmptyReply", schema.Container)
-_ITEMS: Final = reply_of("ItemList", schema.LibraryContainer, METADATA, schema.LibraryItem)
-_HISTORY: Final = reply_of("HistoryList", schema.Container, METADATA, schema.HistoryItem)
-_SECTIONS: Final = reply_of("SectionList", schema.LibraryContainer, "Directory", schema.Section)
-_ACCOUNTS: Final = reply_of("AccountList", schema.Container, "Account", schema.Account)
-_DEVICES: Final = reply_of("DeviceList", schema.Container, "Device", schema.Device)
-_PLAYER: Final = reply_of("ReportReply", schema.TimelineContainer)
-_ROOT: Final = reply_of("RootReply", schema.Root)
-_IDENTITY: Final = reply_of("IdentityReply", schema.Identity)
-_LIBRARY: Final = reply_of("LibraryReply", schema.LibraryContainer)
-_SESSIONS: Final = reply_of("SessionList", schema.Container, METADATA, schema.Metadata)
-_TRANSCODES: Final = reply_of(
-    "TranscodeList", schema.Container, "TranscodeSession", schema.TranscodeSession
-)
-
-Handler = Callable[[PlexCall], Awaitable[Response]]
-
 ABOUT: Final = Description(
     title="Plex dialect of the Session Gateway",
     text=(
@@ -82,140 +58,123 @@ ABOUT: Final = Description(
     code_of=lambda error: str(error_codes(error)[1]),
 )
 
+Handler = Callable[[PlexCall], Awaitable[Response]]
+
+_PAGED: Final[dict[str, Any]] = {"query": Paged}
+_READS: Final[dict[str, Any]] = {"scope": Scope.READ, "query": Paged}
+_ONE: Final[dict[str, Any]] = {"errors": (NotFound,)}
+_CLOSES: Final[dict[str, Any]] = {"scope": Scope.CLOSE, **_ONE}
+
 
 def endpoints(plex: Plex) -> list[AnyEndpoint]:
     """Return all endpoints of the dialect."""
-    sessions, history = SessionEndpoints(plex), HistoryEndpoints(plex)
-    library, timeline = LibraryEndpoints(plex), TimelineEndpoints(plex)
-    list_of = {"query": Paged}
-    readable = {"query": Paged, "scope": Scope.READ}
-    one_of = {"errors": (NotFound,)}
+    sessions, timeline = SessionEndpoints(plex), TimelineEndpoints(plex)
+    history, library = HistoryEndpoints(plex), LibraryEndpoints(plex)
+    nothing, people = reply_of(Container), reply_of(Container, "Account", schema.Account)
+    plays, played = _list(schema.Metadata), _list(schema.HistoryItem)
+    jobs = reply_of(Container, "TranscodeSession", schema.TranscodeSession)
+    players = reply_of(Container, "Device", schema.Device)
+    items = reply_of(LibraryContainer, METADATA, schema.LibraryItem)
+    sections = reply_of(LibraryContainer, "Directory", schema.Section)
+    get, delete = partial(_row, "GET"), partial(_row, "DELETE")
     found = [
-        _row("GET /", sessions.root, "What this server can do", _ROOT),
-        _row("GET /identity", sessions.identity, "Which it is", _IDENTITY, is_public=True),
-        _row("GET /status/sessions", sessions.list_sessions, "What plays", _SESSIONS, **readable),
-        _row(
-            "GET /status/sessions/history/all",
+        get("/", sessions.root, "What this server can do", reply_of(schema.Root)),
+        get("/status/sessions", sessions.list_sessions, "What plays now", plays, **_READS),
+        get(f"{HISTORY}/{{id}}", history.history_row, "One row of the history", played, **_ONE),
+        get("/transcode/sessions", sessions.list_transcodes, "Transcodes", jobs, **_READS),
+        get("/library", library.library, "Whether it is there", reply_of(LibraryContainer)),
+        get("/library/metadata/{ids}", library.metadata, "What plays or did", items, **_ONE),
+        get("/accounts", sessions.list_accounts, "People", people, **_READS),
+        get("/accounts/{id}", sessions.account, "One person", people, **_READS, **_ONE),
+        get("/devices", sessions.list_devices, "Players", players, **_READS),
+        get("/devices/{id}", sessions.device, "One player", players, **_READS, **_ONE),
+        get(
+            f"{HISTORY}/all",
             history.list_history,
             "What was played",
-            _HISTORY,
-            query=PlayedQuery,
+            played,
+            query=query.PlayedQuery,
         ),
-        _row(
-            "GET /status/sessions/history/{id}",
-            history.history_row,
-            "One row of the history",
-            _HISTORY,
-            **one_of,
+        get(
+            "/identity",
+            sessions.identity,
+            "Which server this is",
+            reply_of(schema.Identity),
+            is_public=True,
         ),
-        _row(
-            "DELETE /status/sessions/history/{id}",
-            history.delete_history,
-            "Delete a row of the history for good",
-            _EMPTY,
-            scope=Scope.WRITE,
-            **one_of,
+        get(
+            "/library/sections/{id}/all",
+            library.section,
+            "What plays and was played in a section",
+            items,
+            **_PAGED,
+            **_ONE,
         ),
-        _row(
-            "GET /transcode/sessions",
-            sessions.list_transcodes,
-            "The transcodes of all sessions",
-            _TRANSCODES,
-            **readable,
-        ),
-        _row(
-            "DELETE /transcode/sessions/{key:path}",
-            sessions.stop_transcode,
-            "End a transcode",
-            None,
-            returns={204: None},
-            scope=Scope.CLOSE,
-            **one_of,
-        ),
-        _row(
-            "GET /:/eventsource/notifications",
+        get(
+            "/:/eventsource/notifications",
             sessions.events,
             "What happens, as server-sent events",
             str,
-            query=PushQuery,
+            query=query.PushQuery,
             produces=("text/event-stream",),
         ),
-        _row("GET /library", library.library, "Whether there is a library", _LIBRARY),
-        _row(
-            "GET /library/sections/{id}/all",
-            library.section,
-            "What plays and was played in a section",
-            _ITEMS,
-            **list_of,
-            **one_of,
+        delete(
+            f"{HISTORY}/{{id}}",
+            history.delete_history,
+            "Delete a row of the history for good",
+            nothing,
+            scope=Scope.WRITE,
+            **_ONE,
         ),
-        _row(
-            "GET /library/metadata/{ids}",
-            library.metadata,
-            "Items that play or were played, by their numbers",
-            _ITEMS,
-            **list_of,
-            **one_of,
+        delete(
+            "/transcode/sessions/{key:path}",
+            sessions.stop_transcode,
+            "End a transcode",
+            returns={204: None},
+            **_CLOSES,
         ),
-        _row("GET /accounts", sessions.list_accounts, "People", _ACCOUNTS, **readable),
-        _row("GET /accounts/{id}", sessions.account, "A person", _ACCOUNTS, **readable, **one_of),
-        _row("GET /devices", sessions.list_devices, "Players", _DEVICES, **readable),
-        _row("GET /devices/{id}", sessions.device, "A player", _DEVICES, **readable, **one_of),
-        _row("DELETE /activities/{id}", sessions.unknown, "", None, is_hidden=True),
-        *(_row(f"GET {path}", sessions.upgrade, "", None, is_hidden=True) for path in SOCKETS),
+        delete("/activities/{id}", sessions.unknown, is_hidden=True),
+        *(get(path, sessions.upgrade, is_hidden=True) for path in SOCKETS),
     ]
-    for name, path in (("sections", ""), ("all_sections", "/all")):
-        summary = "The sections: workspaces in which something plays or was played"
-        target = f"GET /library/sections{path}"
-        found.append(_row(target, library.sections, summary, _SECTIONS, name=name, **list_of))
+    workspaces = "Workspaces in which something plays or was played"
+    for name, path in (
+        ("sections", "/library/sections"),
+        ("shelves", "/library/sections/all"),
+    ):
+        found.append(get(path, library.sections, workspaces, sections, name=name, **_PAGED))
     for name, path in (
         ("background", "/status/sessions/background"),
         ("recorders", "/livetv/dvrs"),
         ("clients", "/clients"),
         ("activities", "/activities"),
     ):
-        summary = "What this server never has: an empty list"
-        found.append(_row(f"GET {path}", sessions.empty, summary, _EMPTY, name=name))
+        found.append(get(path, sessions.empty, "What is never there", nothing, name=name))
     for method in ("GET", "POST"):
-        found.append(
-            _row(
-                f"{method} /status/sessions/terminate",
-                sessions.terminate,
-                "End a session; its client is told the reason",
-                None,
-                name=f"terminate_{method.lower()}",
-                query=TerminateQuery,
-                scope=Scope.CLOSE,
-                **one_of,
-            )
-        )
-        found.extend(
-            _row(
-                f"{method} /:/{name}",
-                timeline.report,
-                "A player reports how it does",
-                _PLAYER,
-                name=f"{name}_{method.lower()}",
-                query=TimelineQuery,
-            )
-            for name in ("timeline", "progress")
-        )
+        end: dict[str, Any] = {"name": f"terminate_{method.lower()}", "query": query.TerminateQuery}
+        path, summary = "/status/sessions/terminate", "End a session; its client is told the reason"
+        found.append(_row(method, path, sessions.terminate, summary, **end, **_CLOSES))
+        for what in ("timeline", "progress"):
+            more = {"name": f"{what}_{method.lower()}", "query": query.TimelineQuery}
+            reply = reply_of(schema.TimelineContainer)
+            found.append(_row(method, f"/:/{what}", timeline.report, "A report", reply, **more))
     return found
 
 
-def _row(target: str, handler: Handler, summary: str, reply: Any, **more: Any) -> AnyEndpoint:  # noqa: ANN401
-    """Return a row of the table.
-
-    Args:
-        target: Method and path.
-        handler: Does it.
-        summary: One line for people.
-        reply: Type of the reply.
-        more: Further fields of the row.
-    """
-    method, _, path = target.partition(" ")
+def _row(
+    method: str,
+    path: str,
+    handler: Handler,
+    summary: str = "",
+    reply: Any = None,  # noqa: ANN401 - a type
+    **more: Any,  # noqa: ANN401 - other fields of the row
+) -> AnyEndpoint:
+    """Return a row of the table; *reply* is the type of a good one."""
     fields = {"returns": {200: reply}, "consumes": (), "produces": BOTH, "tag": "Plex", **more}
     return Endpoint(method=method, path=path, handler=handler, summary=summary, **fields)
+
+
+def _list(item: type[schema.Word]) -> Any:  # noqa: ANN401 - a type
+    return reply_of(Container, METADATA, item)
 
 
 def application(context: Context, root: str) -> Application:
@@ -233,20 +192,18 @@ def application(context: Context, root: str) -> Application:
     return Application(http=Pipeline(context, style), sockets=sockets)
 
 
-async def _admit(plex: Plex, scope: ScopeOfRequest) -> Admission[None]:
+async def _admit(plex: Plex, scope: AsgiScope) -> Admission[None]:
     """Let in who has a good token; a real server refuses the others before the upgrade."""
     context = plex.context
-    check_target(Request({**scope, "method": "GET"}))
-    asking = principal_in(context, scope)
-    principal = await context.rate_limited(scope, asking, caller_key)
     check_admissible(context, scope, Credential())
+    check_target(Request({**scope, "method": "GET"}))
+    caller = await context.rate_limited(scope, principal_in(context, scope), caller_key)
     wants = wanted(read_pairs(scope))
 
     async def serve(connection: WebSocketConnection[None]) -> None:
         observer = ObserverSocket(context.node, connection)
-        view = View(visibility=principal.visibility(), dialect=DIALECT)
-        observer.subscriber.start_here(view)
-        connection.expire_at(principal.expires_at, context.wall_ms)
+        observer.subscriber.start_here(plex.pushes_to(caller))
+        connection.expire_at(caller.expires_at, context.wall_ms)
         connection.bind(observer)
         connection.start()
 
@@ -257,5 +214,5 @@ async def _admit(plex: Plex, scope: ScopeOfRequest) -> Admission[None]:
     )
 
 
-def _refuse(error: GatewayError, scope: ScopeOfRequest) -> Response:
+def _refuse(error: GatewayError, scope: AsgiScope) -> Response:
     return refusal(error, as_json=takes_json(scope))

@@ -8,7 +8,8 @@ Not here: how they are filled (``render``), how they are written (``style``).
 """
 
 import re
-from typing import Any, Final, Literal
+from functools import cache
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Struct, defstruct, field
 
@@ -16,8 +17,9 @@ VERSION: Final = "1.42.2.1"  # of the server whose API this is; clients choose f
 OWNER: Final = 1  # the account of what belongs to nobody in particular
 KICK: Final = "session_kick"  # the feature behind terminate
 TERMINATED: Final = 2006  # what players know as: an administrator ended this playback
-SIZE_UNKNOWN: Final = -22  # of a transcode; what real servers say
 
+Digits = Annotated[str, "digits"]
+Day = Annotated[str, "YYYY-MM-DD"]
 State = Literal["playing", "paused", "buffering", "stopped"]
 Kind = Literal["movie", "episode", "track", "clip", "photo"]
 
@@ -82,17 +84,17 @@ class TranscodeSession(Word, frozen=True, kw_only=True):
     """One transcode job: ``duration`` in ms, ``remaining`` in s, ``size`` in bytes."""
 
     key: str
-    throttled: bool
-    complete: bool
-    progress: float
-    size: int
-    speed: float
-    error: bool
-    context: str
-    video_decision: str
-    audio_decision: str
-    protocol: str
-    container: str
+    throttled: bool = always(value=False)
+    complete: bool = always(value=False)
+    progress: float = always(0.0)
+    size: int = always(-22)  # unknown, as real servers say it
+    speed: float = always(0.0)
+    error: bool = always(value=False)
+    context: str = always("streaming")
+    video_decision: str = always("transcode")
+    audio_decision: str = always("transcode")
+    protocol: str = always("http")
+    container: str = always("mkv")
     duration: int | None = None
     remaining: int | None = None
     subtitle_decision: str | None = None
@@ -127,7 +129,7 @@ class MediaPart(Word, frozen=True, kw_only=True):
     id: str
     key: str
     decision: str
-    selected: bool
+    selected: bool = always(value=True)
     duration: int | None = None
     container: str | None = None
     streams: tuple[MediaStream, ...] = field(default=(), name="Stream")
@@ -137,7 +139,7 @@ class Media(Word, frozen=True, kw_only=True):
     """A version of an item; Tautulli wants one with a part."""
 
     id: str
-    selected: bool
+    selected: bool = always(value=True)
     duration: int | None = None
     bitrate: int | None = None
     container: str | None = None
@@ -153,16 +155,16 @@ class Item(Word, frozen=True, kw_only=True):
     thumb: str | None = None
     art: str | None = None
     parent_key: str | None = None
-    parent_rating_key: str | None = None
+    parent_rating_key: Digits | None = None
     parent_title: str | None = None
     parent_thumb: str | None = None
     parent_index: int | None = None
     grandparent_key: str | None = None
-    grandparent_rating_key: str | None = None
+    grandparent_rating_key: Digits | None = None
     grandparent_title: str | None = None
     grandparent_thumb: str | None = None
     index: int | None = None
-    originally_available_at: str | None = None
+    originally_available_at: Day | None = None
 
 
 class Metadata(Item, frozen=True, kw_only=True):
@@ -357,8 +359,10 @@ class Errors(Word, frozen=True, kw_only=True):
 # --- whole replies, for the description
 
 
-def reply_of(name: str, container: type[Container], child: str = "", item: Any = None) -> Any:  # noqa: ANN401
-    """Return the type of a reply, called *name*: *container* with its list of *child* elements."""
+@cache
+def reply_of(container: type[Container], child: str = "", item: Any = None) -> Any:  # noqa: ANN401
+    """Return the type of a reply: *container*, maybe with its list of *child* elements."""
+    name = f"{container.__name__}Reply" if item is None else f"{item.__name__}List"
     fields: list[Any] = [] if item is None else [(child, tuple[item, ...], ())]
     inside = defstruct(f"{name}Container", fields, bases=(container,), kw_only=True)
     return defstruct(name, [("MediaContainer", inside)])

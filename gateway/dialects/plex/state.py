@@ -14,16 +14,18 @@ from collections.abc import Iterator
 from hashlib import sha1, sha256
 from typing import Any, Final
 
+from gateway.auth.principals import Principal
 from gateway.context import Context
 from gateway.core.errors import Conflict
 from gateway.core.event import HistoryRow
 from gateway.core.model import Client, Session, Stream, Watch
-from gateway.core.query import Visibility
+from gateway.core.query import View, Visibility
 from gateway.dialects.plex.render import Ids, is_transcode, transcode_session
 from gateway.dialects.plex.schema import OWNER, TranscodeSession
 from gateway.live.documents import Documents
 from gateway.live.replica import Replica
 
+DIALECT: Final = "plex"
 ACCOUNT: Final = "plex.account"
 DEVICE: Final = "plex.device"
 ITEM: Final = "plex.item"
@@ -220,3 +222,7 @@ class Plex:
     def machine(self) -> str:
         """The server's identifier: the same on all nodes and for as long as the data lives."""
         return sha1(b"plex machine " + self.node.store.secret, usedforsecurity=False).hexdigest()
+
+    def pushes_to(self, caller: Principal) -> View:
+        """Return what *caller* is told of."""
+        return View(visibility=caller.visibility(), dialect=DIALECT)

@@ -68,12 +68,13 @@ _STATUS: Final[dict[type[GatewayError], tuple[int, int]]] = {
     errors.NotFound: (404, 1004),
     errors.SessionClosed: (404, 1004),
     errors.MethodNotAllowed: (405, 1005),
+    errors.UriTooLong: (414, 1014),
     errors.RateLimited: (429, 1029),
     errors.Conflict: (503, 1053),
     errors.Unavailable: (503, 1053),
     **dict.fromkeys(
         (
-            *(errors.BadRequest, errors.Invalid, errors.PayloadTooLarge, errors.UriTooLong),
+            *(errors.BadRequest, errors.Invalid, errors.PayloadTooLarge),
             *(errors.LimitExceeded, errors.NotAcceptable, errors.RevisionMismatch),
             *(errors.UnsupportedMediaType, errors.UpgradeRequired),
         ),

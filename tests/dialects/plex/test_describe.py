@@ -27,7 +27,7 @@ async def test_description_refers_to_what_it_holds(plex: Plex) -> None:
     assert references(document) <= {f"#/components/schemas/{name}" for name in schemas}
     assert len({operation["operationId"] for operation in operations}) == len(operations)
     assert document["servers"] == [{"url": "/plex"}]
-    metadata = schemas["SessionListContainer"]["properties"]["Metadata"]
+    metadata = schemas["MetadataListContainer"]["properties"]["Metadata"]
     assert metadata["items"] == {"$ref": "#/components/schemas/Metadata"}
 
 

@@ -284,7 +284,7 @@ def test_transcode_takes_numbers_of_any_kind() -> None:
     stream = Stream(key="t", kind="transcode", data={"progress": 150, "speed": "fast", "size": "?"})
     shape = render.transcode_session(session(), stream, "t", NOW_MS)
 
-    assert (shape.progress, shape.speed, shape.size) == (100.0, 0.0, schema.SIZE_UNKNOWN)
+    assert (shape.progress, shape.speed, shape.size) == (100.0, 0.0, -22)
     assert shape.duration == 5_400_000
 
 
