@@ -13,7 +13,7 @@ from msgspec.json import decode
 from starlette.responses import Response
 
 from gateway.core.errors import BadRequest
-from gateway.dialects.neko.login import Caller
+from gateway.dialects.neko.login import NekoCaller
 from gateway.dialects.neko.schema import Batch, BatchRequest, BatchResponse, ErrorMessage
 from gateway.dialects.neko.style import row
 from gateway.http.endpoint import AnyEndpoint, Call, Nothing, reply
@@ -39,7 +39,7 @@ class BatchEndpoint:
             errors=(BadRequest,),
         )
 
-    async def batch(self, call: Call[Caller, Nothing, list[BatchRequest]]) -> Response:
+    async def batch(self, call: Call[NekoCaller, Nothing, list[BatchRequest]]) -> Response:
         """Do many requests, one after the other."""
         return reply([await self._answer(call.request, one) for one in call.body])
 

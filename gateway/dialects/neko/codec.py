@@ -23,7 +23,7 @@ from gateway.connections.lifecycle import ServerClose
 from gateway.core.errors import CloseCode
 from gateway.core.frames import TEXT, frame
 from gateway.core.model import Cause, Session
-from gateway.dialects.neko.login import Caller, shown_id
+from gateway.dialects.neko.login import NekoCaller, shown_id
 from gateway.dialects.neko.render import (
     HEARTBEAT,
     PLUGINS,
@@ -38,7 +38,7 @@ from gateway.dialects.neko.schema import (
     BroadcastStatus,
     ClientEvent,
     Init,
-    Notice,
+    NekoNotice,
     ScreenConfiguration,
     StateOf,
 )
@@ -100,7 +100,7 @@ class NekoCodec:
     shares_frames: Final = False
 
     def __init__(self, service: Service, connection: WebSocketConnection[ClientEvent]) -> None:
-        self.caller: Caller | None = None  # who the client is, once it is let in
+        self.caller: NekoCaller | None = None  # who the client is, once it is let in
         self.session: Session | None = None
         self.on_fence: Callable[[Fence], bool] = _stay
         self.on_received: Callable[[], None] = _nothing
@@ -199,7 +199,7 @@ class NekoCodec:
         message = self._reason(ended)
         if message is None:
             return ClosingFrames()
-        return ClosingFrames(last=frame(TEXT, event("system/disconnect", Notice(message))))
+        return ClosingFrames(last=frame(TEXT, event("system/disconnect", NekoNotice(message))))
 
     def _reason(self, ended: ServerClose) -> str | None:
         if isinstance(ended, Dismissal):

@@ -19,10 +19,10 @@ from gateway.core.document import MESSAGE_MAX_BYTES, Message, Recipients
 from gateway.core.errors import Invalid
 from gateway.core.model import Session, check_object
 from gateway.dialects.neko.errors import Refused
-from gateway.dialects.neko.login import Caller, shown_id
+from gateway.dialects.neko.login import NekoCaller, shown_id
 from gateway.dialects.neko.render import is_there, profile_of
 from gateway.dialects.neko.rooms import ASKS_FOR_CONTROL, ROOMS, Room, Rooms
-from gateway.dialects.neko.schema import Int32, Settings
+from gateway.dialects.neko.schema import Int32, NekoSettings
 from gateway.node import Node
 
 SUBJECT_MAX: Final = 128  # characters: what a message of the gateway may be about
@@ -61,18 +61,18 @@ class Control:
         self._node = node
         self._rooms = rooms
 
-    def room_of(self, caller: Caller) -> Room:
+    def room_of(self, caller: NekoCaller) -> Room:
         """Return the room that *caller* is in."""
         return self._rooms.room(caller.workspace or "")
 
-    def host_id(self, caller: Caller) -> str | None:
+    def host_id(self, caller: NekoCaller) -> str | None:
         """Return what the host is called; empty if *caller* may not see that one."""
         host = self._node.replica.sessions.get(self.room_of(caller).host or "")
         if host is None:
             return None
         return shown_id(host) if caller.visibility.allows(host) else ""
 
-    def check_may_host(self, caller: Caller) -> None:
+    def check_may_host(self, caller: NekoCaller) -> None:
         """Do nothing if *caller* may have to do with control.
 
         Raises:
@@ -83,7 +83,7 @@ class Control:
         if self.room_of(caller).settings.private_mode and not caller.profile.is_admin:
             raise Refused(422, "private mode is enabled")
 
-    async def request(self, caller: Caller, *, ask: bool = True) -> bool:
+    async def request(self, caller: NekoCaller, *, ask: bool = True) -> bool:
         """Take control if it is free, else *ask* its host for it; return whether *caller* has it.
 
         Raises:
@@ -106,7 +106,7 @@ class Control:
             )
         return False
 
-    async def release(self, caller: Caller) -> None:
+    async def release(self, caller: NekoCaller) -> None:
         """Give control up.
 
         Raises:
@@ -118,17 +118,17 @@ class Control:
             raise Refused(422, "session is not the host")
         await self._reset(caller, room)
 
-    async def take(self, caller: Caller) -> None:
+    async def take(self, caller: NekoCaller) -> None:
         """Take control, whoever has it; for admins."""
         self.check_may_host(caller)
         await self._give(caller, _session_of(caller))
 
-    async def reset(self, caller: Caller) -> None:
+    async def reset(self, caller: NekoCaller) -> None:
         """Take control from whoever has it; for admins."""
         self.check_may_host(caller)
         await self._reset(caller, self.room_of(caller))
 
-    async def give(self, caller: Caller, target: Session | None) -> None:
+    async def give(self, caller: NekoCaller, target: Session | None) -> None:
         """Give control to *target*; for admins and the host.
 
         Raises:
@@ -147,7 +147,7 @@ class Control:
             raise Refused(400, "target session is not allowed to host")
         await self._give(caller, target)
 
-    async def _give(self, caller: Caller, to: Session, *, only_if_free: bool = False) -> None:
+    async def _give(self, caller: NekoCaller, to: Session, *, only_if_free: bool = False) -> None:
         room = self.room_of(caller)
         grant = secrets.token_hex(8)
 
@@ -159,7 +159,7 @@ class Control:
 
         await self._write(caller.workspace or "", change)
 
-    async def _reset(self, caller: Caller, room: Room) -> None:
+    async def _reset(self, caller: NekoCaller, room: Room) -> None:
         grant = room.grant
 
         def change(body: Body) -> Body:
@@ -179,7 +179,7 @@ class Control:
 
         await self._write(key, change)
 
-    async def change_settings(self, caller: Caller, wanted: SettingsChange) -> None:
+    async def change_settings(self, caller: NekoCaller, wanted: SettingsChange) -> None:
         """Change how the room is run; a host who may not have control then loses it.
 
         Raises:
@@ -211,7 +211,9 @@ class Control:
 
     # --- speaking
 
-    async def unicast(self, caller: Caller, target: Session, subject: str, body: object) -> None:
+    async def unicast(
+        self, caller: NekoCaller, target: Session, subject: str, body: object
+    ) -> None:
         """Say something to one session.
 
         Raises:
@@ -220,7 +222,7 @@ class Control:
         _check_said(subject, body)
         await self._say(caller, Recipients(session=target.id), subject, body)
 
-    async def broadcast(self, caller: Caller, subject: str, body: object) -> None:
+    async def broadcast(self, caller: NekoCaller, subject: str, body: object) -> None:
         """Say something to all others whom *caller* sees.
 
         Raises:
@@ -236,12 +238,12 @@ class Control:
                 raise Invalid("This session sees nobody.")
         await self._say(caller, to, subject, body)
 
-    async def _say(self, caller: Caller, to: Recipients, subject: str, body: object) -> None:
+    async def _say(self, caller: NekoCaller, to: Recipients, subject: str, body: object) -> None:
         sender = _session_of(caller).id
         await self._node.publish(Message(to=to, topic=subject, body=body, sender=sender))
 
 
-def _session_of(caller: Caller) -> Session:
+def _session_of(caller: NekoCaller) -> Session:
     if caller.session is None:
         raise Refused(403, "session cannot host")
     return caller.session
@@ -260,4 +262,4 @@ def _check_said(subject: str, body: object) -> None:
         raise Invalid(f"A message holds at most {MESSAGE_MAX_BYTES} bytes.")
 
 
-__all__ = ["Control", "Settings", "SettingsChange", "Unchanged"]
+__all__ = ["Control", "NekoSettings", "SettingsChange", "Unchanged"]

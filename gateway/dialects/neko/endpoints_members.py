@@ -8,7 +8,7 @@ from starlette.responses import Response
 from gateway.core.errors import BadRequest, LimitExceeded, NotFound, SessionClosed
 from gateway.core.model import IdName, Profile
 from gateway.dialects.neko.errors import UNREADABLE, Refused
-from gateway.dialects.neko.login import Caller
+from gateway.dialects.neko.login import NekoCaller
 from gateway.dialects.neko.members import Member
 from gateway.dialects.neko.render import profile_of
 from gateway.dialects.neko.schema import (
@@ -26,7 +26,7 @@ from gateway.dialects.neko.style import ADMIN, row
 from gateway.http.endpoint import AnyCall, AnyEndpoint, Call, Nothing, list_reply, reply
 
 
-async def list_members(call: Call[Caller, MembersQuery, Nothing]) -> Response:
+async def list_members(call: Call[NekoCaller, MembersQuery, Nothing]) -> Response:
     """Show the members whom the caller may see."""
     offset, limit = call.query.offset, call.query.limit
     found = (await service_of(call.context).members.all(call.caller))[offset:]
@@ -36,7 +36,7 @@ async def list_members(call: Call[Caller, MembersQuery, Nothing]) -> Response:
     )
 
 
-async def create_member(call: Call[Caller, Nothing, MemberCreate]) -> Response:
+async def create_member(call: Call[NekoCaller, Nothing, MemberCreate]) -> Response:
     """Add a member."""
     wanted = call.body
     if not wanted.username:
@@ -52,7 +52,7 @@ async def create_member(call: Call[Caller, Nothing, MemberCreate]) -> Response:
     return reply(MemberData(id=wanted.username, profile=new))
 
 
-async def get_member(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def get_member(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Show a member's profile: that of the open session, if there is one."""
     session = await service_of(call.context).session(call.path["id"], call.caller)
     if session is not None:
@@ -67,7 +67,7 @@ async def _member(call: AnyCall, name: str) -> Member:
     return member
 
 
-async def update_member(call: Call[Caller, Nothing, ProfileChange]) -> Response:
+async def update_member(call: Call[NekoCaller, Nothing, ProfileChange]) -> Response:
     """Change a member's profile, and that of the open session."""
     await _update(call, call.path["id"], call.body)
     return Response(status_code=204)
@@ -84,7 +84,7 @@ async def _update(call: AnyCall, name: str, wanted: ProfileChange) -> None:
             return  # it ended meanwhile; the next one has the new profile
 
 
-async def update_password(call: Call[Caller, Nothing, MemberPassword]) -> Response:
+async def update_password(call: Call[NekoCaller, Nothing, MemberPassword]) -> Response:
     """Change a member's password; an open session goes on."""
     wanted = call.body
     if not wanted.password:
@@ -95,7 +95,7 @@ async def update_password(call: Call[Caller, Nothing, MemberPassword]) -> Respon
     return Response(status_code=204)
 
 
-async def delete_member(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def delete_member(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Close a member's session and forget the member."""
     await _delete(call, call.path["id"])
     return Response(status_code=204)
@@ -108,7 +108,7 @@ async def _delete(call: AnyCall, name: str) -> None:
         await service_of(call.context).close(session, by=call.caller.id, reason="member deleted")
 
 
-async def bulk_update(call: Call[Caller, Nothing, MemberBulkUpdate]) -> Response:
+async def bulk_update(call: Call[NekoCaller, Nothing, MemberBulkUpdate]) -> Response:
     """Change many profiles, one after the other; the first that fails ends it."""
     wanted = call.body
     for name in wanted.ids:
@@ -116,7 +116,7 @@ async def bulk_update(call: Call[Caller, Nothing, MemberBulkUpdate]) -> Response
     return Response(status_code=204)
 
 
-async def bulk_delete(call: Call[Caller, Nothing, MemberBulkDelete]) -> Response:
+async def bulk_delete(call: Call[NekoCaller, Nothing, MemberBulkDelete]) -> Response:
     """Delete many members, one after the other; the first that fails ends it."""
     for name in call.body.ids:
         await _delete(call, name)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from gateway.core.errors import BadRequest, LimitExceeded, NotFound
 from gateway.dialects.neko.control import SettingsChange
 from gateway.dialects.neko.errors import Refused
-from gateway.dialects.neko.login import Caller
+from gateway.dialects.neko.login import NekoCaller
 from gateway.dialects.neko.render import control
 from gateway.dialects.neko.schema import (
     BroadcastRequest,
@@ -21,9 +21,9 @@ from gateway.dialects.neko.schema import (
     ErrorMessage,
     KeyboardMap,
     KeyboardModifiers,
+    NekoSettings,
     ScreenConfiguration,
     ScreenRequest,
-    Settings,
 )
 from gateway.dialects.neko.service import service_of
 from gateway.dialects.neko.style import ADMIN, row
@@ -32,12 +32,12 @@ from gateway.http.endpoint import AnyCall, AnyEndpoint, Call, Nothing, reply
 ASKED: Final = ErrorMessage(202, "control request sent")
 
 
-async def get_settings(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def get_settings(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Show how the room is run."""
     return reply(service_of(call.context).control.room_of(call.caller).shown)
 
 
-async def set_settings(call: Call[Caller, Nothing, SettingsChange]) -> Response:
+async def set_settings(call: Call[NekoCaller, Nothing, SettingsChange]) -> Response:
     """Change how the room is run."""
     await service_of(call.context).control.change_settings(call.caller, call.body)
     return Response(status_code=204)
@@ -46,31 +46,31 @@ async def set_settings(call: Call[Caller, Nothing, SettingsChange]) -> Response:
 # --- control
 
 
-async def control_status(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def control_status(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Show who has control."""
     service_of(call.context).control.check_may_host(call.caller)
     return reply(control(service_of(call.context).control.host_id(call.caller)))
 
 
-async def control_request(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def control_request(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Take control, or ask the host for it."""
     has_control = await service_of(call.context).control.request(call.caller)
     return Response(status_code=204) if has_control else reply(ASKED, 202)
 
 
-async def control_release(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def control_release(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Give control up."""
     await service_of(call.context).control.release(call.caller)
     return Response(status_code=204)
 
 
-async def control_take(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def control_take(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Take control, whoever has it."""
     await service_of(call.context).control.take(call.caller)
     return Response(status_code=204)
 
 
-async def control_give(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def control_give(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Give control to another session."""
     service_of(call.context).control.check_may_host(call.caller)
     target = await service_of(call.context).session(call.path["id"], call.caller)
@@ -78,7 +78,7 @@ async def control_give(call: Call[Caller, Nothing, Nothing]) -> Response:
     return Response(status_code=204)
 
 
-async def control_reset(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def control_reset(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Take control from whoever has it."""
     await service_of(call.context).control.reset(call.caller)
     return Response(status_code=204)
@@ -101,13 +101,13 @@ def _check_is_host(call: AnyCall, *, clipboard: bool = False) -> None:
         raise Refused(403, "session cannot access clipboard")
 
 
-async def screen(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def screen(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Show the screen that there is not."""
     _check_may_watch(call)
     return reply(ScreenConfiguration())
 
 
-async def screen_change(call: Call[Caller, Nothing, ScreenRequest]) -> Response:
+async def screen_change(call: Call[NekoCaller, Nothing, ScreenRequest]) -> Response:
     """Refuse any other screen."""
     wanted = call.body
     shown = ScreenConfiguration()
@@ -116,80 +116,80 @@ async def screen_change(call: Call[Caller, Nothing, ScreenRequest]) -> Response:
     return reply(shown)
 
 
-async def screens(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def screens(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Show the one screen that there is not."""
     del call
     return reply([ScreenConfiguration()])
 
 
-async def screen_cast(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def screen_cast(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Refuse: nothing is cast."""
     _check_may_watch(call)
     raise Refused(400, "screencast pipeline is not enabled")
 
 
-async def no_picture(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def no_picture(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Refuse: there is nothing to take a picture of."""
     del call
     raise Refused(403, "there is no screen")
 
 
-async def broadcast_status(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def broadcast_status(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Say that nothing is broadcast."""
     del call
     return reply(BroadcastStatus(is_active=False))
 
 
-async def broadcast_start(call: Call[Caller, Nothing, BroadcastRequest]) -> Response:
+async def broadcast_start(call: Call[NekoCaller, Nothing, BroadcastRequest]) -> Response:
     """Refuse: there is nothing to broadcast."""
     if not call.body.url:
         raise Refused(400, "missing broadcast URL")
     raise Refused(422, "there is nothing to broadcast")
 
 
-async def broadcast_stop(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def broadcast_stop(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Refuse: nothing is broadcast."""
     del call
     raise Refused(422, "server is not broadcasting")
 
 
-async def clipboard_text(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def clipboard_text(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Show the host an empty clipboard."""
     _check_is_host(call, clipboard=True)
     return reply(ClipboardText())
 
 
-async def no_clipboard(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def no_clipboard(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Refuse: there is no clipboard."""
     _check_is_host(call, clipboard=True)
     raise Refused(403, "there is no clipboard")
 
 
-async def keyboard_map(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def keyboard_map(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Show the host the keyboard that there is not."""
     _check_is_host(call)
     return reply(KeyboardMap())
 
 
-async def keyboard_modifiers(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def keyboard_modifiers(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Show the host that no key is held."""
     _check_is_host(call)
     return reply(KeyboardModifiers())
 
 
-async def no_keyboard(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def no_keyboard(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Refuse: there is no keyboard."""
     _check_is_host(call)
     raise Refused(403, "there is no keyboard")
 
 
-async def no_drop(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def no_drop(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Refuse: there is nowhere to drop a file."""
     service_of(call.context).control.check_may_host(call.caller)
     raise Refused(400, "unable to upload file")
 
 
-async def no_dialog(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def no_dialog(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Refuse: no dialog is open."""
     service_of(call.context).control.check_may_host(call.caller)
     raise Refused(422, "file chooser dialog is not open")
@@ -200,7 +200,7 @@ _FREE: Final = {204: None}
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     row(
         "GET", "/api/room/settings", get_settings, "How the room is run", extra=ADMIN,
-        returns={200: Settings},
+        returns={200: NekoSettings},
     ),
     row(
         "POST", "/api/room/settings", set_settings, "Change how the room is run", extra=ADMIN,

@@ -18,7 +18,7 @@ from gateway.core.errors import (
 from gateway.core.model import Session
 from gateway.core.public import rfc3339
 from gateway.dialects.neko.errors import NO_SESSION, Refused
-from gateway.dialects.neko.login import Caller, shown_id
+from gateway.dialects.neko.login import NekoCaller, shown_id
 from gateway.dialects.neko.render import (
     NEVER_CONNECTED,
     is_there,
@@ -27,11 +27,11 @@ from gateway.dialects.neko.render import (
     state_of,
 )
 from gateway.dialects.neko.schema import (
+    NekoStats,
     ProfileChange,
     SessionData,
     SessionLoginRequest,
     SessionLoginResponse,
-    Stats,
 )
 from gateway.dialects.neko.service import Service, service_of
 from gateway.dialects.neko.style import ADMIN, COOKIE, cookie_form, row
@@ -40,7 +40,7 @@ from gateway.http.endpoint import AnyEndpoint, Call, Nothing, list_reply, reply
 COOKIE_LIFE: Final = timedelta(hours=24)  # of the cookie; the session has no end of its own
 
 
-async def login(call: Call[Caller, Nothing, SessionLoginRequest]) -> Response:
+async def login(call: Call[NekoCaller, Nothing, SessionLoginRequest]) -> Response:
     """Open a session."""
     settings = service_of(call.context).context.settings
     if settings.neko_cookie:
@@ -61,7 +61,7 @@ async def login(call: Call[Caller, Nothing, SessionLoginRequest]) -> Response:
     return response
 
 
-async def logout(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def logout(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Close the caller's session."""
     session = call.caller.session
     if session is None:
@@ -73,7 +73,7 @@ async def logout(call: Call[Caller, Nothing, Nothing]) -> Response:
     return response
 
 
-async def whoami(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def whoami(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Show the caller's session."""
     caller = call.caller
     if caller.session is None:
@@ -81,11 +81,11 @@ async def whoami(call: Call[Caller, Nothing, Nothing]) -> Response:
     return reply(session_data(caller.id, caller.session))
 
 
-def _virtual(caller: Caller) -> SessionData:
+def _virtual(caller: NekoCaller) -> SessionData:
     return SessionData(id=caller.id, profile=caller.profile, state=NEVER_CONNECTED)
 
 
-async def profile(call: Call[Caller, Nothing, ProfileChange]) -> Response:
+async def profile(call: Call[NekoCaller, Nothing, ProfileChange]) -> Response:
     """Change the caller's profile: others than admins change their name only."""
     wanted = call.body
     caller = call.caller
@@ -97,19 +97,19 @@ async def profile(call: Call[Caller, Nothing, ProfileChange]) -> Response:
     return reply(True)  # noqa: FBT003
 
 
-async def list_sessions(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def list_sessions(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Show every session that the caller sees, connected or not."""
     sessions = service_of(call.context).sessions(call.caller)
     return await list_reply(sessions, lambda session: session_data(shown_id(session), session))
 
 
-async def get_session(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def get_session(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Show one session."""
     session = await _session(call, 404)
     return reply(session_data(shown_id(session), session))
 
 
-async def delete_session(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def delete_session(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Close a session, but not the caller's own."""
     session = await _session(call, 400)
     own = call.caller.session
@@ -119,7 +119,7 @@ async def delete_session(call: Call[Caller, Nothing, Nothing]) -> Response:
     return Response(status_code=204)
 
 
-async def disconnect(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def disconnect(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """End a session's connection; the session stays."""
     session = await _session(call, 400)
     try:
@@ -129,21 +129,21 @@ async def disconnect(call: Call[Caller, Nothing, Nothing]) -> Response:
     return Response(status_code=204)
 
 
-async def _session(call: Call[Caller, Nothing, Nothing], status: int) -> Session:
+async def _session(call: Call[NekoCaller, Nothing, Nothing], status: int) -> Session:
     session = await service_of(call.context).session(call.path["id"], call.caller)
     if session is None:
         raise Refused(status, NO_SESSION)
     return session
 
 
-async def stats(call: Call[Caller, Nothing, Nothing]) -> Response:
+async def stats(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     """Count who is there, from the sessions themselves: so the counts cannot drift."""
     service, caller = service_of(call.context), call.caller
     there = [known for known in service.sessions(caller) if is_there(known)]
     admins = sum(1 for known in there if known.profile and known.profile.is_admin)
     users = len(there) - admins
     host_id = service.control.host_id(caller)
-    shown = Stats(
+    shown = NekoStats(
         has_host=host_id is not None,
         host_id=host_id or None,
         server_started_at=rfc3339(service.node.lease.up_since_ms),
@@ -155,7 +155,7 @@ async def stats(call: Call[Caller, Nothing, Nothing]) -> Response:
     return reply(shown)
 
 
-def _left_at(service: Service, caller: Caller, *, admin: bool) -> str | None:
+def _left_at(service: Service, caller: NekoCaller, *, admin: bool) -> str | None:
     match caller.visibility.by:
         case "all":
             at = service.rooms.left_at(None, admin=admin)
@@ -181,7 +181,7 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
         "POST", "/api/profile", profile, "Change the caller's profile", body=ProfileChange,
         returns={200: bool}, errors=(BadRequest,),
     ),
-    row("GET", "/api/stats", stats, "Who is there, in numbers", returns={200: Stats}),
+    row("GET", "/api/stats", stats, "Who is there, in numbers", returns={200: NekoStats}),
     row("GET", "/api/sessions", list_sessions, "All sessions", returns={200: list[SessionData]}),
     row(
         "GET", "/api/sessions/{id}", get_session, "One session", extra=ADMIN,

@@ -26,7 +26,7 @@ HANDLES: Final = "neko.handle"  # kind of the documents that say which session a
 _ID, _SEES = "neko.id", "neko.sees"  # no environment variable's name holds a dot
 
 
-class Caller(Struct, frozen=True, kw_only=True):
+class NekoCaller(Struct, frozen=True, kw_only=True):
     """Who asks.
 
     Args:
@@ -51,7 +51,7 @@ class Caller(Struct, frozen=True, kw_only=True):
         return View(visibility=self.visibility)
 
 
-def caller_key(caller: Caller) -> Hashable:
+def caller_key(caller: NekoCaller) -> Hashable:
     """Return what makes two callers the same one."""
     return caller.id, caller.workspace, caller.key_name
 
@@ -77,7 +77,7 @@ def is_login(session: Session) -> bool:
     return _ID in _kept(session)
 
 
-def caller_of(session: Session) -> Caller:
+def caller_of(session: Session) -> NekoCaller:
     """Return the member whose login opened *session*."""
     match _kept(session).get(_SEES):
         case "all":
@@ -88,7 +88,7 @@ def caller_of(session: Session) -> Caller:
             visibility = Visibility("account", session.account or "", session.workspace or "")
         case _:
             visibility = Visibility("session", session.id)
-    return Caller(
+    return NekoCaller(
         id=shown_id(session),
         profile=profile_of(session),
         visibility=visibility,
@@ -97,9 +97,9 @@ def caller_of(session: Session) -> Caller:
     )
 
 
-def virtual(principal: Principal) -> Caller:
+def virtual(principal: Principal) -> NekoCaller:
     """Return the API session of who shows a key or token of the gateway."""
-    return Caller(
+    return NekoCaller(
         id=VIRTUAL_ID,
         profile=replace(
             default_profile(VIRTUAL_NAME, principal),

@@ -24,7 +24,7 @@ from gateway.auth.users import User, Users
 from gateway.core.errors import Overloaded, Unauthorized
 from gateway.core.model import Profile
 from gateway.dialects.neko.errors import Refused
-from gateway.dialects.neko.login import Caller, default_profile
+from gateway.dialects.neko.login import NekoCaller, default_profile
 from gateway.live.documents import Documents
 from gateway.metrics import OVERFLOWS
 from gateway.settings import SettingsError
@@ -88,7 +88,7 @@ class Members:
             raise Unauthorized
         return _member(name, kept, _principal(name, kept), is_of_file=False)
 
-    async def get(self, name: str, caller: Caller) -> Member | None:
+    async def get(self, name: str, caller: NekoCaller) -> Member | None:
         """Return the member of this *name*, if *caller* may see it."""
         kept = self._kept(name)
         if kept is not None and kept.hash is not None:
@@ -100,7 +100,7 @@ class Members:
             member = _member(name, kept, user.principal(name), is_of_file=True)
         return member if _is_seen(member, caller) else None
 
-    async def all(self, caller: Caller) -> list[Member]:
+    async def all(self, caller: NekoCaller) -> list[Member]:
         """Return the members whom *caller* may see, by name."""
         people = await self._people()
         found = {
@@ -130,7 +130,7 @@ class Members:
 
     # --- changes
 
-    async def add(self, name: str, password: str, profile: Profile, caller: Caller) -> None:
+    async def add(self, name: str, password: str, profile: Profile, caller: NekoCaller) -> None:
         """Add a member who sees what *caller* sees.
 
         Raises:
@@ -235,7 +235,7 @@ def _principal(name: str, kept: Kept) -> Principal:
     )
 
 
-def _is_seen(member: Member, caller: Caller) -> bool:
+def _is_seen(member: Member, caller: NekoCaller) -> bool:
     match caller.visibility.by:
         case "all":
             return True

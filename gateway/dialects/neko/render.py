@@ -17,13 +17,13 @@ from gateway.dialects.neko.schema import (
     ControlHost,
     ControlStatus,
     Enabled,
-    Event,
     Files,
     Identified,
+    NekoEvent,
+    NekoSettings,
     ProfileOf,
     SessionData,
     SessionState,
-    Settings,
     SettingsBy,
     StateOf,
 )
@@ -45,7 +45,7 @@ HEARTBEAT: Final = b'{"event":"system/heartbeat"}\n'  # the one event without a 
 
 def event(name: EventName, payload: Struct) -> bytes:
     """Return a message of the server; neko ends each with a newline."""
-    return encode(Event(name, Raw(encode(payload)))) + b"\n"
+    return encode(NekoEvent(name, Raw(encode(payload)))) + b"\n"
 
 
 PLUGINS: Final = (
@@ -120,7 +120,7 @@ def control_host(by: str, host_id: str | None) -> ControlHost:
     return ControlHost(id=by, has_host=host_id is not None, host_id=host_id)
 
 
-def settings_by(by: str, settings: Settings) -> SettingsBy:
+def settings_by(by: str, settings: NekoSettings) -> SettingsBy:
     """Return the payload of ``system/settings``."""
     return SettingsBy(id=by, **asdict(settings))
 

@@ -34,7 +34,7 @@ from gateway.dialects.neko.render import (
     settings_by,
     told,
 )
-from gateway.dialects.neko.schema import Broadcast, Identified, Settings, Unicast
+from gateway.dialects.neko.schema import Broadcast, Identified, NekoSettings, Unicast
 from gateway.live.commit_view import CommitView, EventItem
 from gateway.node import Node
 from gateway.realtime.contest import CONTEST_TOPICS
@@ -82,7 +82,7 @@ class News(EventItem, frozen=True, gc=False):
 class Room:
     """One room as this node announced it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: NekoSettings) -> None:
         self.settings = settings  # as the document says
         self.is_changed = False  # whether there is a document
         self.grant = ""
@@ -98,7 +98,7 @@ class Room:
         return self.is_changed or bool(self.admins)
 
     @property
-    def shown(self) -> Settings:
+    def shown(self) -> NekoSettings:
         """The settings as everybody is told."""
         return replace(self.settings, locked_controls=self.locked)
 
@@ -116,7 +116,7 @@ class Rooms:
         defaults: The settings of a room that nobody changed.
     """
 
-    def __init__(self, node: Node, defaults: Settings) -> None:
+    def __init__(self, node: Node, defaults: NekoSettings) -> None:
         self._ended: list[tuple[str, str]] = []  # rooms and grants whose documents are not told
         self._node = node
         self._defaults = defaults
@@ -154,10 +154,10 @@ class Rooms:
             known = self._rooms[key] = Room(self._defaults)
         return known
 
-    def settings_in(self, body: dict[str, Any]) -> Settings:
+    def settings_in(self, body: dict[str, Any]) -> NekoSettings:
         """Return the settings that a room's document holds."""
         try:
-            return convert(body.get("settings", self._defaults), Settings)
+            return convert(body.get("settings", self._defaults), NekoSettings)
         except ValidationError:  # of another version
             log.warning("the settings of a room cannot be read")
             return self._defaults

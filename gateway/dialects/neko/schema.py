@@ -66,7 +66,7 @@ class MemberData(Shape, frozen=True, kw_only=True):
 # --- the room
 
 
-class Settings(Struct, frozen=True, kw_only=True):
+class NekoSettings(Struct, frozen=True, kw_only=True):
     """How the room is run; always shown whole."""
 
     private_mode: bool = False
@@ -87,7 +87,7 @@ class ControlStatus(Shape, frozen=True, kw_only=True):
     host_id: str | None = None
 
 
-class Stats(Shape, frozen=True, kw_only=True):
+class NekoStats(Shape, frozen=True, kw_only=True):
     """Counts; ``…_left_at`` only while nobody of that class is there."""
 
     has_host: bool
@@ -169,7 +169,7 @@ class ProfileOf(Profile, frozen=True, kw_only=True):
     id: str
 
 
-class SettingsBy(Settings, frozen=True, kw_only=True):
+class SettingsBy(NekoSettings, frozen=True, kw_only=True):
     """``system/settings``: who changed them, and all of them."""
 
     id: str
@@ -194,7 +194,7 @@ class Init(Struct, frozen=True, kw_only=True):
     control_host: ControlHost
     screen_size: ScreenConfiguration
     sessions: dict[str, SessionData]
-    settings: Settings
+    settings: NekoSettings
     touch_events: bool = False
     screencast_enabled: bool = False
     webrtc: WebRtc = WebRtc()
@@ -224,7 +224,7 @@ class Broadcast(Struct, frozen=True):
     body: Any
 
 
-class Notice(Struct, frozen=True):
+class NekoNotice(Struct, frozen=True):
     """``system/disconnect``."""
 
     message: str
@@ -244,7 +244,7 @@ class Files(Struct, frozen=True):
     files: list[str] = []
 
 
-class Event(Struct, frozen=True):
+class NekoEvent(Struct, frozen=True):
     """One message of the server."""
 
     event: str

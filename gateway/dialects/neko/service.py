@@ -37,7 +37,7 @@ from gateway.dialects.neko.control import Control
 from gateway.dialects.neko.errors import Refused
 from gateway.dialects.neko.login import (
     HANDLES,
-    Caller,
+    NekoCaller,
     caller_of,
     is_login,
     private_of,
@@ -47,7 +47,7 @@ from gateway.dialects.neko.login import (
 from gateway.dialects.neko.members import Member, Members
 from gateway.dialects.neko.render import is_there, profile_of
 from gateway.dialects.neko.rooms import Rooms, room_of
-from gateway.dialects.neko.schema import ProfileChange, Settings
+from gateway.dialects.neko.schema import NekoSettings, ProfileChange
 
 GRACE_MS: Final = 5_000  # a lost client that is back within this was never away; neko's constant
 ATTEMPTS: Final = 5  # at a change of a profile that others keep changing
@@ -64,7 +64,7 @@ class Service:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.node = context.node
-        defaults = Settings(merciful_reconnect=context.settings.neko_merciful_reconnect)
+        defaults = NekoSettings(merciful_reconnect=context.settings.neko_merciful_reconnect)
         self.rooms = Rooms(context.node, defaults)
         self.control = Control(context.node, self.rooms)
         self.members = Members(context.node.documents, context.users)
@@ -72,7 +72,7 @@ class Service:
 
     # --- who asks
 
-    async def caller(self, token: str) -> Caller:
+    async def caller(self, token: str) -> NekoCaller:
         """Return whose *token* is: a member's, or that of the API session.
 
         Raises:
@@ -91,11 +91,11 @@ class Service:
             raise Unauthorized
         return caller_of(session)
 
-    def sessions(self, caller: Caller) -> list[Session]:
+    def sessions(self, caller: NekoCaller) -> list[Session]:
         """Return the open sessions that *caller* sees."""
         return self.node.replica.all_in(caller.view)
 
-    async def session(self, name: str, caller: Caller) -> Session | None:
+    async def session(self, name: str, caller: NekoCaller) -> Session | None:
         """Return the open session called *name*, if *caller* sees it."""
         session = self.node.documents.resolve(HANDLES, name)
         if session is None:

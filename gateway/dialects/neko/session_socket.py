@@ -24,7 +24,7 @@ from gateway.core.errors import (
 from gateway.core.model import Connection, Session
 from gateway.dialects.neko.codec import INPUT, Dismissal, NekoCodec, understood
 from gateway.dialects.neko.errors import NO_SESSION
-from gateway.dialects.neko.login import Caller, caller_of
+from gateway.dialects.neko.login import NekoCaller, caller_of
 from gateway.dialects.neko.render import is_there
 from gateway.dialects.neko.rooms import VIEW, Fence
 from gateway.dialects.neko.schema import ClientEvent, LogLine, Spoken
@@ -65,7 +65,7 @@ class NekoSocket(SessionSocket[ClientEvent]):
         connection: WebSocketConnection[ClientEvent],
         codec: NekoCodec,
         record: Connection,
-        caller: Caller,
+        caller: NekoCaller,
     ) -> None:
         super().__init__(service.context, connection, record)
         self._service = service

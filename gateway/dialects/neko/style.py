@@ -18,7 +18,7 @@ from starlette.types import Scope as AsgiScope
 from gateway.auth.credentials import Credential, check_same_site, headers, networks
 from gateway.core.errors import GatewayError, MethodNotAllowed, Unauthorized
 from gateway.dialects.neko.errors import NO_DATA, UNREADABLE, Refused, refusal, status_of
-from gateway.dialects.neko.login import Caller, caller_key
+from gateway.dialects.neko.login import NekoCaller, caller_key
 from gateway.dialects.neko.schema import ErrorMessage, MembersQuery, SessionLoginRequest
 from gateway.dialects.neko.service import Service
 from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable, Match, Nothing
@@ -58,7 +58,7 @@ def row(method: str, path: str, handler: Any, summary: str, **facts: Any) -> Any
     )
 
 
-def authorize(caller: Caller | None, endpoint: AnyEndpoint) -> None:
+def authorize(caller: NekoCaller | None, endpoint: AnyEndpoint) -> None:
     """Refuse a member who may not log in any more, and one who is no admin where that is needed.
 
     Raises:
@@ -97,7 +97,7 @@ class NekoStyle:
         """Return the endpoint of a target."""
         return self._table.match(request.path, request.method)
 
-    async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> Caller:  # noqa: ARG002
+    async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> NekoCaller:  # noqa: ARG002
         """Return who sent a request.
 
         Raises:
@@ -135,7 +135,7 @@ class NekoStyle:
         self,
         error: GatewayError,
         request: Request,
-        caller: Caller | None,  # noqa: ARG002
+        caller: NekoCaller | None,  # noqa: ARG002
     ) -> Response:
         """Return the answer that tells *error*; a cookie that is no good is taken back."""
         if isinstance(error, NoSuchPath):

@@ -16,7 +16,7 @@ from gateway.core.errors import Forbidden, GatewayError, Unauthorized
 from gateway.core.model import Session
 from gateway.dialects.neko.codec import Dismissal, NekoCodec
 from gateway.dialects.neko.errors import NO_SESSION, failure, refusal
-from gateway.dialects.neko.login import Caller, caller_key
+from gateway.dialects.neko.login import NekoCaller, caller_key
 from gateway.dialects.neko.schema import ClientEvent
 from gateway.dialects.neko.service import Service
 from gateway.dialects.neko.session_socket import MAY_NOT_CONNECT, NekoSocket
@@ -73,7 +73,7 @@ def _refuse(error: GatewayError, _scope: Scope) -> Response:
     return failure(400, "Bad Request") if isinstance(error, Forbidden) else refusal(error)
 
 
-async def _let_in(service: Service, scope: Scope, token: str | None) -> tuple[Caller, Session]:
+async def _let_in(service: Service, scope: Scope, token: str | None) -> tuple[NekoCaller, Session]:
     """Return whose *token* is, and that one's session.
 
     Raises:

@@ -29,7 +29,7 @@ from gateway.context import Context
 from gateway.core.errors import Forbidden, Unauthorized, Unavailable
 from gateway.core.public import rfc3339
 from gateway.dialects.webida.schema import Token
-from gateway.dialects.webida.tokens import ACCESS_S, MASTER_S, Claims, Kind, Signer
+from gateway.dialects.webida.tokens import ACCESS_S, MASTER_S, Kind, Signer, WebidaClaims
 from gateway.settings import SettingsError
 
 DERIVED_S: Final = 86_400  # what follows from a token that never expires is good for a day
@@ -43,7 +43,7 @@ FAILED: Final = "authentication failed"
 _ALL_OF_ONE: Final = frozenset({Scope.CONNECT, Scope.READ, Scope.WRITE, Scope.CLOSE})
 
 
-class Caller(Struct, frozen=True, kw_only=True):
+class WebidaCaller(Struct, frozen=True, kw_only=True):
     """Who asks.
 
     Args:
@@ -53,7 +53,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     """
 
     principal: Principal
-    claims: Claims | None = None
+    claims: WebidaClaims | None = None
     is_expired: bool = False
 
     @property
@@ -76,7 +76,7 @@ class Access:
 
     # --- who is it
 
-    async def caller(self, text: str | None) -> Caller:
+    async def caller(self, text: str | None) -> WebidaCaller:
         """Return whose the token is that a request shows.
 
         Raises:
@@ -87,7 +87,7 @@ class Access:
             raise Unauthorized(INVALID)
         return caller
 
-    async def visitor(self, text: str | None) -> Caller:
+    async def visitor(self, text: str | None) -> WebidaCaller:
         """Return whose the token is that a socket shows; it may have expired.
 
         Raises:
@@ -100,13 +100,13 @@ class Access:
         if claims is None:
             try:
                 shown = Credential(token=token, source="header")
-                return Caller(principal=await self._context.principal_of(shown))
+                return WebidaCaller(principal=await self._context.principal_of(shown))
             except Unauthorized:
                 raise Unauthorized(INVALID) from None
         if claims.type != "A":
             raise Unauthorized(WRONG_TYPE)
         is_expired = claims.is_expired(self._context.wall_ms())
-        return Caller(principal=_principal(claims), claims=claims, is_expired=is_expired)
+        return WebidaCaller(principal=_principal(claims), claims=claims, is_expired=is_expired)
 
     # --- tokens
 
@@ -141,7 +141,7 @@ class Access:
             raise Unauthorized
         return self._issue("A", await self._again(claims), claims.mark, claims.until)
 
-    async def renew(self, caller: Caller, kind: Kind, workspace: str | None) -> Token:
+    async def renew(self, caller: WebidaCaller, kind: Kind, workspace: str | None) -> Token:
         """Return another token of *caller*.
 
         Args:
@@ -169,7 +169,7 @@ class Access:
             principal = restricted(principal, workspace)
         return self._issue(kind, principal, mark, until, self._kept_id(caller, principal))
 
-    def _kept_id(self, caller: Caller, principal: Principal) -> str | None:
+    def _kept_id(self, caller: WebidaCaller, principal: Principal) -> str | None:
         """Return the session id that a renewed token keeps, ``None`` if it gets another one."""
         replica, session_id = self._context.node.replica, caller.principal.session
         if session_id is None or session_id in replica.gone:
@@ -191,7 +191,7 @@ class Access:
         expires_s = now_s + (MASTER_S if kind == "M" else self._access_s)
         if until_s is not None:
             expires_s = min(expires_s, until_s)
-        claims = Claims(
+        claims = WebidaClaims(
             type=kind,
             jti=secrets.token_hex(8),
             iat=now_s,
@@ -215,7 +215,7 @@ class Access:
 
     # --- is the person still there
 
-    async def _again(self, claims: Claims) -> Principal:
+    async def _again(self, claims: WebidaClaims) -> Principal:
         """Return who a token's bearer is today.
 
         Raises:
@@ -280,7 +280,7 @@ def restricted(principal: Principal, workspace: str) -> Principal:
     return replace(principal, workspace=workspace, scopes=scopes)
 
 
-def _principal(claims: Claims) -> Principal:
+def _principal(claims: WebidaClaims) -> Principal:
     return Principal.of_token(
         claims.sub,
         claims.scopes,

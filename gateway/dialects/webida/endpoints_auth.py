@@ -6,8 +6,8 @@ from msgspec import UNSET
 from starlette.responses import Response
 
 from gateway.core.errors import BadRequest, Forbidden, Unauthorized
-from gateway.dialects.webida.access import Access, Caller
-from gateway.dialects.webida.schema import LoginBody, Token, TokenQuery, User
+from gateway.dialects.webida.access import Access, WebidaCaller
+from gateway.dialects.webida.schema import LoginBody, Token, TokenQuery, WebidaUser
 from gateway.dialects.webida.tokens import Kind
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, reply
 
@@ -37,7 +37,7 @@ class AuthEndpoints:
             ),
             Endpoint(
                 method="GET", path="/api/auth/info", handler=self.get_info,
-                summary="Who is logged in", returns={200: User}, tag="auth",
+                summary="Who is logged in", returns={200: WebidaUser}, tag="auth",
             ),
             Endpoint(
                 method="POST", path="/api/auth/token", handler=self.issue_token,
@@ -46,20 +46,20 @@ class AuthEndpoints:
             ),
         )  # fmt: skip
 
-    async def login(self, call: Call[Caller, Nothing, LoginBody]) -> Response:
+    async def login(self, call: Call[WebidaCaller, Nothing, LoginBody]) -> Response:
         """Return an ACCESS token to a person who shows a password or a MASTER token."""
         given = call.body
         name, password, master = given.login_id, given.login_password, given.master_token
         return _secret(await self._access.login(call.request.scope, name, password, master))
 
-    async def get_info(self, call: Call[Caller, Nothing, Nothing]) -> Response:
+    async def get_info(self, call: Call[WebidaCaller, Nothing, Nothing]) -> Response:
         """Return who the caller is."""
         principal = call.caller.principal
         known = principal.account or principal.name
         email = known if "@" in known else UNSET
-        return reply(User(id=known, email=email, name=principal.name))
+        return reply(WebidaUser(id=known, email=email, name=principal.name))
 
-    async def issue_token(self, call: Call[Caller, TokenQuery, Nothing]) -> Response:
+    async def issue_token(self, call: Call[WebidaCaller, TokenQuery, Nothing]) -> Response:
         """Return another token: a new ACCESS token of the same session, or a MASTER token."""
         kind, workspace = KINDS[call.query.type], call.query.workspace_id
         return _secret(await self._access.renew(call.caller, kind, workspace))

@@ -26,16 +26,18 @@ from gateway.core.errors import (
 )
 from gateway.core.model import Session, SessionId
 from gateway.core.query import Filter, View
-from gateway.dialects.webida.access import Caller
+from gateway.dialects.webida.access import WebidaCaller
 from gateway.dialects.webida.render import session_a, session_c, will_close
-from gateway.dialects.webida.schema import CloseQuery, RestOK, SessionA, SessionC, WorkspaceQuery
+from gateway.dialects.webida.schema import DeleteQuery, RestOK, SessionA, SessionC, WorkspaceQuery
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, list_reply, reply
 
 EVERY: Final = "*"  # in generation C: all of them
 CLOSERS: Final = 64  # closes on their way at once when one request asks for many
 
 Generation = Literal["A", "C"]
-WorkspaceCall = Call[Caller, WorkspaceQuery, Nothing] | Call[Caller, CloseQuery, Nothing]
+WorkspaceCall = (
+    Call[WebidaCaller, WorkspaceQuery, Nothing] | Call[WebidaCaller, DeleteQuery, Nothing]
+)
 
 
 def table(generation: Generation) -> tuple[AnyEndpoint, ...]:
@@ -67,7 +69,7 @@ def table(generation: Generation) -> tuple[AnyEndpoint, ...]:
             path="/api/sessions/{sessionId}",
             handler=close_session if generation == "A" else close_sessions,
             summary="Close a session after a while; in generation C `*` closes all of a workspace",
-            query=CloseQuery,
+            query=DeleteQuery,
             returns={200: RestOK},
             errors=(BadRequest, NotFound, Conflict),
             tag="session",
@@ -75,17 +77,17 @@ def table(generation: Generation) -> tuple[AnyEndpoint, ...]:
     )
 
 
-async def find_sessions(call: Call[Caller, WorkspaceQuery, Nothing]) -> Response:
+async def find_sessions(call: Call[WebidaCaller, WorkspaceQuery, Nothing]) -> Response:
     """List sessions, of one workspace or all that the caller may see."""
     return await _list(call, _in_workspace(call, call.query.workspace_id))
 
 
-async def get_session(call: Call[Caller, WorkspaceQuery, Nothing]) -> Response:
+async def get_session(call: Call[WebidaCaller, WorkspaceQuery, Nothing]) -> Response:
     """Return a session."""
     return reply(_shape(call, await _visible(call, call.path["sessionId"])))
 
 
-async def find_session(call: Call[Caller, WorkspaceQuery, Nothing]) -> Response:
+async def find_session(call: Call[WebidaCaller, WorkspaceQuery, Nothing]) -> Response:
     """Return a list of one session, or of many."""
     if call.path["sessionId"] == EVERY:
         return await _list(call, _many(call))
@@ -96,7 +98,7 @@ async def find_session(call: Call[Caller, WorkspaceQuery, Nothing]) -> Response:
     return reply([_shape(call, session)])
 
 
-async def close_session(call: Call[Caller, CloseQuery, Nothing]) -> Response:
+async def close_session(call: Call[WebidaCaller, DeleteQuery, Nothing]) -> Response:
     """Close a session after a while; answered before that."""
     after_s, principal = call.query.close_after, call.caller.principal
     session = await _visible(call, call.path["sessionId"])
@@ -108,7 +110,7 @@ async def close_session(call: Call[Caller, CloseQuery, Nothing]) -> Response:
     return reply(RestOK(will_close([session.id], after_s)))
 
 
-async def close_sessions(call: Call[Caller, CloseQuery, Nothing]) -> Response:
+async def close_sessions(call: Call[WebidaCaller, DeleteQuery, Nothing]) -> Response:
     """Close a session, or many, after a while."""
     if call.path["sessionId"] != EVERY:
         return await close_session(call)

@@ -58,7 +58,7 @@ class Packet:
     ERROR: Final = "4"
 
 
-class Opening(Struct, frozen=True):
+class OpenPacket(Struct, frozen=True):
     """What an Engine.IO server says first. Times in milliseconds, as the protocol has them."""
 
     sid: str
@@ -113,7 +113,7 @@ class EngineSocket:
             interval_ms: Between two pings of the client.
             timeout_ms: How long it waits for the answer to one.
         """
-        opening = Opening(self._sid, (), interval_ms, timeout_ms)
+        opening = OpenPacket(self._sid, (), interval_ms, timeout_ms)
         self._texts.append(Engine.OPEN + encode(opening).decode())
         if self._namespace == ROOT:
             self._has_asked = True

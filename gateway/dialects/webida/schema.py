@@ -76,7 +76,7 @@ class Token(Struct, frozen=True, kw_only=True, rename="camel"):
     workspace_id: str | UnsetType = UNSET
 
 
-class User(Struct, frozen=True, kw_only=True):
+class WebidaUser(Struct, frozen=True, kw_only=True):
     """Who is logged in."""
 
     id: str
@@ -106,7 +106,7 @@ class WorkspaceQuery(Struct, frozen=True, kw_only=True, rename="camel"):
     workspace_id: Name | None = None
 
 
-class CloseQuery(WorkspaceQuery, frozen=True, kw_only=True, rename="camel"):
+class DeleteQuery(WorkspaceQuery, frozen=True, kw_only=True, rename="camel"):
     """When to close: after so many seconds, 0 is now."""
 
     close_after: int

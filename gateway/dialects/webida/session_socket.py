@@ -40,7 +40,7 @@ from gateway.core.errors import (
     Unauthorized,
 )
 from gateway.core.model import Client, Name, Session, SessionId
-from gateway.dialects.webida.access import INVALID, Access, Caller, may_enter, new_id
+from gateway.dialects.webida.access import INVALID, Access, WebidaCaller, may_enter, new_id
 from gateway.dialects.webida.codec import EngineCodec, RefusedInside
 from gateway.dialects.webida.engineio import PROTOCOL, EngineSocket, Heard, Joining, Sign
 from gateway.dialects.webida.render import WORDS, Words
@@ -294,7 +294,7 @@ class WebidaSocket(SessionSocket[list[Heard]]):
                 if attempt + 1 == OPEN_ATTEMPTS:
                     raise
 
-    async def _find(self, caller: Caller, session_id: str | None) -> Session | None:
+    async def _find(self, caller: WebidaCaller, session_id: str | None) -> Session | None:
         """Return the open session that the caller may attach to; ``None`` if it may open one.
 
         Raises:
@@ -331,7 +331,7 @@ class WebidaSocket(SessionSocket[list[Heard]]):
         patience_s = settings.heartbeat_s + settings.pong_s + SLACK_S
         await attach_when_free(self.node, session, attach, patience_s)
 
-    def _new_session(self, caller: Caller, session_id: str, workspace: str | None) -> Session:
+    def _new_session(self, caller: WebidaCaller, session_id: str, workspace: str | None) -> Session:
         """Return the session that is to be opened.
 
         Raises:

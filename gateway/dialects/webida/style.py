@@ -42,7 +42,7 @@ from gateway.core.errors import (
     UriTooLong,
 )
 from gateway.core.model import CLOSE_AFTER_MAX_S
-from gateway.dialects.webida.access import Access, Caller
+from gateway.dialects.webida.access import Access, WebidaCaller
 from gateway.dialects.webida.schema import RestError
 from gateway.http.endpoint import JSON, AnyEndpoint, EndpointTable, Match, Nothing
 from gateway.http.openapi import Description
@@ -115,7 +115,7 @@ class WebidaStyle:
     """
 
     traits = Traits(
-        nobody=Caller(principal=Principal(name="anybody")),
+        nobody=WebidaCaller(principal=Principal(name="anybody")),
         body_max_bytes=BODY_MAX_BYTES,
         body_discard_bytes=BODY_DISCARD_BYTES,
         vary="Authorization, Origin",  # there is no cookie, and one media type only
@@ -129,7 +129,7 @@ class WebidaStyle:
         """Return the endpoint of a target."""
         return self._table.match(request.path, request.method)
 
-    async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> Caller:  # noqa: ARG002
+    async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> WebidaCaller:  # noqa: ARG002
         """Return whose token it is; one in the address is none, because addresses are logged."""
         return await self._access.caller(request.header("authorization"))
 
@@ -152,7 +152,7 @@ class WebidaStyle:
         self,
         error: GatewayError,
         request: Request,
-        caller: Caller | None,  # noqa: ARG002
+        caller: WebidaCaller | None,  # noqa: ARG002
     ) -> Response:
         """Return the RestError that tells *error*."""
         match error:

@@ -27,7 +27,7 @@ _HEADER: Final = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=").
 _PURPOSE: Final = b"webida tokens"
 
 
-class Claims(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class WebidaClaims(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """What a token says. Times in seconds since the Unix epoch.
 
     Args:
@@ -71,12 +71,12 @@ class Signer:
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, _PURPOSE, "sha256")
 
-    def sign(self, claims: Claims) -> str:
+    def sign(self, claims: WebidaClaims) -> str:
         """Return the text of a token."""
         signed = _HEADER + _text(encode(claims))
         return f"{signed}.{self._signature(signed)}"
 
-    def read(self, text: str) -> Claims | None:
+    def read(self, text: str) -> WebidaClaims | None:
         """Return what a token of ours says, expired or not; ``None`` if it is none of ours."""
         if not text.startswith(_HEADER) or len(text) > TEXT_MAX or not text.isascii():
             return None
@@ -85,7 +85,7 @@ class Signer:
             return None
         payload = signed.removeprefix(_HEADER)
         try:
-            return decode(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=Claims)
+            return decode(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=WebidaClaims)
         except (MsgspecError, ValueError):  # signed by a version that says it otherwise
             return None
 

@@ -106,7 +106,7 @@ def decoded(texts: list[bytes]) -> list[Any]:
 
 def test_messages_of_the_room_have_nekos_keys() -> None:
     """Everything else that a client hears has the keys of neko's messages."""
-    settings = schema.Settings(plugins={"chat.enabled": True})
+    settings = schema.NekoSettings(plugins={"chat.enabled": True})
     init = schema.Init(
         session_id="mia",
         control_host=render.control_host("", None),
@@ -115,7 +115,7 @@ def test_messages_of_the_room_have_nekos_keys() -> None:
         settings=settings,
     )
     admin = schema.Admin(broadcast_status=schema.BroadcastStatus(is_active=False))
-    stats = schema.Stats(
+    stats = schema.NekoStats(
         has_host=True, host_id="mia", server_started_at="2026-03-01T10:00:00.000Z",
         total_users=0, last_user_left_at="2026-03-01T10:05:00.500Z", total_admins=1,
     )  # fmt: skip
@@ -123,7 +123,7 @@ def test_messages_of_the_room_have_nekos_keys() -> None:
         render.event("system/init", init),
         render.event("system/admin", admin),
         render.event("system/settings", render.settings_by("root", settings)),
-        render.event("system/disconnect", schema.Notice("session deleted")),
+        render.event("system/disconnect", schema.NekoNotice("session deleted")),
         render.event("control/host", render.control_host("mia", "mia")),
         render.event("control/host", render.control_host("mia", None)),
         render.event("control/request", schema.Identified("bo")),

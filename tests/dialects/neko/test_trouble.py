@@ -11,7 +11,7 @@ from gateway.core.command import Close, Connect, Kick, RequestClose, Update
 from gateway.core.errors import LimitExceeded, RevisionMismatch, StoreUnavailable
 from gateway.core.model import Session
 from gateway.dialects.neko import rooms, service, websocket
-from gateway.dialects.neko.schema import Settings
+from gateway.dialects.neko.schema import NekoSettings
 from tests.dialects.neko.client import Neko
 from tests.dialects.neko.conftest import PASSWORD, Gateway
 from tests.nodes import blank
@@ -181,7 +181,7 @@ async def test_rooms_that_nobody_changed_are_forgotten(
 ) -> None:
     """Rooms do not pile up: those of which nothing is known go when there are many."""
     monkeypatch.setattr(rooms, "ROOMS_KEPT", 3)
-    known = rooms.Rooms(gateway.node, Settings())
+    known = rooms.Rooms(gateway.node, NekoSettings())
     known.room("kept").admins.add("s1")
     for number in range(10):
         known.room(f"ws-{number}")

@@ -17,7 +17,7 @@ from gateway.dialects.webida.render import (
     warning,
     will_close,
 )
-from gateway.dialects.webida.schema import RestError, RestOK, Token, User
+from gateway.dialects.webida.schema import RestError, RestOK, Token, WebidaUser
 from gateway.dialects.webida.style import TABLE
 
 Golden = Callable[[str], Any]
@@ -109,7 +109,7 @@ def test_tokens_and_users_are_spelled_as_the_product_does(golden: Golden) -> Non
         workspace_id="ws-7",
     )
     master = replace(access, token_type="MASTER", session_id=UNSET, workspace_id=UNSET)
-    user = User(id="ann@example.com", email="ann@example.com", name="ann")
+    user = WebidaUser(id="ann@example.com", email="ann@example.com", name="ann")
 
     assert to_builtins(access) == golden("token_access")
     assert to_builtins(master) == golden("token_master")

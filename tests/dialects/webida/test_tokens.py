@@ -5,10 +5,10 @@ from base64 import urlsafe_b64decode
 import pytest
 from msgspec.structs import replace
 
-from gateway.dialects.webida.tokens import Claims, Signer
+from gateway.dialects.webida.tokens import Signer, WebidaClaims
 
 SIGNER = Signer(b"secret of the store")
-CLAIMS = Claims(type="A", jti="1", iat=1_000, exp=1_600, sub="ann", session_id="s1")
+CLAIMS = WebidaClaims(type="A", jti="1", iat=1_000, exp=1_600, sub="ann", session_id="s1")
 
 
 def test_token_says_what_was_signed() -> None:
