@@ -7,7 +7,8 @@ address is charged before it is checked, and gets its charge back if the passwor
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from msgspec import Struct, field
@@ -15,7 +16,7 @@ from starlette.types import Scope as AsgiScope
 
 from gateway.auth.credentials import Credential, client_address, networks
 from gateway.auth.principals import Authenticator, Principal, secret_matches, split_session_token
-from gateway.auth.rate_limit import RateLimiter, address_key
+from gateway.auth.rate_limit import LoginLimiter, RateLimiter, address_key
 from gateway.auth.users import Users
 from gateway.connections.registry import ConnectionRegistry
 from gateway.core.errors import (
@@ -51,6 +52,7 @@ class Context(Struct, frozen=True):
         settings: As the operator set them.
         users: People who log in with a password.
         rate_limiter: How many requests a second a caller may send, whatever doors it uses.
+        login_limiter: How many wrong passwords a name may get.
         wall_ms: Milliseconds since the Unix epoch by this machine's clock; for token expiry only.
     """
 
@@ -61,6 +63,7 @@ class Context(Struct, frozen=True):
     users: Users
     wall_ms: Callable[[], int]
     rate_limiter: RateLimiter = field(default_factory=RateLimiter)
+    login_limiter: LoginLimiter = field(default_factory=LoginLimiter)
 
     # --- how often somebody may ask
 
@@ -108,7 +111,7 @@ class Context(Struct, frozen=True):
     ) -> T:
         """Return who logs in; the address is charged first, and for good if nobody does.
 
-        Names are not counted: whoever knows one could keep its owner out.
+        The name is counted as well, except for addresses from which its owner has logged in.
 
         Args:
             scope: The request.
@@ -117,21 +120,32 @@ class Context(Struct, frozen=True):
             who: What makes two callers the same one.
 
         Raises:
-            RateLimited: The address or the caller has used up what it may (``requests_per_s``).
+            RateLimited: The address, the name or the caller has used up what it may.
             GatewayError: What *check* raises.
         """
-        address = self._address(scope)
-        self._charge(scope, address_key(address))
+        address, clock = self._address(scope), self.node.clock
+        key = address_key(address)
+        self._charge(scope, key)
         try:
+            with self._telling(scope):
+                self.login_limiter.begin(
+                    name, key, self.settings.requests_per_s, clock.monotonic_ms()
+                )
             caller = await check()
         except Unauthorized:
-            self.rate_limiter.forfeit(address_key(address), self.node.clock.monotonic_ms())
+            self.rate_limiter.forfeit(key, clock.monotonic_ms())
+            self.login_limiter.failed(name, clock.monotonic_ms())
             log.warning("the login of %r from %s failed", name[:LOGGED_MAX], address)
             raise
-        except GatewayError:  # nothing was found out about the password
-            self.rate_limiter.give_back(address_key(address))
+        except RateLimited:
+            self.rate_limiter.give_back(key)
             raise
-        self.rate_limiter.give_back(address_key(address))
+        except GatewayError:  # nothing was found out about the password
+            self.rate_limiter.give_back(key)
+            self.login_limiter.unchecked(name, key)
+            raise
+        self.rate_limiter.give_back(key)
+        self.login_limiter.succeeded(name, key)
         self._charge(scope, who(caller))
         return caller
 
@@ -139,10 +153,16 @@ class Context(Struct, frozen=True):
         return client_address(scope, networks(self.settings.trusted_proxies)).address
 
     def _charge(self, scope: AsgiScope, caller: Hashable) -> None:
+        rate_per_s = self.settings.requests_per_s
+        if rate_per_s:
+            with self._telling(scope):
+                self.rate_limiter.consume(caller, rate_per_s, self.node.clock.monotonic_ms())
+
+    @contextmanager
+    def _telling(self, scope: AsgiScope) -> Iterator[None]:
+        """Log a refusal."""
         try:
-            self.rate_limiter.consume(
-                caller, self.settings.requests_per_s, self.node.clock.monotonic_ms()
-            )
+            yield
         except RateLimited:
             what, path = scope.get("method", "WebSocket"), scope["path"][:LOGGED_MAX]
             log.warning("%s %r from %s: too many requests", what, path, self._address(scope))

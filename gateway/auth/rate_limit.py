@@ -8,6 +8,7 @@ Not here: messages on sockets (``connections``), which requests count (``context
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address
 from math import ceil
 from typing import Final
@@ -68,6 +69,55 @@ class RateLimiter:
         """Take back one :meth:`consume` of *caller*, since the request turned out to be good."""
         if (bucket := self._buckets.get(caller)) is not None:
             bucket.left += 1  # the next ``consume`` cuts it to what a bucket holds
+
+
+class LoginLimiter:
+    """How many wrong passwords a name may get, from wherever they come.
+
+    Whoever knows a name could keep its owner out by guessing. So the name is not counted for an
+    address from which its owner has logged in.
+    """
+
+    def __init__(self) -> None:
+        self._names = RateLimiter()
+        self._known: OrderedDict[tuple[Hashable, Hashable], None] = OrderedDict()
+
+    def begin(self, name: str, address: Hashable, rate_per_s: float, now_ms: float) -> None:
+        """Count a login before its password is checked.
+
+        Args:
+            name: As it was given.
+            address: As :func:`address_key` returns it.
+            rate_per_s: Logins a second; 0 is no limit.
+            now_ms: Monotonic milliseconds.
+
+        Raises:
+            RateLimited: The name has used up what it may.
+        """
+        if (_name_key(name), address) not in self._known:
+            self._names.consume(_name_key(name), rate_per_s, now_ms)
+
+    def failed(self, name: str, now_ms: float) -> None:
+        """Note that the password was wrong."""
+        self._names.forfeit(_name_key(name), now_ms)
+
+    def unchecked(self, name: str, address: Hashable) -> None:
+        """Note that the password was not checked after all."""
+        if (_name_key(name), address) not in self._known:
+            self._names.give_back(_name_key(name))
+
+    def succeeded(self, name: str, address: Hashable) -> None:
+        """Note that the password was right."""
+        self.unchecked(name, address)
+        self._known[_name_key(name), address] = None
+        self._known.move_to_end((_name_key(name), address))
+        if len(self._known) > CALLERS_MAX:
+            self._known.popitem(last=False)
+
+
+def _name_key(name: str) -> Hashable:
+    """Return what stands for a name, which may be long."""
+    return blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def address_key(address: str | None) -> Hashable:

@@ -85,17 +85,39 @@ async def test_right_logins_do_not_use_up_the_address(build: Build, door: str) -
 async def test_forwarded_address_counts_behind_a_trusted_proxy(build: Build, door: str) -> None:
     """Clients of one proxy are told apart; those in one network of IPv6 are one."""
     async with build(requests_per_s=SELDOM, trusted_proxies=("127.0.0.1",)) as house:
-        for address, status in (
-            ("192.0.2.1", 401),
-            ("192.0.2.1", 429),
-            ("192.0.2.2", 401),
-            ("2001:db8::1", 401),
-            ("2001:db8::2", 429),
-            ("2001:db8:0:1::1", 401),
+        for name, address, status in (
+            ("a", "192.0.2.1", 401),
+            ("b", "192.0.2.1", 429),
+            ("c", "192.0.2.2", 401),
+            ("d", "2001:db8::1", 401),
+            ("e", "2001:db8::2", 429),
+            ("f", "2001:db8:0:1::1", 401),
         ):
             said = {"X-Forwarded-For": address}
-            answer = await log_in(house, door, "ann", "wrong", said)
+            answer = await log_in(house, door, name, "wrong", said)
             assert answer.status_code == status, address
+
+
+@pytest.mark.parametrize("door", LOGINS)
+async def test_guesses_at_one_name_are_counted_from_wherever_they_come(
+    build: Build, door: str
+) -> None:
+    """Many addresses guess no faster than one, and do not keep the owner out of its own place."""
+    async with build(requests_per_s=0.5, trusted_proxies=("127.0.0.1",)) as house:
+        home = {"X-Forwarded-For": "192.0.2.1"}
+        assert (await log_in(house, door, "root", PASSWORD, home)).is_success
+        statuses = [
+            (
+                await log_in(house, door, "root", f"x{n}", {"X-Forwarded-For": f"198.51.100.{n}"})
+            ).status_code
+            for n in range(6)
+        ]
+        assert statuses[0] == 401
+        assert statuses[-2:] == [429, 429]
+        other = {"X-Forwarded-For": "203.0.113.1"}
+        assert (await log_in(house, door, "root", PASSWORD, other)).status_code == 429
+        assert (await log_in(house, door, "guest", PASSWORD, other)).is_success
+        assert (await log_in(house, door, "root", "wrong", home)).status_code == 401
 
 
 @pytest.mark.parametrize("door", LISTS)

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from gateway.auth.rate_limit import BURST_S, CALLERS_MAX, RateLimiter
+from gateway.auth.rate_limit import BURST_S, CALLERS_MAX, LoginLimiter, RateLimiter
 from gateway.core.errors import RateLimited
 from gateway.http import request
 from gateway.settings import Settings
@@ -68,6 +68,40 @@ def test_time_that_a_wrong_password_takes_gives_nothing() -> None:
     limiter.consume("address", 2, now_ms + 500)
     limiter.forfeit("unknown", now_ms)
     limiter.give_back("unknown")
+
+
+def test_name_is_guessed_no_faster_from_many_addresses() -> None:
+    """A name has a rate of its own, but for where its owner has logged in; others have theirs."""
+    limiter = LoginLimiter()
+    limiter.begin("ann", "home", 1, 0)
+    limiter.succeeded("ann", "home")
+    for address in range(int(BURST_S)):
+        limiter.begin("ann", address, 1, 0)
+    limiter.failed("ann", 900)
+    with pytest.raises(RateLimited):
+        limiter.begin("ann", "elsewhere", 1, 900)
+    limiter.begin("ann", "home", 1, 900)
+    limiter.unchecked("ann", "home")
+    limiter.begin("bob", "elsewhere", 1, 900)
+    limiter.begin("ann", "elsewhere", 1, 2_000)
+    limiter.unchecked("ann", "elsewhere")
+    limiter.begin("ann", "elsewhere", 1, 2_000)
+    with pytest.raises(RateLimited):
+        limiter.begin("ann", "elsewhere", 1, 2_000)
+
+
+def test_number_of_places_of_owners_is_bounded() -> None:
+    """Where owners logged in is forgotten after many others did."""
+    limiter = LoginLimiter()
+    for number in range(CALLERS_MAX + 1):
+        limiter.succeeded(f"n{number}", "home")
+    for name, status in (("n0", False), ("n1", True)):
+        limiter.begin(name, "home", 0.1, 0)
+        if status:
+            limiter.begin(name, "home", 0.1, 0)
+        else:
+            with pytest.raises(RateLimited):
+                limiter.begin(name, "home", 0.1, 0)
 
 
 def test_number_of_buckets_is_bounded() -> None:
