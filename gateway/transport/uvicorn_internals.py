@@ -50,7 +50,8 @@ USED: Final = {
     ),
     RequestResponseCycle: frozenset(
         {
-            *("disconnected", "message_event", "response_complete", "response_started"),
+            *("chunked_encoding", "disconnected", "expected_content_length", "message_event"),
+            *("response_complete", "response_started"),
             *("scope", "transport", "waiting_for_100_continue"),
         }
     ),

@@ -246,6 +246,32 @@ async def test_request_is_not_answered_twice() -> None:
         assert await rest(client) == b""
 
 
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("pieces", [[b"one"], [b"one", b"two", b""], [b"", b""], [b""]])
+async def test_old_client_is_sent_no_chunks(method: bytes, pieces: list[bytes]) -> None:
+    """A response without a length ends with its connection for HTTP/1.0 (RFC 9112 section 6.1)."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number, piece in enumerate(pieces, 1):
+            more = number < len(pieces)
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+    async with serve(app) as served, Client.open(served, method + b" / HTTP/1.0\r\n\r\n") as client:
+        head = await client.head()
+        assert "transfer-encoding" not in head
+        assert "connection: close" in head
+        assert await rest(client) == (b"" if method == b"HEAD" else b"".join(pieces))
+
+
+async def test_old_client_is_sent_the_length_that_is_known(served: Served) -> None:
+    """HTTP/1.0 knows lengths."""
+    said = b"POST / HTTP/1.0\r\ncontent-length: 5\r\n\r\nhello"
+    async with Client.open(served, said) as client:
+        assert "content-length: 5\r\n" in await client.head()
+        assert await rest(client) == b"hello"
+
+
 async def test_stream_with_a_request_behind_it_hears_that_its_client_left() -> None:
     """Whoever answers is told that the connection is gone, whatever else was asked on it."""
     told: list[str] = []
