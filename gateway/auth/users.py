@@ -14,9 +14,9 @@ import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, Final
@@ -130,32 +130,58 @@ class Users:
         self._reload()
         user = self._known.get(name)
         kept = user.hash if user else ""
-        memory = hashlib.blake2b(f"{kept}\0".encode(), key=self._seed)  # no hash holds NUL
-        memory.update(given)
-        if not await self._matches(kept, given, memory.digest(), now_ms) or user is None:
+        if not await self.matches(kept, password, now_ms) or user is None:
             raise Unauthorized("The name or the password is wrong.")
         return user.principal(name)
 
-    async def _matches(self, kept: str, given: bytes, memory: bytes, now_ms: int) -> bool:
+    async def hash(self, password: str) -> str:
+        """Return the hash of a password; hashing has as many threads as there are for logins.
+
+        Raises:
+            Overloaded: Too many log in at once.
+        """
+        given, loop = password.encode(errors="surrogatepass"), asyncio.get_running_loop()
+        async with self._slot():
+            return await loop.run_in_executor(self._threads, self._hasher.hash, given)
+
+    async def matches(self, kept: str, password: str, now_ms: int) -> bool:
+        """Whether *kept* is a hash of *password*; without one it takes as long to say no.
+
+        Raises:
+            Overloaded: Too many log in at once.
+        """
+        given, loop = password.encode(errors="surrogatepass"), asyncio.get_running_loop()
+        digest = hashlib.blake2b(f"{kept}\0".encode(), key=self._seed)  # no hash holds NUL
+        digest.update(given)
+        memory = digest.digest()
         if self._remembers(memory, now_ms):
             return True
+        async with self._slot():
+            if self._remembers(memory, now_ms):  # the same client, a moment earlier
+                return True
+            good = await loop.run_in_executor(self._threads, self._hash_matches, kept, given)
+        if good:
+            self._remembered_until_ms[memory] = now_ms + REMEMBERED_MS
+            while len(self._remembered_until_ms) > REMEMBERED_MAX:
+                del self._remembered_until_ms[next(iter(self._remembered_until_ms))]
+        return good
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """Wait for one of the threads.
+
+        Raises:
+            Overloaded: Too many wait.
+        """
         if self._waiting >= WAITING_MAX:
             OVERFLOWS.labels("logins").inc()
             raise Overloaded
         self._waiting += 1
         try:
             async with self._slots:
-                if self._remembers(memory, now_ms):  # the same client, a moment earlier
-                    return True
-                loop = asyncio.get_running_loop()
-                good = await loop.run_in_executor(self._threads, self._hash_matches, kept, given)
+                yield
         finally:
             self._waiting -= 1
-        if good:
-            self._remembered_until_ms[memory] = now_ms + REMEMBERED_MS
-            while len(self._remembered_until_ms) > REMEMBERED_MAX:
-                del self._remembered_until_ms[next(iter(self._remembered_until_ms))]
-        return good
 
     def _remembers(self, memory: bytes, now_ms: int) -> bool:
         until_ms = self._remembered_until_ms.get(memory)

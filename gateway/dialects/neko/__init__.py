@@ -5,6 +5,6 @@ the gateway as they are: a login opens a session, ``/api/ws`` attaches to it.
 """
 
 from gateway.dialects.neko.routes import application
-from gateway.dialects.neko.work import run
+from gateway.dialects.neko.service import run
 
 __all__ = ["application", "run"]

@@ -4,12 +4,13 @@ There is no desktop behind the gateway. What reads one shows an empty one, and w
 is refused with a status that neko's own document has for it.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from starlette.responses import Response
 
 from gateway.core.errors import BadRequest, LimitExceeded, NotFound
-from gateway.dialects.neko.control import SettingsChange
+from gateway.dialects.neko.control import Control, SettingsChange
 from gateway.dialects.neko.errors import Refused
 from gateway.dialects.neko.login import NekoCaller
 from gateway.dialects.neko.render import control
@@ -28,6 +29,8 @@ from gateway.dialects.neko.schema import (
 from gateway.dialects.neko.service import service_of
 from gateway.dialects.neko.style import ADMIN, row
 from gateway.http.endpoint import AnyCall, AnyEndpoint, Call, Nothing, reply
+
+Handler = Callable[[AnyCall], Awaitable[Response]]
 
 ASKED: Final = ErrorMessage(202, "control request sent")
 
@@ -58,16 +61,12 @@ async def control_request(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     return Response(status_code=204) if has_control else reply(ASKED, 202)
 
 
-async def control_release(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Give control up."""
-    await service_of(call.context).control.release(call.caller)
-    return Response(status_code=204)
+def _does(action: Callable[[Control, NekoCaller], Awaitable[None]]) -> Handler:
+    async def do(call: AnyCall) -> Response:
+        await action(service_of(call.context).control, call.caller)
+        return Response(status_code=204)
 
-
-async def control_take(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Take control, whoever has it."""
-    await service_of(call.context).control.take(call.caller)
-    return Response(status_code=204)
+    return do
 
 
 async def control_give(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
@@ -78,66 +77,60 @@ async def control_give(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     return Response(status_code=204)
 
 
-async def control_reset(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Take control from whoever has it."""
-    await service_of(call.context).control.reset(call.caller)
-    return Response(status_code=204)
-
-
 # --- pixels
 
 
-def _check_may_watch(call: AnyCall) -> None:
+def _nothing(_: AnyCall) -> None:
+    return
+
+
+def _may_watch(call: AnyCall) -> None:
     if not call.caller.profile.can_watch:
         raise Refused(403, "session cannot watch")
 
 
-def _check_is_host(call: AnyCall, *, clipboard: bool = False) -> None:
-    caller = call.caller
-    host = service_of(call.context).control.room_of(caller).host
-    if caller.session is None or host != caller.session.id:
+def _may_host(call: AnyCall) -> None:
+    service_of(call.context).control.check_may_host(call.caller)
+
+
+def _is_host(call: AnyCall) -> None:
+    host = service_of(call.context).control.room_of(call.caller).host
+    if call.caller.session is None or host != call.caller.session.id:
         raise Refused(403, "session is not host")
-    if clipboard and not caller.profile.can_access_clipboard:
+
+
+def _has_clipboard(call: AnyCall) -> None:
+    _is_host(call)
+    if not call.caller.profile.can_access_clipboard:
         raise Refused(403, "session cannot access clipboard")
 
 
-async def screen(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Show the screen that there is not."""
-    _check_may_watch(call)
-    return reply(ScreenConfiguration())
+def _shows(value: object, check: Callable[[AnyCall], None] = _nothing) -> Handler:
+    """Return a handler that shows a part of the desktop that there is not."""
+
+    async def show(call: AnyCall) -> Response:
+        check(call)
+        return reply(value)
+
+    return show
+
+
+def _refuses(status: int, message: str, check: Callable[[AnyCall], None] = _nothing) -> Handler:
+    """Return a handler that refuses what needs a desktop."""
+
+    async def refuse(call: AnyCall) -> Response:
+        check(call)
+        raise Refused(status, message)
+
+    return refuse
 
 
 async def screen_change(call: Call[NekoCaller, Nothing, ScreenRequest]) -> Response:
     """Refuse any other screen."""
-    wanted = call.body
-    shown = ScreenConfiguration()
+    wanted, shown = call.body, ScreenConfiguration()
     if (wanted.width, wanted.height, wanted.rate) != (shown.width, shown.height, shown.rate):
         raise Refused(422, "cannot set screen size")
     return reply(shown)
-
-
-async def screens(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Show the one screen that there is not."""
-    del call
-    return reply([ScreenConfiguration()])
-
-
-async def screen_cast(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Refuse: nothing is cast."""
-    _check_may_watch(call)
-    raise Refused(400, "screencast pipeline is not enabled")
-
-
-async def no_picture(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Refuse: there is nothing to take a picture of."""
-    del call
-    raise Refused(403, "there is no screen")
-
-
-async def broadcast_status(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Say that nothing is broadcast."""
-    del call
-    return reply(BroadcastStatus(is_active=False))
 
 
 async def broadcast_start(call: Call[NekoCaller, Nothing, BroadcastRequest]) -> Response:
@@ -145,54 +138,6 @@ async def broadcast_start(call: Call[NekoCaller, Nothing, BroadcastRequest]) -> 
     if not call.body.url:
         raise Refused(400, "missing broadcast URL")
     raise Refused(422, "there is nothing to broadcast")
-
-
-async def broadcast_stop(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Refuse: nothing is broadcast."""
-    del call
-    raise Refused(422, "server is not broadcasting")
-
-
-async def clipboard_text(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Show the host an empty clipboard."""
-    _check_is_host(call, clipboard=True)
-    return reply(ClipboardText())
-
-
-async def no_clipboard(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Refuse: there is no clipboard."""
-    _check_is_host(call, clipboard=True)
-    raise Refused(403, "there is no clipboard")
-
-
-async def keyboard_map(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Show the host the keyboard that there is not."""
-    _check_is_host(call)
-    return reply(KeyboardMap())
-
-
-async def keyboard_modifiers(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Show the host that no key is held."""
-    _check_is_host(call)
-    return reply(KeyboardModifiers())
-
-
-async def no_keyboard(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Refuse: there is no keyboard."""
-    _check_is_host(call)
-    raise Refused(403, "there is no keyboard")
-
-
-async def no_drop(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Refuse: there is nowhere to drop a file."""
-    service_of(call.context).control.check_may_host(call.caller)
-    raise Refused(400, "unable to upload file")
-
-
-async def no_dialog(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
-    """Refuse: no dialog is open."""
-    service_of(call.context).control.check_may_host(call.caller)
-    raise Refused(422, "file chooser dialog is not open")
 
 
 _FREE: Final = {204: None}
@@ -216,88 +161,98 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
         errors=(LimitExceeded,),
     ),
     row(
-        "POST", "/api/room/control/release", control_release, "Give control up", returns=_FREE,
-        errors=(LimitExceeded,),
+        "POST", "/api/room/control/release", _does(Control.release), "Give control up",
+        returns=_FREE, errors=(LimitExceeded,), name="control_release",
     ),
     row(
-        "POST", "/api/room/control/take", control_take, "Take control, whoever has it", extra=ADMIN,
-        returns=_FREE, errors=(LimitExceeded,),
+        "POST", "/api/room/control/take", _does(Control.take), "Take control, whoever has it",
+        extra=ADMIN, returns=_FREE, errors=(LimitExceeded,), name="control_take",
     ),
     row(
         "POST", "/api/room/control/give/{id}", control_give, "Give control to another session",
         returns=_FREE, errors=(BadRequest, NotFound, LimitExceeded),
     ),
     row(
-        "POST", "/api/room/control/reset", control_reset, "Take control from whoever has it",
-        extra=ADMIN, returns=_FREE, errors=(LimitExceeded,),
+        "POST", "/api/room/control/reset", _does(Control.reset), "Take control from whoever has it",
+        extra=ADMIN, returns=_FREE, errors=(LimitExceeded,), name="control_reset",
     ),
-    row("GET", "/api/room/screen", screen, "The screen", returns={200: ScreenConfiguration}),
+    row(
+        "GET", "/api/room/screen", _shows(ScreenConfiguration(), _may_watch), "The screen",
+        returns={200: ScreenConfiguration}, name="screen_configuration",
+    ),
     row(
         "POST", "/api/room/screen", screen_change, "Change the screen", extra=ADMIN,
         body=ScreenRequest, returns={200: ScreenConfiguration}, errors=(BadRequest, LimitExceeded),
     ),
     row(
-        "GET", "/api/room/screen/configurations", screens, "Screens that there may be", extra=ADMIN,
-        returns={200: list[ScreenConfiguration]},
+        "GET", "/api/room/screen/configurations", _shows([ScreenConfiguration()]),
+        "Screens that there may be", extra=ADMIN, returns={200: list[ScreenConfiguration]},
+        name="screen_configurations",
     ),
     row(
-        "GET", "/api/room/screen/cast.jpg", screen_cast,
-        "The last picture of a screencast: there is none", errors=(BadRequest,),
+        "GET", "/api/room/screen/cast.jpg",
+        _refuses(400, "screencast pipeline is not enabled", _may_watch),
+        "The last picture of a screencast: there is none", errors=(BadRequest,), name="screen_cast",
     ),
     row(
-        "GET", "/api/room/screen/shot.jpg", no_picture, "A picture of the screen: there is none",
-        extra=ADMIN,
+        "GET", "/api/room/screen/shot.jpg", _refuses(403, "there is no screen"),
+        "A picture of the screen: there is none", extra=ADMIN, name="screen_shot",
     ),
     row(
-        "GET", "/api/room/broadcast", broadcast_status, "Whether something is broadcast: no",
-        extra=ADMIN, returns={200: BroadcastStatus},
+        "GET", "/api/room/broadcast", _shows(BroadcastStatus(is_active=False)),
+        "Whether something is broadcast: no", extra=ADMIN, returns={200: BroadcastStatus},
+        name="broadcast_status",
     ),
     row(
         "POST", "/api/room/broadcast/start", broadcast_start, "Broadcast: there is nothing to",
         extra=ADMIN, body=BroadcastRequest, errors=(BadRequest, LimitExceeded),
     ),
     row(
-        "POST", "/api/room/broadcast/stop", broadcast_stop, "Stop: nothing is broadcast",
-        extra=ADMIN, errors=(LimitExceeded,),
+        "POST", "/api/room/broadcast/stop", _refuses(422, "server is not broadcasting"),
+        "Stop: nothing is broadcast", extra=ADMIN, errors=(LimitExceeded,), name="broadcast_stop",
     ),
     row(
-        "GET", "/api/room/clipboard", clipboard_text, "The clipboard: it is empty",
-        returns={200: ClipboardText},
+        "GET", "/api/room/clipboard", _shows(ClipboardText(), _has_clipboard),
+        "The clipboard: it is empty", returns={200: ClipboardText}, name="clipboard_text",
     ),
     row(
-        "POST", "/api/room/clipboard", no_clipboard, "Fill the clipboard: there is none",
-        name="clipboard_set_text",
+        "POST", "/api/room/clipboard", _refuses(403, "there is no clipboard", _has_clipboard),
+        "Fill the clipboard: there is none", name="clipboard_set_text",
     ),
     row(
-        "GET", "/api/room/clipboard/image.png", no_clipboard,
+        "GET", "/api/room/clipboard/image.png",
+        _refuses(403, "there is no clipboard", _has_clipboard),
         "A picture on the clipboard: there is none", name="clipboard_get_image",
     ),
     row(
-        "GET", "/api/room/keyboard/map", keyboard_map, "The keyboard's layout: there is none",
-        returns={200: KeyboardMap},
+        "GET", "/api/room/keyboard/map", _shows(KeyboardMap(), _is_host),
+        "The keyboard's layout: there is none", returns={200: KeyboardMap}, name="keyboard_map",
     ),
     row(
-        "POST", "/api/room/keyboard/map", no_keyboard, "Change the layout: there is no keyboard",
-        name="keyboard_map_set",
+        "POST", "/api/room/keyboard/map", _refuses(403, "there is no keyboard", _is_host),
+        "Change the layout: there is no keyboard", name="keyboard_map_set",
     ),
     row(
-        "GET", "/api/room/keyboard/modifiers", keyboard_modifiers,
+        "GET", "/api/room/keyboard/modifiers", _shows(KeyboardModifiers(), _is_host),
         "Which modifier keys are held: none", returns={200: KeyboardModifiers},
+        name="keyboard_modifiers",
     ),
     row(
-        "POST", "/api/room/keyboard/modifiers", no_keyboard,
+        "POST", "/api/room/keyboard/modifiers", _refuses(403, "there is no keyboard", _is_host),
         "Hold modifier keys: there is no keyboard", name="keyboard_modifiers_set",
     ),
     row(
-        "POST", "/api/room/upload/drop", no_drop, "Drop a file: there is nowhere to",
-        errors=(BadRequest, LimitExceeded),
+        "POST", "/api/room/upload/drop", _refuses(400, "unable to upload file", _may_host),
+        "Drop a file: there is nowhere to", errors=(BadRequest, LimitExceeded), name="upload_drop",
     ),
     row(
-        "POST", "/api/room/upload/dialog", no_dialog, "Choose a file: no dialog is open",
-        errors=(LimitExceeded,), name="upload_dialog",
+        "POST", "/api/room/upload/dialog",
+        _refuses(422, "file chooser dialog is not open", _may_host),
+        "Choose a file: no dialog is open", errors=(LimitExceeded,), name="upload_dialog",
     ),
     row(
-        "DELETE", "/api/room/upload/dialog", no_dialog, "Close the dialog: none is open",
-        errors=(LimitExceeded,), name="upload_dialog_close",
+        "DELETE", "/api/room/upload/dialog",
+        _refuses(422, "file chooser dialog is not open", _may_host),
+        "Close the dialog: none is open", errors=(LimitExceeded,), name="upload_dialog_close",
     ),
 )  # fmt: skip

@@ -10,30 +10,23 @@ Not here: what a change of a member means to its session (``people``).
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any, Final
 
-from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error, InvalidHashError
 from msgspec import Struct, ValidationError, convert, to_builtins
 from msgspec.structs import replace
 
 from gateway.auth.principals import ADMIN, Principal, Scope
-from gateway.auth.users import User, Users
-from gateway.core.errors import Overloaded, Unauthorized
+from gateway.auth.users import PASSWORD_MAX, User, Users
+from gateway.core.errors import Unauthorized
 from gateway.core.model import Profile
 from gateway.dialects.neko.errors import Refused
 from gateway.dialects.neko.login import NekoCaller, default_profile
 from gateway.live.documents import Documents
-from gateway.metrics import OVERFLOWS
 from gateway.settings import SettingsError
 
 MEMBERS: Final = "neko.member"  # kind of the documents; the key is the name
 MEMBERS_MAX: Final = 10_000  # members that were added here
-HASHING: Final = 2  # passwords that are hashed at a time: argon2 takes 64 MiB and a core
-WAITING_MAX: Final = 64  # and that wait for it; the last one for about four seconds
-PASSWORD_MAX: Final = 1024  # characters
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +60,6 @@ class Members:
     def __init__(self, documents: Documents, users: Users) -> None:
         self._documents = documents
         self._users = users
-        self._hasher = PasswordHasher()
-        self._slots = asyncio.Semaphore(HASHING)
-        self._waiting = 0
 
     # --- who
 
@@ -84,7 +74,8 @@ class Members:
         if kept is None or kept.hash is None:
             principal = await self._users.verify(name, password, now_ms)
             return _member(name, kept, principal, is_of_file=True)
-        if len(password) > PASSWORD_MAX or not await self._matches(kept.hash, password):
+        is_long = len(password) > PASSWORD_MAX
+        if is_long or not await self._users.matches(kept.hash, password, now_ms):
             raise Unauthorized
         return _member(name, kept, _principal(name, kept), is_of_file=False)
 
@@ -186,37 +177,10 @@ class Members:
 
         await self._documents.write(MEMBERS, name, change)
 
-    # --- passwords
-
     async def _hash(self, password: str) -> str:
         if len(password) > PASSWORD_MAX:
             raise Refused(400, "password is too long")
-        given = password.encode(errors="surrogatepass")
-        async with self._slot():
-            return await asyncio.to_thread(self._hasher.hash, given)
-
-    async def _matches(self, kept: str, password: str) -> bool:
-        given = password.encode(errors="surrogatepass")
-        async with self._slot():
-            return await asyncio.to_thread(self._verify, kept, given)
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        if self._waiting >= WAITING_MAX:
-            OVERFLOWS.labels("logins").inc()
-            raise Overloaded
-        self._waiting += 1
-        try:
-            async with self._slots:
-                yield
-        finally:
-            self._waiting -= 1
-
-    def _verify(self, kept: str, given: bytes) -> bool:
-        try:
-            return self._hasher.verify(kept, given)
-        except (Argon2Error, InvalidHashError):
-            return False
+        return await self._users.hash(password)
 
 
 def _member(name: str, kept: Kept | None, principal: Principal, *, is_of_file: bool) -> Member:

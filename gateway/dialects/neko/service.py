@@ -4,6 +4,7 @@ The door's own rules stand here; what a session is, and what follows for others,
 """
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import Final
 from uuid import uuid4
@@ -24,6 +25,7 @@ from gateway.context import Context, caller_key
 from gateway.core.command import Close, Kick, Unwatch, Update
 from gateway.core.errors import (
     Conflict,
+    GatewayError,
     IdUnavailable,
     LimitExceeded,
     NotConnected,
@@ -46,12 +48,15 @@ from gateway.dialects.neko.login import (
 )
 from gateway.dialects.neko.members import Member, Members
 from gateway.dialects.neko.render import is_there, profile_of
-from gateway.dialects.neko.rooms import Rooms, room_of
+from gateway.dialects.neko.rooms import DIALECT, VIEW, Rooms, room_of
 from gateway.dialects.neko.schema import NekoSettings, ProfileChange
+from gateway.live.outbound import Restart
 
 GRACE_MS: Final = 5_000  # a lost client that is back within this was never away; neko's constant
 ATTEMPTS: Final = 5  # at a change of a profile that others keep changing
 SERVICE: Final = "neko"  # what sessions that are opened here are opened on
+
+log = logging.getLogger(__name__)
 
 
 class Service:
@@ -234,3 +239,22 @@ def service_of(context: Context) -> Service:
     if service is None:
         service = _services[context.node] = Service(context)
     return service
+
+
+async def run(context: Context) -> None:
+    """Follow every change for the rooms of this node, for ever."""
+    service = service_of(context)
+    node, rooms = service.node, service.rooms
+    node.hub.register(DIALECT, rooms.render)
+    position = node.replica.position(VIEW.hash32)
+    with node.subscribe(VIEW, position) as subscription:
+        rooms.start()
+        service.started.set()
+        while True:
+            if isinstance(await subscription.next(), Restart):
+                rooms.start()
+            for key, grant in rooms.take_ended():
+                try:
+                    await service.control.forget(key, grant)
+                except GatewayError as error:
+                    log.warning("a room still names a host that is gone: %s", error.code)

@@ -1,4 +1,7 @@
-"""Session socket: one client of neko in its session, from its first message to its end.
+"""Session socket: ``/api/ws``: one client of neko, from its handshake to its end.
+
+neko completes the handshake whoever asks, says in ``system/disconnect`` why it will not serve, and
+closes. A page of another site is refused before, with neko's 400.
 
 The commit stands before ``system/init``, so that a client that is greeted is also announced. A new
 client hears, in this order: everything there is, as an admin what admins hear, its own state, the
@@ -12,27 +15,45 @@ import logging
 from contextlib import ExitStack
 from typing import ClassVar, Final
 
+from starlette.responses import Response
+from starlette.types import Scope
+
+from gateway.auth.credentials import Credential
 from gateway.connections.lifecycle import ConnectionEnded, ServerClose
 from gateway.core.errors import (
     AlreadyConnected,
     CloseCode,
+    Forbidden,
     GatewayError,
     NotFound,
     SessionClosed,
     SessionClosing,
+    Unauthorized,
 )
 from gateway.core.model import Connection, Session
 from gateway.dialects.neko.codec import INPUT, Dismissal, NekoCodec, understood
-from gateway.dialects.neko.errors import NO_SESSION
-from gateway.dialects.neko.login import NekoCaller, caller_of
+from gateway.dialects.neko.errors import NO_SESSION, failure, refusal
+from gateway.dialects.neko.login import NekoCaller, caller_key, caller_of
 from gateway.dialects.neko.render import is_there
 from gateway.dialects.neko.rooms import VIEW, Fence
 from gateway.dialects.neko.schema import ClientEvent, LogLine, Spoken
 from gateway.dialects.neko.service import Service
-from gateway.realtime.codec import SocketRules
+from gateway.dialects.neko.style import token_of
+from gateway.realtime.codec import HeartbeatRule, SocketRules
 from gateway.realtime.connection import WebSocketConnection
+from gateway.realtime.handshake import (
+    Admission,
+    WebSocketEndpoint,
+    check_admissible,
+    check_room,
+    new_connection,
+)
 from gateway.realtime.session_socket import SessionSocket
 
+HEARTBEAT_S: Final = 10.0  # between two heartbeats, whatever else is said; neko's constant
+
+MISSING: Final = "no authentication provided"
+MAY_NOT_LOG_IN: Final = "session login disabled"
 LOG_LINES_MAX: Final = 20  # lines of a client's log that are taken from one message
 LOG_LINE_MAX: Final = 500  # characters of such a line
 
@@ -166,3 +187,62 @@ class NekoSocket(SessionSocket[ClientEvent]):
         target = await self._service.session(said.receiver, self._caller)
         if target is not None:
             await self._service.control.unicast(self._caller, target, said.subject, said.body)
+
+
+# --- the way in
+
+
+def endpoint(service: Service) -> WebSocketEndpoint:
+    """Return where neko's clients come in."""
+    context = service.context
+
+    async def admit(scope: Scope) -> Admission[ClientEvent]:
+        token, is_cookie = token_of(scope, cookie=context.settings.neko_cookie)
+        if "*" in context.settings.allowed_origins:
+            check_room(context)
+        else:
+            shown = Credential(token=token, source="cookie" if is_cookie else "query")
+            check_admissible(context, scope, shown)
+        codecs: list[NekoCodec] = []
+
+        def codec_of(connection: WebSocketConnection[ClientEvent]) -> NekoCodec:
+            codecs.append(NekoCodec(service, connection))
+            return codecs[0]
+
+        async def serve(connection: WebSocketConnection[ClientEvent]) -> None:
+            await service.started.wait()
+            caller, session = await _let_in(service, scope, token)
+            record = new_connection(context, scope)
+            await NekoSocket(service, connection, codecs[0], record, caller).join(session)
+
+        return Admission(
+            codec=codec_of,
+            serve=serve,
+            heartbeat=HeartbeatRule(interval_s=HEARTBEAT_S, in_silence=False),
+        )
+
+    return WebSocketEndpoint(context, admit, _refuse)
+
+
+def _refuse(error: GatewayError, _scope: Scope) -> Response:
+    return failure(400, "Bad Request") if isinstance(error, Forbidden) else refusal(error)
+
+
+async def _let_in(service: Service, scope: Scope, token: str | None) -> tuple[NekoCaller, Session]:
+    """Return whose *token* is, and that one's session.
+
+    Raises:
+        Dismissal: Nobody's, or somebody's who may not connect.
+        RateLimited: Too many handshakes of this caller, or too many bad ones of its address.
+    """
+    if token is None:
+        raise Dismissal(MISSING)
+    try:
+        caller = await service.context.rate_limited(scope, service.caller(token), caller_key)
+    except Unauthorized:
+        raise Dismissal(NO_SESSION) from None
+    if not caller.profile.can_login:
+        raise Dismissal(MAY_NOT_LOG_IN)
+    if not caller.profile.can_connect or caller.session is None:
+        raise Dismissal(MAY_NOT_CONNECT)
+    return caller, caller.session

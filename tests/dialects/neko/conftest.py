@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 import uvicorn
 from argon2 import PasswordHasher
@@ -73,11 +72,8 @@ Start = Callable[..., AbstractAsyncContextManager[Gateway]]
 
 
 @pytest_asyncio.fixture
-async def start(
-    valkey: EmbeddedValkey, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Start:
+async def start(valkey: EmbeddedValkey, prefix: str, tmp_path: Path) -> Start:
     """Start a node with neko's door; more of them are nodes of one gateway."""
-    monkeypatch.setattr("gateway.dialects.neko.members.PasswordHasher", lambda: HASHER)
     users = Users(tmp_path / "users.json", hasher=HASHER)
     for name, (scopes, workspace) in PEOPLE.items():
         users.add(name, PASSWORD, scopes=scopes, workspace=workspace)

@@ -110,7 +110,7 @@ async def test_heartbeat_comes_regularly_without_a_payload(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A heartbeat has no payload key and comes again and again, whatever else is said."""
-    monkeypatch.setattr("gateway.dialects.neko.websocket.HEARTBEAT_S", 0.05 * S)
+    monkeypatch.setattr("gateway.dialects.neko.session_socket.HEARTBEAT_S", 0.05 * S)
     mia = await gateway.login("mia")
 
     async with mia.connected() as socket:

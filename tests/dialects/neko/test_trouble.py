@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from gateway.core.command import Close, Connect, Kick, RequestClose, Update
 from gateway.core.errors import LimitExceeded, RevisionMismatch, StoreUnavailable
 from gateway.core.model import Session
-from gateway.dialects.neko import rooms, service, websocket
+from gateway.dialects.neko import rooms, service, session_socket
 from gateway.dialects.neko.schema import NekoSettings
 from tests.dialects.neko.client import Neko
 from tests.dialects.neko.conftest import PASSWORD, Gateway
@@ -25,7 +25,7 @@ def session_id(client: Neko) -> str:
 
 def test_times_are_those_of_neko() -> None:
     """Heartbeats come every ten seconds, a loss is announced after five."""
-    assert (websocket.HEARTBEAT_S, service.GRACE_MS) == (10.0, 5_000)
+    assert (session_socket.HEARTBEAT_S, service.GRACE_MS) == (10.0, 5_000)
 
 
 async def test_of_two_logins_at_once_one_wins(gateway: Gateway) -> None:
