@@ -51,7 +51,7 @@ class Context(Struct, frozen=True):
         connections: The open WebSockets of this process.
         settings: As the operator set them.
         users: People who log in with a password.
-        rate_limiter: How many requests a second a caller may send, whatever doors it uses.
+        rate_limiter: Limits the requests of a caller, at all doors together.
         login_limiter: How many wrong passwords a name may get.
         wall_ms: Milliseconds since the Unix epoch by this machine's clock; for token expiry only.
     """
@@ -65,12 +65,12 @@ class Context(Struct, frozen=True):
     rate_limiter: RateLimiter = field(default_factory=RateLimiter)
     login_limiter: LoginLimiter = field(default_factory=LoginLimiter)
 
-    # --- how often somebody may ask
+    # --- rate limits
 
     async def rate_limited(
         self, scope: AsgiScope, checking: Awaitable[T], who: Callable[[T], Hashable]
     ) -> T:
-        """Return who shows a token, and count it; without a good one the address is counted.
+        """Return the caller of a token, and charge it; without a valid token charge the address.
 
         Args:
             scope: The request or handshake.
@@ -109,7 +109,7 @@ class Context(Struct, frozen=True):
         check: Callable[[], Awaitable[T]],
         who: Callable[[T], Hashable],
     ) -> T:
-        """Return who logs in; the address is charged first, and for good if nobody does.
+        """Return the caller who logs in; the address is charged first, and refunded on success.
 
         The name is counted as well, except for addresses from which its owner has logged in.
 
@@ -168,14 +168,14 @@ class Context(Struct, frozen=True):
             log.warning("%s %r from %s: too many requests", what, path, self._address(scope))
             raise
 
-    # --- whose a token is
+    # --- authentication
 
     async def principal_of(self, credential: Credential) -> Principal:
-        """Return whose the token is that was shown; a session's own stands for that session.
+        """Return the principal of a credential; a session token identifies its session.
 
         Raises:
-            Unauthorized: There is none, or none that is good.
-            TokenExpired: It was good once.
+            Unauthorized: There is no valid token.
+            TokenExpired: The token has expired.
         """
         try:
             return await self.authenticator.authenticate(credential.token, self.wall_ms())

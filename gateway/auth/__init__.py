@@ -1,1 +1,1 @@
-"""Who may come in: tokens, keys, people, and what a request shows of itself."""
+"""Authentication and authorization: credentials, tokens, keys, users and rate limits."""

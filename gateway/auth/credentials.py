@@ -1,11 +1,11 @@
-"""Credentials: what a request shows to prove who sends it, and where it really comes from.
+"""Credentials: the token of a request, the address of its client, and the checks of its origin.
 
-Reads an ASGI scope and decides nothing about rights. A token stands in exactly one place:
+This reads an ASGI scope and decides nothing about rights. A token is in exactly one place:
 ``Authorization: Bearer``, a WebSocket subprotocol ``bearer.<token>`` (browsers cannot set headers),
-``?token=`` (sockets and SSE only), or the cookie of the dashboard login, which a browser sends by
-itself and which therefore needs proof that our own page asked. ``X-Forwarded-*`` counts only from
-trusted proxies.
-Not here: whether the token is good (``auth``).
+``?token=`` (sockets and SSE only), or a cookie. A browser adds the cookie to any request, so it
+counts only if our own page sent the request. ``X-Forwarded-*`` counts only from trusted proxies.
+
+Not here: whether the token is valid (``principals``).
 """
 
 import re
@@ -28,7 +28,7 @@ SUBPROTOCOL: Final = "gateway.v1"
 COOKIE: Final = "gateway_token"
 SUBPROTOCOLS_MAX: Final = 16  # offers in one handshake; we know three
 PARAMETERS_MAX: Final = 256  # in one query; the native API knows about forty labels and names
-HOPS_MAX: Final = 32  # proxies in a row; more is somebody playing
+HOPS_MAX: Final = 32  # proxies in a row; more is not a real chain
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _TLS_SCHEMES: Final = frozenset({"https", "wss"})
@@ -38,11 +38,11 @@ Source = Literal["none", "header", "subprotocol", "query", "cookie"]
 
 
 class Credential(Struct, frozen=True, kw_only=True):
-    """What was shown.
+    """The credential of a request.
 
     Args:
         token: The token, unchecked; ``None`` if there was none.
-        source: Where it stood.
+        source: Where it was.
         session_token: The session token of a ``session.<token>`` subprotocol.
         subprotocol: What the handshake must answer; never holds a token.
     """
@@ -54,14 +54,14 @@ class Credential(Struct, frozen=True, kw_only=True):
 
 
 class Peer(NamedTuple):
-    """Who is at the other end: the client, not a proxy we trust. Unknown parts are ``None``."""
+    """The address of the client behind trusted proxies; unknown parts are ``None``."""
 
     address: str | None
     port: int | None
     tls: bool
 
 
-@lru_cache(maxsize=16)  # a setting: the same few again and again
+@lru_cache(maxsize=16)  # of a setting, so there are few
 def networks(texts: tuple[str, ...]) -> Networks:
     """Return the networks of ``trusted_proxies``."""
     return tuple(map(ip_network, texts))
@@ -74,21 +74,22 @@ def origins(texts: tuple[str, ...]) -> Origins:
 
 
 def read_credential(scope: Scope, *, in_query: bool = False) -> Credential:
-    """Return what a request or handshake shows.
+    """Return the credential of a request or handshake.
 
     Args:
         scope: The ASGI scope.
         in_query: Whether this path takes ``?token=`` by plain HTTP, as SSE does.
 
     Raises:
-        BadRequest: Tokens stand in two places (RFC 6750 section 2), or in a query that takes none.
+        BadRequest: There are tokens in two places (RFC 6750 section 2), or in a query that takes
+        none.
     """
     is_socket = scope["type"] == "websocket"
     found: list[tuple[Source, str]] = []
     header = one_header(scope, b"authorization")
     if header is not None:
         kind, _, token = header.partition(" ")
-        # Another scheme is a credential we cannot read: no token, and no cookie in its place.
+        # Another scheme is a credential that we cannot read, so the cookie does not count either.
         found.append(("header", token.strip() if kind.lower() == "bearer" else ""))
     offered: list[str] = list(scope.get("subprotocols", ())) if is_socket else []
     if len(offered) > SUBPROTOCOLS_MAX:
@@ -112,14 +113,14 @@ def read_credential(scope: Scope, *, in_query: bool = False) -> Credential:
 
 
 def _offers(offered: Iterable[str], start: str) -> list[str]:
-    """Return the tokens behind *start*; percent-encoded where a subprotocol takes less signs."""
+    """Return the tokens after the prefix *start*, percent-decoded."""
     return [unquote(text.removeprefix(start)) for text in offered if text.startswith(start)]
 
 
 def _queried(scope: Scope) -> list[str]:
     query: bytes = scope.get("query_string", b"")
     if query.isascii() and len(query) < PARAMETERS_MAX and not (b"token" in query or b"%" in query):
-        return []  # short and plain, as most are: to be seen without taking it apart
+        return []  # most queries have no token, and this is quick to see
     try:
         pairs = parse_qsl(
             query.decode("ascii"), keep_blank_values=True, max_num_fields=PARAMETERS_MAX
@@ -159,10 +160,10 @@ def one_header(scope: Scope, name: bytes) -> str | None:
 
 
 def client_address(scope: Scope, trusted: Networks) -> Peer:
-    """Return where a request comes from.
+    """Return the address of the client of a request.
 
-    From a trusted proxy the right-most address of ``X-Forwarded-For`` that is not trusted counts:
-    what stands left of it was written by somebody we do not know.
+    Behind trusted proxies this is the right-most address of ``X-Forwarded-For`` that is not a
+    trusted proxy, because anybody can write the addresses to its left.
     """
     peer: tuple[str, int] | None = scope.get("client")
     address, port = peer or (None, None)
@@ -174,14 +175,14 @@ def client_address(scope: Scope, trusted: Networks) -> Peer:
     for hop in reversed(hops):
         found, found_port = _split_port(hop.strip())
         if (known := _ip(found)) is None:
-            break  # nonsense: the last good one is all we know
+            break  # not an address: the last valid one is all that is known
         address, port = str(known), found_port
         if not _trusts(known, trusted):
             break
     return Peer(_tidy(address), port, tls)
 
 
-@lru_cache(maxsize=4096)  # many connections come from few places
+@lru_cache(maxsize=4096)  # many connections come from few addresses
 def _tidy(address: str | None) -> str | None:
     known = _ip(address)
     return address if known is None else str(known)
@@ -215,7 +216,7 @@ def _first(scope: Scope, name: bytes, default: str) -> str:
 
 
 def _is_own(origin: tuple[str, str, int | None], scope: Scope, trusted: Networks) -> bool:
-    """Whether our own pages have this origin for whoever sent the request."""
+    """Whether this is the origin of the gateway's own pages, as the client sees it."""
     peer: tuple[str, int] | None = scope.get("client")
     host = one_header(scope, b"host") or ""
     if peer and _trusts(_ip(peer[0]), trusted):
@@ -225,9 +226,9 @@ def _is_own(origin: tuple[str, str, int | None], scope: Scope, trusted: Networks
 
 
 def check_origin(scope: Scope, credential: Credential, allowed: Origins, trusted: Networks) -> None:
-    """Do nothing if the page that opens this WebSocket may; programs, which name none, may too.
+    """Raise if a page of another origin opens this WebSocket; programs send no origin.
 
-    A browser lets any page open a socket to us and adds our cookie, so the server has to look
+    A browser lets any page open a socket to us and adds our cookie, so the server has to check
     (RFC 6455 section 10.2).
 
     Raises:
@@ -244,7 +245,7 @@ def check_origin(scope: Scope, credential: Credential, allowed: Origins, trusted
 
 
 def check_same_site(scope: Scope, credential: Credential, trusted: Networks) -> None:
-    """Do nothing if a request changes nothing, carries a token of its own, or is our own page's.
+    """Raise if a request that writes has only a cookie, and not our own page sent it.
 
     Raises:
         Forbidden: A cookie came with a write that our own page did not ask for.
@@ -256,7 +257,7 @@ def check_same_site(scope: Scope, credential: Credential, trusted: Networks) -> 
 
 
 def _is_of_own_page(scope: Scope, trusted: Networks) -> bool:
-    """Whether a browser says that our own page sends a request."""
+    """Whether the browser says that our own page sent the request."""
     site = one_header(scope, b"sec-fetch-site")
     if site is not None:
         return site == "same-origin"
@@ -269,9 +270,9 @@ def check_cookie_login(
 ) -> None:
     """Raise if a login must not be answered with a cookie.
 
-    Else a page of somebody else could log its visitors in here as its own author, who then sees
-    what they do (login CSRF). Its forms cannot send JSON, and a browser says whose page asks; a
-    request that says nothing of it comes from a program.
+    Otherwise a foreign page could log its visitors in as its author, who would see what they do
+    (login CSRF). A form cannot send JSON, and a browser names the page that sends a request; a
+    request without that comes from a program.
 
     Args:
         scope: The ASGI scope.
@@ -280,8 +281,8 @@ def check_cookie_login(
         has_body: Whether the name and the password stand in a body.
 
     Raises:
-        UnsupportedMediaType: The body is not said to be JSON.
-        Forbidden: Neither our own page nor an allowed one asks.
+        UnsupportedMediaType: The media type of the body is not JSON.
+        Forbidden: Neither our own page nor an allowed one sent the request.
     """
     if has_body and media_type(scope) != "application/json":
         raise UnsupportedMediaType("A login that sets a cookie is sent as application/json.")
@@ -295,12 +296,12 @@ def media_type(scope: Scope) -> str:
     """Return the media type of a body, in lower case and without parameters.
 
     Raises:
-        BadRequest: It is said more than once.
+        BadRequest: There is more than one.
     """
     return (one_header(scope, b"content-type") or "").partition(";")[0].strip().lower()
 
 
 def cors_origin(scope: Scope, allowed: Origins) -> str | None:
-    """Return what ``Access-Control-Allow-Origin`` must say, or ``None``: no such header."""
+    """Return the value of ``Access-Control-Allow-Origin``, or ``None`` for no such header."""
     text = one_header(scope, b"origin")
     return text if text is not None and parse_origin(text) in allowed else None

@@ -1,10 +1,11 @@
-"""Auth: who a token says you are, what you may do, and what you may see.
+"""Principals: whom a token identifies, and what that caller may do and see.
 
-A token is the admin key, an API key, or a JWT (``tokens``). All that is known of a caller stands in
-a :class:`Principal`; doors ask it and nothing else. An unknown token and a wrong one get the same
-answer, after the same work. A session token is no login: it proves that its bearer opened one
-session, and only a hash of it is kept.
-Not here: where in a request a token stands (``credentials``), passwords (``users``).
+A token is the admin key, an API key, or a JWT (``tokens``). A :class:`Principal` holds all that is
+known of a caller, and doors use nothing else. Unknown and wrong tokens get the same answer after
+the same work. A session token is not a login: it proves that its bearer opened one session, and
+only its hash is stored.
+
+Not here: where a token is in a request (``credentials``), passwords (``users``).
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from gateway.core.model import Session
 from gateway.core.query import Visibility
 from gateway.settings import Settings, SettingsError
 
-TOKEN_MAX: Final = 8192  # characters; a longer one fits no address and no usual header
+TOKEN_MAX: Final = 8192  # characters; a longer token fits neither a URL nor usual headers
 BOUND_ADMIN: Final = (
     "The scope admin is not for one workspace; use connect, read, write and close there."
 )
@@ -45,15 +46,15 @@ class Scope(StrEnum):
 
 
 class Principal(Struct, frozen=True, kw_only=True):
-    """Who a caller is.
+    """An authenticated caller.
 
     Args:
-        name: For logs and for ``by``; says nothing about rights.
-        scopes: What may be done.
+        name: A name for logs and for ``by``; it grants nothing.
+        scopes: What the caller may do.
         account: The caller's own account.
-        workspace: The only workspace the scopes are good for; ``None`` is all.
-        session: The one session that was shown to be the caller's own.
-        expires_at: Milliseconds since the Unix epoch from which the token is refused.
+        workspace: The only workspace in which the scopes count; ``None`` is all.
+        session: The session whose token the caller has.
+        expires_at: When the token expires, in milliseconds since the Unix epoch.
     """
 
     name: str
@@ -92,7 +93,7 @@ class Principal(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of_session(cls, session_id: str) -> Self:
-        """Return who shows the token of a session and nothing else."""
+        """Return the principal of a session token."""
         return cls(
             name=f"session {session_id}", scopes=frozenset({Scope.CONNECT}), session=session_id
         )
@@ -102,10 +103,10 @@ class Principal(Struct, frozen=True, kw_only=True):
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
     def require(self, scope: Scope) -> None:
-        """Do nothing if *scope* is granted.
+        """Raise if *scope* is not granted.
 
         Raises:
-            Forbidden: It is not.
+            Forbidden: It is not granted.
         """
         if not self.has(scope):
             raise Forbidden(f"The scope {scope} is needed.")
@@ -116,7 +117,7 @@ class Principal(Struct, frozen=True, kw_only=True):
         return self.has(Scope.WRITE)
 
     def visibility(self) -> Visibility:
-        """Return what may be seen at all."""
+        """Return which sessions the principal may see."""
         if Scope.ADMIN in self.scopes:
             return Visibility("all")
         if Scope.READ in self.scopes:
@@ -126,7 +127,7 @@ class Principal(Struct, frozen=True, kw_only=True):
         return Visibility("session", self.session) if self.session else Visibility()
 
     def covers(self, workspace: str | None) -> bool:
-        """Whether the scopes are good for a session of *workspace*."""
+        """Whether the scopes count for a session of *workspace*."""
         return self.workspace in (None, workspace) or Scope.ADMIN in self.scopes
 
     def owns(self, session: Session) -> bool:
@@ -142,10 +143,10 @@ class Principal(Struct, frozen=True, kw_only=True):
         return self.account is not None and self.account == session.account
 
     def refreshed(self, newer: Self) -> Self:
-        """Return who goes on after *newer* was shown on a live connection.
+        """Return the principal of a live connection whose client sent the token of *newer*.
 
         Raises:
-            Forbidden: It is somebody else's, or grants something else.
+            Forbidden: The token is another caller's, or grants something else.
         """
         for one in ("account", "workspace", "scopes"):
             if getattr(self, one) != getattr(newer, one):
@@ -156,19 +157,19 @@ class Principal(Struct, frozen=True, kw_only=True):
 def is_bound_admin(scopes: Iterable[str], workspace: str | None) -> bool:
     """Whether *scopes* would make an administrator of one workspace.
 
-    ``admin`` goes beyond every workspace, so the two contradict each other, and whoever wrote both
-    down meant less than ``admin`` grants. ``connect read write close`` administer one workspace.
+    ``admin`` covers every workspace, so the two contradict each other. ``connect read write close``
+    administer one workspace.
     """
     return workspace is not None and Scope.ADMIN in scopes
 
 
 def may_attach(session: Session, principal: Principal | None, secret: str | None) -> bool:
-    """Whether a connection may become *session*'s.
+    """Whether a caller may attach a connection to *session*.
 
     Args:
         session: The open session.
-        principal: Who the caller's token says; ``None`` if there was none.
-        secret: The second half of the session token that was shown.
+        principal: The principal of the caller's token; ``None`` if there was none.
+        secret: The second half of the caller's session token.
     """
     if secret is not None and secret_matches(session.private.token_hash, secret):
         return True
@@ -180,17 +181,17 @@ def may_attach(session: Session, principal: Principal | None, secret: str | None
 
 
 def mint_session_secret() -> str:
-    """Return 256 random bits as text: the half of a session token after the dot."""
+    """Return 256 random bits as text, for the part of a session token after the dot."""
     return secrets.token_urlsafe(32)
 
 
 def hash_secret(secret: str) -> str:
-    """Return what is kept of a secret; 256 random bits need no slow hash."""
+    """Return the hash of a secret; for 256 random bits no slow hash is needed."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def secret_matches(kept: str | None, secret: str) -> bool:
-    """Whether *secret* is the one of which *kept* is the hash."""
+    """Whether *kept* is the hash of *secret*."""
     return kept is not None and compare_digest(kept, hash_secret(secret))
 
 
@@ -201,7 +202,7 @@ def split_session_token(text: str) -> tuple[str, str] | None:
 
 
 class Authenticator:
-    """Says whose a token is.
+    """Maps tokens to principals.
 
     Args:
         settings: Keys and claim names.
@@ -225,27 +226,27 @@ class Authenticator:
         self._verifier = Verifier(settings) if settings.jwt_key or settings.jwks else None
 
     async def start(self, now_ms: int) -> None:
-        """Read the key set, so that the first caller need not wait for it; it may fail."""
+        """Read the key set, so that the first caller need not wait; a failure is no error."""
         if self._verifier is not None and self._verifier.keys.is_set:
             await self._verifier.keys.refresh(now_ms)
 
     async def authenticate(self, token: str | None, now_ms: int) -> Principal:
-        """Return whose *token* is.
+        """Return the principal of *token*.
 
         Args:
-            token: As it was shown; ``None`` if there was none.
+            token: The token of the request; ``None`` if there was none.
             now_ms: Milliseconds since the Unix epoch.
 
         Raises:
-            Unauthorized: It is missing, unknown, forged or not meant for us.
-            TokenExpired: It was good once.
-            Unavailable: The keys that could check it cannot be read yet.
+            Unauthorized: The token is missing, unknown, forged or for another audience.
+            TokenExpired: The token has expired.
+            Unavailable: The key set has not been read yet.
         """
         if not token or len(token) > TOKEN_MAX or not token.isascii():
             raise Unauthorized
         digest = _digest(token)
         found = None
-        for known, principal in self._known:  # to the end: time must not tell which one it was
+        for known, principal in self._known:  # all of them, so that timing tells nothing
             if compare_digest(known, digest):
                 found = principal
         if found is not None:
@@ -263,7 +264,7 @@ class Authenticator:
 
 
 def admin() -> Principal:
-    """Return who shows the admin key."""
+    """Return the principal of the admin key."""
     return Principal(name=ADMIN, scopes=frozenset({Scope.ADMIN}))
 
 
@@ -272,9 +273,10 @@ def _digest(token: str) -> bytes:
 
 
 def kept_admin_key(data_dir: Path) -> str:
-    """Return the admin key in *data_dir*, made the first time; for a gateway without auth.
+    """Return the admin key in *data_dir*, and create it if there is none.
 
-    Gateways that start at once on one folder agree on one key.
+    This is for a gateway without authentication. Gateways that start concurrently on one folder
+    agree on one key.
 
     Raises:
         OSError: The folder cannot be written.
@@ -285,7 +287,7 @@ def kept_admin_key(data_dir: Path) -> str:
     if not path.exists():
         ours = write_private(path, secrets.token_urlsafe(32).encode())
         try:
-            os.link(ours, path)  # who is first wins; a reader never sees half a key
+            os.link(ours, path)  # the first one wins; a reader never sees half a key
         except FileExistsError:
             pass
         finally:
@@ -296,7 +298,7 @@ def kept_admin_key(data_dir: Path) -> str:
 
 
 def write_private(path: Path, data: bytes) -> Path:
-    """Write *data* beside *path*, safe on disk, for our eyes only; return where."""
+    """Write *data* to a private file beside *path*, synced to disk; return its path."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -1,8 +1,8 @@
-"""Rate limit: how many requests a second one caller may send, if the operator set a limit.
+"""Rate limit: limits the requests of each caller, if the operator has set ``requests_per_s``.
 
-A token bucket a caller: a caller that was quiet may send two seconds' worth at once. Callers are
-principals; a caller without a good credential is known by its address. The number of buckets is
-bounded: the caller that was quiet for longest is forgotten, which gives back at most one burst.
+Each caller has a token bucket; after a pause it may send two seconds' worth of requests at once.
+Callers are principals; a caller without a valid credential is identified by its address. The number
+of buckets is bounded: the least recently used one is dropped, which gives back at most one burst.
 Not here: messages on sockets (``connections``), which requests count (``context``).
 """
 
@@ -37,12 +37,12 @@ class RateLimiter:
         """Count one request of *caller*.
 
         Args:
-            caller: Who.
+            caller: The caller.
             rate_per_s: Requests a second; 0 is no limit.
             now_ms: Monotonic milliseconds.
 
         Raises:
-            RateLimited: It has used up what it may; tells when there is more.
+            RateLimited: The bucket is empty; the error says when there is more.
         """
         if rate_per_s == 0:
             return
@@ -72,9 +72,9 @@ class RateLimiter:
 
 
 class LoginLimiter:
-    """How many wrong passwords a name may get, from wherever they come.
+    """Limits the wrong passwords of a name, from all addresses together.
 
-    Whoever knows a name could keep its owner out by guessing. So the name is not counted for an
+    An attacker could lock the owner of a name out by guessing, so the name does not count for an
     address from which its owner has logged in.
     """
 
@@ -116,12 +116,12 @@ class LoginLimiter:
 
 
 def _name_key(name: str) -> Hashable:
-    """Return what stands for a name, which may be long."""
+    """Return a short key for a name, which may be long."""
     return blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def address_key(address: str | None) -> Hashable:
-    """Return what stands for everybody behind *address*.
+    """Return the key of all callers behind *address*.
 
     One host usually holds a whole IPv6 network of 64 bits, so the network is counted.
     """

@@ -1,11 +1,12 @@
-"""JSON Web Tokens: which keys sign them, whether one is good, and how one is made.
+"""JSON Web Tokens: the keys that sign them, their verification, and how one is made.
 
-A key and its algorithm belong together from the start: a token is checked with the key its ``kid``
-names and that key's one algorithm, whatever else its header says; ``none`` and a public key taken
-for a secret have no way in (RFC 8725 sections 3.1 and 3.2). Keys come from the settings alone,
-never from a token. A key set is read again when it is old or a token names a key it lacks, once a
-minute at most, and what was read stays when reading fails.
-Not here: what a token's bearer may do (``auth``).
+Each key has exactly one algorithm. A token is verified with the key that its ``kid`` names and the
+algorithm of that key, whatever its header says, so ``none`` and a public key used as a secret are
+refused (RFC 8725 sections 3.1 and 3.2). Keys come from the settings only, never from a token. A key
+set is read again when it is old or lacks the key of a token, at most once a minute; if that fails,
+the keys that were read before stay.
+
+Not here: what the bearer of a token may do (``principals``).
 """
 
 import asyncio
@@ -29,15 +30,15 @@ from gateway.core.model import Name
 from gateway.metrics import KEY_FETCH_FAILURES
 from gateway.settings import Settings, SettingsError
 
-LEEWAY_MS: Final = 5_000  # how far the clock of whoever made a token may differ from ours
+LEEWAY_MS: Final = 5_000  # how far the issuer's clock may differ from ours
 KEY_SET_BYTES: Final = 64 * 1024  # a key set has a few keys of about a kilobyte; more is not one
 KEY_SET_WITHIN_S: Final = 3.0  # a login waits for this at most
-KEY_SET_EVERY_MS: Final = 60_000  # least time between two reads: unknown keys cost nobody a flood
-KEY_SET_FRESH_MS: Final = 900_000  # a withdrawn key is believed for this long at most
+KEY_SET_EVERY_MS: Final = 60_000  # between two reads, so that unknown keys do not cause a flood
+KEY_SET_FRESH_MS: Final = 900_000  # a withdrawn key is valid for this long at most
 
 log = logging.getLogger(__name__)
 
-# The first is what a key means that names no algorithm.
+# The first one counts for a key that names no algorithm.
 _ALGORITHMS: Final[Mapping[str, tuple[str, ...]]] = {
     "oct": ("HS256", "HS384", "HS512"),
     "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
@@ -46,12 +47,12 @@ _ALGORITHMS: Final[Mapping[str, tuple[str, ...]]] = {
     "P-521": ("ES512",),
     "Ed25519": ("EdDSA",),
 }
-_ALIASES: Final = {"Ed25519": "EdDSA"}  # RFC 9864 section 2.2: the same by its new name
+_ALIASES: Final = {"Ed25519": "EdDSA"}  # RFC 9864 section 2.2: its new name
 _KEY_TYPES: Final[tuple[type[RSAKey | ECKey | OKPKey], ...]] = (RSAKey, ECKey, OKPKey)
 
 
 class Claims(Struct, frozen=True, kw_only=True):
-    """What a good token says. ``expires_at`` is in milliseconds since the Unix epoch."""
+    """The claims of a valid token; ``expires_at`` is in milliseconds since the Unix epoch."""
 
     account: str | None
     workspace: str | None
@@ -88,7 +89,7 @@ class _KeySet(Struct):
 
 
 class _Exactly(JWSRegistry):
-    """A registry of one algorithm, without a warning for what issuers still send."""
+    """A registry of one algorithm, without warnings about algorithms that issuers still use."""
 
     def get_alg(self, name: str) -> Any:  # noqa: ANN401 - of joserfc
         if name not in (self.allowed or ()):
@@ -102,10 +103,10 @@ def _registry(algorithm: str) -> _Exactly:
 
 
 def _fix_algorithm(key: Key, named: str | None, wanted: str | None) -> SigningKey:
-    """Tie *key* to the algorithm it names, else to the wanted one, else to its usual one.
+    """Bind *key* to the algorithm that it names, else to *wanted*, else to its usual one.
 
     Raises:
-        ValueError: The key is not made for that, or too short for it.
+        ValueError: The key does not fit the algorithm, or is too short for it.
     """
     kind = key.curve_name if isinstance(key, ECKey | OKPKey) else key.key_type
     fitting = _ALGORITHMS.get(kind, ())
@@ -144,7 +145,7 @@ def _pem_key(text: str) -> Key:
 
 
 class KeyRing:
-    """The keys that are believed: the configured one, or a key set that may change.
+    """The trusted keys: the configured one, or a key set that may change.
 
     Args:
         settings: With ``jwt_key`` or ``jwks``.
@@ -160,7 +161,7 @@ class KeyRing:
 
     @property
     def is_set(self) -> bool:
-        """Whether they come from a key set, which is read again."""
+        """Whether the keys come from a key set, which is read again."""
         return bool(self._place)
 
     async def find(self, kid: str | None, algorithm: str, now_ms: int) -> SigningKey | None:
@@ -170,7 +171,7 @@ class KeyRing:
             Unavailable: No key set could be read yet.
         """
         if not self._place:
-            return self._match(None, algorithm)  # there is one key, whatever a token calls it
+            return self._match(None, algorithm)  # there is one key, whatever a token names
         key = self._match(kid, algorithm)
         old = self._read_ms is None or now_ms - self._read_ms >= KEY_SET_FRESH_MS
         if key is None or (old and not self._reading.locked()):
@@ -207,7 +208,7 @@ class KeyRing:
         async with (
             asyncio.timeout(KEY_SET_WITHIN_S),
             httpx2.AsyncClient() as client,
-            # Unpacked, a small body could be a big one.
+            # A compressed body could be large after decompression.
             client.stream("GET", self._place, headers={"Accept-Encoding": "identity"}) as response,
         ):
             response.raise_for_status()
@@ -252,7 +253,7 @@ def _bounded(chunks: list[bytes]) -> bytes:
 
 
 class Verifier:
-    """Says what a token's claims are, if it is good.
+    """Verifies tokens and returns their claims.
 
     Args:
         settings: With ``jwt_key`` or ``jwks``, what ``iss`` and ``aud`` must be, and claim names.
@@ -263,15 +264,15 @@ class Verifier:
         self.keys = KeyRing(settings)
 
     async def verify(self, token: str, now_ms: int) -> Claims:
-        """Return the claims of a good token.
+        """Return the claims of a valid token.
 
         Args:
             token: ASCII text, of bounded length.
             now_ms: Milliseconds since the Unix epoch.
 
         Raises:
-            Unauthorized: It is not signed by our keys, or not meant for us.
-            TokenExpired: It was good once.
+            Unauthorized: The token is not signed by our keys, or for another audience.
+            TokenExpired: The token has expired.
             Unavailable: No key set could be read yet.
         """
         try:
@@ -304,7 +305,7 @@ class Verifier:
         if issuer is not None and claims.iss != issuer:
             raise Unauthorized("The token is from another issuer.")
         audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud
-        # RFC 7519 section 4.1.3: who does not find itself in "aud" must refuse the token.
+        # RFC 7519 section 4.1.3: a party that is not in "aud" must refuse the token.
         if (audience is not None or audiences is not None) and audience not in (audiences or ()):
             raise Unauthorized("The token is for another audience.")
         if claims.nbf is not None and now_ms < int(claims.nbf * 1000) - LEEWAY_MS:
@@ -344,7 +345,7 @@ def create_token(settings: Settings, claims: Claims, now_ms: int) -> str:
 
     Args:
         settings: With a ``jwt_key`` that can sign: a secret or a private PEM.
-        claims: What it says; what is ``None`` is left out.
+        claims: Its claims; those that are ``None`` are left out.
         now_ms: Milliseconds since the Unix epoch.
 
     Raises:

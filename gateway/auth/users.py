@@ -1,11 +1,12 @@
-"""Users: people who log in with a name and a password, kept in one file.
+"""Users: people who log in with a name and a password, stored in one file.
 
-The file is JSON: names to argon2 hashes, scopes and maybe a workspace and an account. It is
-replaced as a whole, so a reader sees the old one or the new one, and read again when it changes.
-Hashing runs in two threads, away from the event loop; an unknown user costs as much of it as a
-wrong password. A verified password is remembered for a minute under a keyed hash, because some
-clients send theirs with every request.
-Not here: tokens (``auth``).
+The file is JSON: names to argon2 hashes, scopes and perhaps a workspace and an account. It is
+replaced as a whole, so a reader sees the old or the new one, and it is read again when it changes.
+Hashing runs in two threads beside the event loop; an unknown user costs as much as a wrong
+password. A verified password is cached for a minute under a keyed hash, because some clients send
+it with every request.
+
+Not here: tokens (``tokens``).
 """
 
 import asyncio
@@ -42,9 +43,9 @@ from gateway.settings import SettingsError
 
 THREADS: Final = 2  # argon2 takes 64 MiB and a core each time
 WAITING_MAX: Final = 64  # logins at a time; at 30 to 130 ms each the last waits for 1 to 4 s
-REMEMBERED_MS: Final = 60_000  # also how long a password that was good stays good in memory
-REMEMBERED_MAX: Final = 1024  # passwords remembered; the oldest goes first
-PASSWORD_MAX: Final = 1024  # characters; hashing more would be work for nothing
+REMEMBERED_MS: Final = 60_000  # a password that was changed stays valid for this long
+REMEMBERED_MAX: Final = 1024  # passwords in the cache; the oldest is dropped first
+PASSWORD_MAX: Final = 1024  # characters; longer ones would only cost time
 
 Password = Annotated[str, Meta(min_length=1, max_length=PASSWORD_MAX)]
 
@@ -52,7 +53,7 @@ log = logging.getLogger(__name__)
 
 
 class User(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One person. Without an ``account`` the name is it."""
+    """A user; without an ``account`` the name is the account."""
 
     hash: Annotated[str, Meta(pattern=r"^\$argon2")]
     scopes: tuple[Scope, ...] = ()
@@ -78,10 +79,10 @@ _File = dict[Name, User]
 
 
 class Users:
-    """The people of one file.
+    """The users of one file.
 
     Args:
-        path: The file; without one there are no people.
+        path: The file; without one there are no users.
         admin_key: If set, the password of the user ``admin``.
         hasher: How passwords are hashed.
 
@@ -107,15 +108,15 @@ class Users:
         self._known, self._version = _usable(_read(path)), version
 
     def close(self) -> None:
-        """Stop the threads; what they are at is finished."""
+        """Stop the threads after their current work."""
         self._threads.shutdown()
 
     async def verify(self, name: str, password: str, now_ms: int) -> Principal:
-        """Return who logs in.
+        """Return the principal of a user who logs in.
 
         Args:
-            name: As it was given.
-            password: As it was given.
+            name: The name that was sent.
+            password: The password that was sent.
             now_ms: Milliseconds since the Unix epoch.
 
         Raises:
@@ -157,7 +158,7 @@ class Users:
         if self._remembers(memory, now_ms):
             return True
         async with self._slot():
-            if self._remembers(memory, now_ms):  # the same client, a moment earlier
+            if self._remembers(memory, now_ms):  # the same client has just sent it
                 return True
             good = await loop.run_in_executor(self._threads, self._hash_matches, kept, given)
         if good:
@@ -218,7 +219,7 @@ class Users:
             log.error("the users of before stay: %s", error)  # noqa: TRY400 - it says it all
 
     def list(self) -> dict[str, User]:
-        """Return everybody who may log in, by name.
+        """Return all users who may log in, by name.
 
         Raises:
             SettingsError: The file cannot be read.
@@ -226,7 +227,7 @@ class Users:
         return {name: user for name, user in self.read_all().items() if not user.is_bound_admin}
 
     def read_all(self) -> dict[str, User]:
-        """Return everybody in the file, by name, also those who may not log in.
+        """Return all users in the file, by name, even those who may not log in.
 
         Raises:
             SettingsError: The file cannot be read.
@@ -242,7 +243,7 @@ class Users:
         workspace: str | None = None,
         account: str | None = None,
     ) -> None:
-        """Add somebody, or replace who has the name.
+        """Add a user, or replace the one of this name.
 
         Raises:
             Invalid: The name, the password or another value is not acceptable.
@@ -269,10 +270,10 @@ class Users:
             known[name] = user
 
     def remove(self, name: str) -> None:
-        """Remove somebody; what they are doing goes on, logging in does not.
+        """Remove a user, who cannot log in any more; open connections stay.
 
         Raises:
-            NotFound: There is nobody of this name.
+            NotFound: There is no user of this name.
             SettingsError: The file cannot be read.
             OSError: It cannot be written.
         """
@@ -282,7 +283,7 @@ class Users:
 
     @contextmanager
     def _changing(self) -> Iterator[_File]:
-        """Lend the users for a change and write them; two commands at once take turns."""
+        """Lock the file, yield its users for a change, and write them."""
         folder = self._path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY)
@@ -293,7 +294,7 @@ class Users:
             data = msgspec.json.format(msgspec.json.encode(known, order="sorted"))
             beside = write_private(self._path, data + b"\n")
             if os.geteuid() == 0 and self._path.exists():
-                before = self._path.stat()  # root's command must not take the server's file away
+                before = self._path.stat()  # keep the owner, if root runs the command
                 os.chown(beside, before.st_uid, before.st_gid)
             beside.replace(self._path)
         finally:

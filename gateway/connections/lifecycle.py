@@ -84,10 +84,12 @@ class ServerClose(ConnectionEnded):
         self.cause = "server" if code in _SERVER_CAUSED else "lost"
 
     @classmethod
-    def from_error(cls, error: GatewayError, away_ms: int) -> "ServerClose":
-        """Return the close for *error*; *away_ms* spreads the clients that should return."""
+    def from_error(cls, error: GatewayError, reconnect_after_ms: int) -> "ServerClose":
+        """Return the close for *error*; *reconnect_after_ms* spreads returning clients."""
         comes_back = error.close_code.reconnect
-        retry_after_ms = (error.retry_after_s or 0) * 1000 + away_ms if comes_back else None
+        retry_after_ms = (
+            (error.retry_after_s or 0) * 1000 + reconnect_after_ms if comes_back else None
+        )
         return cls(error.close_code, error.code, retry_after_ms, detail=error.detail)
 
     @property
