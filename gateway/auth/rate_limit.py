@@ -13,25 +13,18 @@ from ipaddress import IPv6Address, ip_address
 from math import ceil
 from typing import Final
 
-from msgspec import Struct
-
 from gateway.core.errors import RateLimited
+from gateway.core.token_bucket import BURST_S, TokenBucket
 
-BURST_S: Final = 2.0  # seconds' worth of requests that may come at once
 CALLERS_MAX: Final = 10_000  # buckets kept; about 2 MiB
 IPV6_HOST_BITS: Final = 64  # of an address are the holder's own choice (RFC 4291 section 2.5.1)
-
-
-class _Bucket(Struct, gc=False):
-    left: float
-    at_ms: float
 
 
 class RateLimiter:
     """The buckets of one process."""
 
     def __init__(self) -> None:
-        self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
+        self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
 
     def consume(self, caller: Hashable, rate_per_s: float, now_ms: float) -> None:
         """Count one request of *caller*.
@@ -46,16 +39,13 @@ class RateLimiter:
         """
         if rate_per_s == 0:
             return
-        most = max(rate_per_s * BURST_S, 1.0)
-        bucket = self._buckets.pop(caller, None) or _Bucket(most, now_ms)
+        capacity, now_s = max(rate_per_s * BURST_S, 1.0), now_ms / 1000
+        bucket = self._buckets.pop(caller, None) or TokenBucket(rate_per_s, capacity, now_s)
         self._buckets[caller] = bucket
         if len(self._buckets) > CALLERS_MAX:
             self._buckets.popitem(last=False)
-        gained = (now_ms - bucket.at_ms) / 1000 * rate_per_s
-        bucket.left, bucket.at_ms = min(bucket.left + gained, most), now_ms
-        if bucket.left < 1:
-            raise RateLimited(retry_after_s=ceil((1 - bucket.left) / rate_per_s))
-        bucket.left -= 1
+        if not bucket.take(now_s):
+            raise RateLimited(retry_after_s=ceil(bucket.wait_s))
 
     def forfeit(self, caller: Hashable, now_ms: float) -> None:
         """Give *caller* nothing for the time since its last request.
@@ -63,12 +53,12 @@ class RateLimiter:
         Else guesses that are slow to check, one after the other, would never be too many.
         """
         if (bucket := self._buckets.get(caller)) is not None:
-            bucket.at_ms = max(bucket.at_ms, now_ms)
+            bucket.forfeit(now_ms / 1000)
 
     def give_back(self, caller: Hashable) -> None:
         """Take back one :meth:`consume` of *caller*, since the request turned out to be good."""
         if (bucket := self._buckets.get(caller)) is not None:
-            bucket.left += 1  # the next ``consume`` cuts it to what a bucket holds
+            bucket.give_back()
 
 
 class LoginLimiter:

@@ -11,8 +11,8 @@ Not here: all of them together (``connections.registry``), what is said (``api``
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, NoReturn, TypeVar
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from gateway.core.errors import ERRORS, CloseCode, GatewayError
 from gateway.core.model import Cause
@@ -204,109 +204,15 @@ class LiveConnection(ABC):
                 timer.cancel()
         self._heartbeat_timer = self._expiry_timer = None
 
+    def closing_of(self, error: Exception) -> ConnectionEnded:
+        """Return the end that *error* means; one that nobody foresaw is logged."""
+        if isinstance(error, ConnectionEnded):
+            return error
+        if isinstance(error, GatewayError):
+            return ServerClose.from_error(error, self.reconnect_after_ms())
+        log.error("a socket failed", exc_info=error)
+        return ServerClose(CloseCode.SERVER_ERROR, "internal", self.reconnect_after_ms())
 
-class TaskConnection(LiveConnection):
-    """A connection that is served by a task, so that reads and writes may wait."""
-
-    def __init__(self, chance: Callable[[], float], heartbeat_s: float) -> None:
-        super().__init__(chance, heartbeat_s)
-        self._group: asyncio.TaskGroup | None = None
-        self._ended: ConnectionEnded | None = None
-
-    @abstractmethod
-    async def _write(self, data: bytes) -> None:
-        """Hand *data* to the server; returns when it may have more.
-
-        Raises:
-            ClientClosed: The connection is gone.
-        """
-
-    @abstractmethod
-    async def _listen(self) -> NoReturn:
-        """Read from the client until the connection ends.
-
-        Raises:
-            ConnectionEnded: The client left, or may not stay.
-        """
-
-    async def send(self, data: bytes) -> None:
-        """Send *data*.
-
-        Raises:
-            ConnectionEnded: The connection is gone, or the client took nothing for
-            ``SEND_WITHIN_S``.
-        """
-        try:
-            async with asyncio.timeout(SEND_WITHIN_S):
-                await self._write(data)
-        except TimeoutError:
-            raise ServerClose(CloseCode.TOO_SLOW, "too_slow", self.reconnect_after_ms()) from None
-        self._sent_at_s = self._loop.time()
-
-    def end(self, ended: ConnectionEnded) -> None:
-        """End this connection as soon as it can; the first one to say so decides how."""
-        if self._ended is None:
-            self._ended = ended
-            if self._group is not None:
-                self.spawn(_raise(ended))
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        """Run *work* as long as the connection lives; one that is ending starts nothing new."""
-        try:
-            if self._group is not None:
-                return self._group.create_task(work)
-        except RuntimeError:  # the group is shutting down
-            pass
-        work.close()
-        return None
-
-    async def run(
-        self, heartbeat: Callable[[], bytes], *companions: Coroutine[Any, Any, None]
-    ) -> ConnectionEnded:
-        """Serve the connection until it ends; return how it ended.
-
-        Args:
-            heartbeat: Asked regularly for what is sent if nothing else was; what it raises ends
-                the connection.
-            companions: Run beside; one that returns is done, one that raises ends the connection.
-        """
-        ended: ConnectionEnded | None = None
-        self._heartbeat = heartbeat
-        self.start_heartbeat()
-        try:
-            async with asyncio.TaskGroup() as self._group:
-                for companion in companions:
-                    self._group.create_task(companion)
-                if self._ended is not None:
-                    raise self._ended
-                await self._listen()
-        except* ConnectionEnded as group:
-            ended = _first(group, ConnectionEnded)
-        except* GatewayError as group:
-            refused = ServerClose.from_error(_first(group, GatewayError), self.reconnect_after_ms())
-            ended = refused if ended is None else ended
-        except* Exception:
-            log.exception("a connection failed")
-            ended = ServerClose(CloseCode.SERVER_ERROR, "internal", self.reconnect_after_ms())
-        finally:
-            self._group = None
-            self.stop_timers()
-        if self._ended is not None:
-            return self._ended
-        return ClientClosed("lost") if ended is None else ended
-
-    def _on_heartbeat(self, *, is_due: bool) -> None:
-        self.spawn(self._send_heartbeat(is_due=is_due))
-
-    async def _send_heartbeat(self, *, is_due: bool) -> None:
-        data = self._heartbeat()
-        if is_due:
-            await self.send(data)
-
-
-async def _raise(ended: ConnectionEnded) -> None:
-    raise ended
-
-
-def _first(group: BaseExceptionGroup[E], kind: type[E]) -> E:
-    return next(error for error in group.exceptions if isinstance(error, kind))
+    def too_slow(self) -> ServerClose:
+        """Return the end of a connection whose client takes too little."""
+        return ServerClose(CloseCode.TOO_SLOW, "too_slow", self.reconnect_after_ms())

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from gateway.core.protocol import MESSAGE_MAX_BYTES
+from gateway.core.token_bucket import TokenBucket
 
 CONTINUATION: Final = 0x0  # RFC 6455 section 11.8
 TEXT: Final = 0x1
@@ -144,9 +145,8 @@ class Assembly:
 
     __slots__ = (
         "_binary",
+        "_bucket",
         "_caps",
-        "_credit",
-        "_credit_at_ms",
         "_decoder",
         "_fragments",
         "_text",
@@ -154,8 +154,7 @@ class Assembly:
 
     def __init__(self, caps: Caps, now_ms: float) -> None:
         self._caps = caps
-        self._credit = caps.frames_per_s
-        self._credit_at_ms = now_ms
+        self._bucket = TokenBucket(caps.frames_per_s, caps.frames_per_s, now_ms / 1000)
         self._fragments = 0
         self._decoder: IncrementalDecoder | None = None
         self._text: list[str] = []
@@ -167,11 +166,7 @@ class Assembly:
         Raises:
             ProtocolViolation: The client sent too many frames.
         """
-        per_s = self._caps.frames_per_s
-        earned = (now_ms - self._credit_at_ms) * per_s / 1000
-        self._credit = min(per_s, self._credit + earned) - 1
-        self._credit_at_ms = now_ms
-        if self._credit < 0:
+        if not self._bucket.take(now_ms / 1000):
             raise ProtocolViolation(POLICY_VIOLATION, "too many frames")
 
     def take(

@@ -7,6 +7,8 @@ from typing import Final
 
 BURST_S: Final = 2.0  # seconds' worth of messages or requests that may come at once
 
+_ROUNDING: Final = 1e-9  # of a token: what sums of floating point numbers may miss
+
 
 class TokenBucket:
     """A budget that refills at a steady rate up to its capacity.
@@ -28,11 +30,19 @@ class TokenBucket:
         """Take one token; return whether there was one."""
         left = min(self._capacity, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
-        if left < 1:
+        if left < 1 - _ROUNDING:
             self._left = left
             return False
         self._left = left - 1
         return True
+
+    def forfeit(self, now_s: float) -> None:
+        """Gain nothing for the time until *now_s*."""
+        self._at_s = max(self._at_s, now_s)
+
+    def give_back(self) -> None:
+        """Put back a token that was taken; what is over the capacity is lost at the next take."""
+        self._left += 1
 
     @property
     def wait_s(self) -> float:

@@ -23,7 +23,7 @@ from gateway.connections.lifecycle import (
     close_cause,
 )
 from gateway.connections.registry import ConnectionRegistry
-from gateway.core.errors import CloseCode, GatewayError, RateLimited
+from gateway.core.errors import CloseCode, RateLimited
 from gateway.core.frames import Writer
 from gateway.core.token_bucket import BURST_S, TokenBucket
 from gateway.live.channel import Push
@@ -158,10 +158,6 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         """Ping the client now; *answered* is called when it has answered, if it does."""
         self._writer.probe(answered)
 
-    def too_slow(self) -> ServerClose:
-        """Return the end of a connection whose client takes too little."""
-        return ServerClose(CloseCode.TOO_SLOW, "too_slow", self.reconnect_after_ms())
-
     def _last_sent_at_s(self) -> float:
         if not self._heartbeat_rule.in_silence:
             return 0.0  # a beat is due each time
@@ -267,15 +263,6 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
             self.end(self.closing_of(error))
-
-    def closing_of(self, error: Exception) -> ConnectionEnded:
-        """Return the end that *error* means; one that nobody foresaw is logged."""
-        if isinstance(error, ConnectionEnded):
-            return error
-        if isinstance(error, GatewayError):
-            return ServerClose.from_error(error, self.reconnect_after_ms())
-        log.error("a socket failed: %d", self.number, exc_info=error)
-        return ServerClose(CloseCode.SERVER_ERROR, "internal", self.reconnect_after_ms())
 
     # --- its life
 

@@ -5,7 +5,7 @@ and may stay.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any, Final, NoReturn
 
@@ -15,9 +15,11 @@ from starlette.types import Receive, Scope, Send
 from gateway.auth.principals import Principal
 from gateway.connections.lifecycle import (
     CLOSE_WITHIN_S,
+    SEND_WITHIN_S,
     ClientClosed,
+    ConnectionEnded,
+    LiveConnection,
     ServerClose,
-    TaskConnection,
 )
 from gateway.context import Context
 from gateway.core.errors import GatewayError
@@ -73,8 +75,8 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell until the reader leaves or may not stay."""
-        context, codec = self._context, self._codec
-        connection = _StreamConnection(context, receive, send, self._heartbeat_s)
+        context = self._context
+        connection = _StreamConnection(context, self._codec, receive, send, self._heartbeat_s)
         with ExitStack() as stack:
             stack.enter_context(context.connections.registered(connection))
             try:
@@ -84,43 +86,93 @@ class EventStream(Response):
                 return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             connection.expire_at(self._principal.expires_at, context.wall_ms)
-            ended = await connection.run(
-                lambda: codec.heartbeat(subscription), connection.tell(codec, subscription)
-            )
-            last = codec.close(ended).last if isinstance(ended, ServerClose) else b""
-            await connection.close(last)
+            await connection.close(await connection.serve(subscription))
 
 
-class _StreamConnection(TaskConnection):
+class _StreamConnection(LiveConnection):
     """An event stream as one of this process' connections."""
 
-    def __init__(self, context: Context, receive: Receive, send: Send, heartbeat_s: float) -> None:
+    def __init__(
+        self,
+        context: Context,
+        codec: Codec[Any],
+        receive: Receive,
+        send: Send,
+        heartbeat_s: float,
+    ) -> None:
         super().__init__(context.connections.chance, heartbeat_s)
+        self._codec = codec
         self._receive = receive
         self._send = send
+        self._subscription: Subscription | None = None
+        self._works: set[asyncio.Task[None]] = set()
+        self._ended: asyncio.Future[ConnectionEnded] = self._loop.create_future()
 
-    async def tell(self, codec: Codec[Any], subscription: Subscription) -> None:
-        """Send what happens."""
-        if greeting := codec.greet(subscription, None):
-            await self.send(greeting)
-        while True:
-            data = codec.notify(await subscription.next())
-            if not isinstance(data, bytes):
-                data = await data
-            if data:
-                await self.send(data)
+    async def serve(self, subscription: Subscription) -> ConnectionEnded:
+        """Send what happens until the stream ends; return how it ended."""
+        self._subscription = subscription
+        self.start_heartbeat()
+        self._spawn(self._tell(subscription))
+        self._spawn(self._listen())
+        try:
+            return await self._ended
+        finally:
+            self.stop_timers()
+            works = list(self._works)
+            for work in works:
+                work.cancel()
+            await asyncio.gather(*works, return_exceptions=True)
 
-    async def close(self, last: bytes) -> None:
-        """End the reply with *last*."""
+    def end(self, ended: ConnectionEnded) -> None:
+        """End this stream as soon as it can; the first one to say so decides how."""
+        if not self._ended.done():
+            self._ended.set_result(ended)
+
+    async def close(self, ended: ConnectionEnded) -> None:
+        """End the reply, with the codec's last event if it is ours to end."""
+        last = self._codec.close(ended).last if isinstance(ended, ServerClose) else b""
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self._send({"type": "http.response.body", "body": last})
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work* as long as the stream lives; what it raises ends the stream."""
+        task = self._loop.create_task(work)
+        self._works.add(task)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, work: asyncio.Task[None]) -> None:
+        self._works.discard(work)
+        error = None if work.cancelled() else work.exception()
+        if isinstance(error, Exception):
+            self.end(self.closing_of(error))
+
+    async def _tell(self, subscription: Subscription) -> None:
+        await self._write(self._codec.greet(subscription, None))
+        while True:
+            data = self._codec.notify(await subscription.next())
+            await self._write(data if isinstance(data, bytes) else await data)
+
+    def _on_heartbeat(self, *, is_due: bool) -> None:
+        if is_due:
+            self._spawn(self._write(self._codec.heartbeat(self._subscription)))
+
     async def _write(self, data: bytes) -> None:
+        """Send *data*, if it is anything.
+
+        Raises:
+            ConnectionEnded: The reader is gone, or took nothing for ``SEND_WITHIN_S``.
+        """
+        if not data:
+            return
         try:
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            async with asyncio.timeout(SEND_WITHIN_S):
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        except TimeoutError:
+            raise self.too_slow() from None
         except OSError:
             raise ClientClosed("lost") from None
+        self._sent_at_s = self._loop.time()
 
     async def _listen(self) -> NoReturn:
         while True:

@@ -3,8 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
-from gateway.auth.rate_limit import BURST_S, CALLERS_MAX, LoginLimiter, RateLimiter
+from gateway.auth.rate_limit import CALLERS_MAX, LoginLimiter, RateLimiter
 from gateway.core.errors import RateLimited
+from gateway.core.token_bucket import BURST_S
 from gateway.http import request
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
