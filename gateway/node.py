@@ -9,7 +9,7 @@ Not here: rights (the doors), the start and end of the process (``app``).
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
@@ -37,6 +37,7 @@ from gateway.live.channel import Subscription
 from gateway.live.coalescer import Coalescer, watched_ms
 from gateway.live.deadlines import DeadlineScheduler, Due
 from gateway.live.documents import Documents
+from gateway.live.history import rows_within_reach
 from gateway.live.hub import Hub
 from gateway.live.keyed_lock import KeyedLock
 from gateway.live.lease import RENEW_S, Lease, rendezvous_owner
@@ -209,6 +210,14 @@ class Node:
         if session.closed:
             raise SessionClosed(record=session)
         return session
+
+    async def history_rows(self) -> Sequence[HistoryRow]:
+        """Return the history rows of both kinds that are within reach, oldest first.
+
+        Raises:
+            Unavailable: The store did not answer.
+        """
+        return await rows_within_reach(self.store, self.replica)
 
     async def erase_row(self, row: HistoryRow) -> None:
         """Delete a history row for good, on every node and in the store; twice is no error.

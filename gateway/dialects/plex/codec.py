@@ -64,82 +64,62 @@ class Unnumbered(EventItem, frozen=True):
     key: str
 
 
-class Renderer:
-    """Says what a change means in Plex's schema.
+def pushes_of(plex: Plex, view: View, change: CommitView) -> list[EventItem]:
+    """Return what is pushed of a change to those who have *view*."""
+    after = change.after
+    if after is None or not view.matches(after):
+        return []
+    items: list[EventItem] = []
+    if after.closed and change.before:
+        for stream in change.before.streams:
+            items += _transcode(plex, view, "end", change.before, stream, after.closed.at)
+    for number, step in enumerate(change.steps):
+        later = (other.event for other in change.steps[number + 1 :])
+        if isinstance(step.event, Updated) and any(isinstance(one, Unwatched) for one in later):
+            continue  # where a watch ended is told by its end
+        items += _pushes_of_step(plex, view, step, change.entry.at)
+    return items
 
-    Args:
-        plex: What this dialect shares.
-    """
 
-    def __init__(self, plex: Plex) -> None:
-        self._plex = plex
-
-    def __call__(self, view: View, change: CommitView) -> list[EventItem]:
-        """Return what is pushed to those who have *view*."""
-        after = change.after
-        if after is None or not view.matches(after):
+def _pushes_of_step(plex: Plex, view: View, step: Step, at: int) -> list[EventItem]:
+    before, after = step.before, step.after
+    watch = after.watch
+    match step.event:
+        case Watching() | Updated() if watch and (before is None or before.watch != watch):
+            return [_playing(plex, view, after, watch, state_of(watch), at)]
+        case Unwatched() if before and before.watch:
+            return [_playing(plex, view, before, before.watch, "stopped", at)]
+        case StreamStarted(stream=stream):
+            return _transcode(plex, view, "start", after, stream, at)
+        case StreamUpdated(stream=stream):
+            return _transcode(plex, view, "update", after, stream, at)
+        case StreamStopped(key=key) if before:
+            ended = next(stream for stream in before.streams if stream.key == key)
+            return _transcode(plex, view, "end", before, ended, at)
+        case _:
             return []
-        items: list[EventItem] = []
-        if after.closed and change.before:
-            for stream in change.before.streams:
-                items.extend(self._transcode("end", view, change.before, stream, after.closed.at))
-        steps = change.steps
-        for number, step in enumerate(steps):
-            if isinstance(step.event, Updated) and _ends(steps[number + 1 :]):
-                continue  # where a watch ended is told by its end
-            items.extend(self._step(view, step, change.entry.at))
-        return items
-
-    def _step(self, view: View, step: Step, at: int) -> list[EventItem]:
-        before, after = step.before, step.after
-        match step.event:
-            case Watching() | Updated() if after.watch and (
-                before is None or before.watch != after.watch
-            ):
-                return [self._playing(view, after, after.watch, state_of(after.watch), at)]
-            case Unwatched() if before and before.watch:
-                return [self._playing(view, before, before.watch, "stopped", at)]
-            case StreamStarted(stream=stream):
-                return self._transcode("start", view, after, stream, at)
-            case StreamUpdated(stream=stream):
-                return self._transcode("update", view, after, stream, at)
-            case StreamStopped(key=key) if before:
-                return [
-                    item
-                    for stream in before.streams
-                    if stream.key == key
-                    for item in self._transcode("end", view, before, stream, at)
-                ]
-            case _:
-                return []
-
-    def _playing(
-        self, view: View, session: Session, watch: Watch, state: schema.State, at: int
-    ) -> EventItem:
-        transcode = None
-        if state != "stopped":
-            transcode = self._plex.transcodes.first(session, view.visibility, at)
-        number = self._plex.numbers.known(ITEM, watch.key)
-        said = notification(
-            session, watch, state, at, item=number, transcode=transcode[0] if transcode else None
-        )
-        if number is None:
-            return Unnumbered(PLAYING, b"", said, watch.key)
-        return EventItem(PLAYING, encode(said))
-
-    def _transcode(
-        self, what: str, view: View, session: Session, stream: Stream, at: int
-    ) -> list[EventItem]:
-        if not is_transcode(stream):
-            return []
-        name = self._plex.transcodes.name(session, stream, view.visibility)
-        shape = transcode_session(session, stream, name, at)
-        return [EventItem(f"transcodeSession.{what}", encode(shape))]
 
 
-def _ends(steps: Sequence[Step]) -> bool:
-    """Whether the watch ends in one of *steps*."""
-    return any(isinstance(step.event, Unwatched) for step in steps)
+def _playing(  # noqa: PLR0917 - each is one thing
+    plex: Plex, view: View, session: Session, watch: Watch, state: schema.State, at: int
+) -> EventItem:
+    stops, number = state == "stopped", plex.numbers.known(ITEM, watch.key)
+    first = None if stops else plex.transcodes.first(session, view.visibility, at)
+    job = first[0] if first else None
+    said = notification(session, watch, state, at, item=number, transcode=job)
+    if number is None:
+        return Unnumbered(PLAYING, b"", said, watch.key)
+    return EventItem(PLAYING, encode(said))
+
+
+def _transcode(  # noqa: PLR0917 - each is one thing
+    plex: Plex, view: View, what: str, session: Session, stream: Stream, at: int
+) -> list[EventItem]:
+    if not is_transcode(stream):
+        return []
+    name = plex.transcodes.name(session, stream, view.visibility)
+    shape = transcode_session(session, stream, name, at)
+    return [EventItem(f"transcodeSession.{what}", encode(shape))]
 
 
 def wanted(pairs: Iterable[tuple[str, str]]) -> Wants:
@@ -214,26 +194,16 @@ class PushCodec:
             return b""
         node, now_ms = self._plex.node, self._plex.node.clock.now_ms()
         self._turn = (self._turn + 1) % TURNS
-        pushes = []
-        for session in node.replica.all_in(
-            View(filter=Filter(watching=True), visibility=subscription.view.visibility)
-        ):
+        view, pushes = subscription.view, []
+        playing = View(filter=Filter(watching=True), visibility=view.visibility)
+        for session in node.replica.all_in(playing):
             watch = session.watch
             if session.number % TURNS != self._turn or watch is None:
                 continue
-            told_ms = max(watch.position_at or 0, session.watching_since or 0)
-            number = self._plex.numbers.known(ITEM, watch.key)
-            if number is not None and told_ms < now_ms - QUIET_MS:
-                first = self._plex.transcodes.first(session, subscription.view.visibility, now_ms)
-                said = notification(
-                    session,
-                    watch,
-                    state_of(watch),
-                    now_ms,
-                    item=number,
-                    transcode=first[0] if first else None,
-                )
-                pushes.append(self.push(PLAYING, encode(said)))
+            if max(watch.position_at or 0, session.watching_since or 0) < now_ms - QUIET_MS:
+                item = _playing(self._plex, view, session, watch, state_of(watch), now_ms)
+                if not isinstance(item, Unnumbered):  # nobody can have heard of it
+                    pushes.append(self.push(PLAYING, item.data))
         return b"".join(pushes)
 
     def push(self, kind: str, data: bytes) -> bytes:

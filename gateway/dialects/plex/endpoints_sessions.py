@@ -28,11 +28,10 @@ from gateway.dialects.plex.render import (
     transcode_session,
 )
 from gateway.dialects.plex.schema import OWNER, Account, Device
-from gateway.dialects.plex.state import ACCOUNT, DEVICE, Plex, device_facts
+from gateway.dialects.plex.state import ACCOUNT, DEVICE, PlexEndpoints, device_facts
 from gateway.dialects.plex.style import (
     METADATA,
     PlexCall,
-    as_it_is,
     container,
     listing,
     paced,
@@ -54,16 +53,8 @@ Player = tuple[Client, str | None, int]
 T = TypeVar("T", Account, Device)
 
 
-class SessionEndpoints:
-    """Answers about everything but the history.
-
-    Args:
-        plex: What this dialect shares.
-    """
-
-    def __init__(self, plex: Plex) -> None:
-        self._plex = plex
-        self._node = plex.node
+class SessionEndpoints(PlexEndpoints):
+    """Answers about everything but the history."""
 
     # --- the server
 
@@ -121,7 +112,7 @@ class SessionEndpoints:
         watch = session.watch
         if watch is None:  # never: only those that watch are listed
             raise NotFound
-        ids = await self._plex.numbers.of(session, watch, now_ms)
+        ids = await self._numbers.of(session, watch, now_ms)
         first = self._plex.transcodes.first(session, call.caller.visibility(), now_ms)
         return metadata(
             session,
@@ -183,17 +174,17 @@ class SessionEndpoints:
 
     async def list_accounts(self, call: PlexCall) -> Response:
         """List the people whose sessions the caller may see, and the owner."""
-        return await listing(call, "Account", await self._accounts(call), as_it_is, ACCOUNTS)
+        return await listing(call, "Account", await self._accounts(call), around=ACCOUNTS)
 
     async def account(self, call: PlexCall) -> Response:
         """Show one of them."""
         found = _numbered(await self._accounts(call), call)
-        return await listing(call, "Account", found, as_it_is, ACCOUNTS)
+        return await listing(call, "Account", found, around=ACCOUNTS)
 
     async def _accounts(self, call: PlexCall) -> list[Account]:
         found = {OWNER: OWNER_NAME}
         for name in (await self._seen(call.caller))[0]:
-            found[await self._plex.numbers.give(ACCOUNT, name)] = name
+            found[await self._numbers.give(ACCOUNT, name)] = name
         return [
             Account(id=number, key=f"/accounts/{number}", name=found[number])
             for number in sorted(found)
@@ -201,12 +192,12 @@ class SessionEndpoints:
 
     async def list_devices(self, call: PlexCall) -> Response:
         """List the players whose sessions the caller may see."""
-        return await listing(call, "Device", await self._devices(call), as_it_is, DEVICES)
+        return await listing(call, "Device", await self._devices(call), around=DEVICES)
 
     async def device(self, call: PlexCall) -> Response:
         """Show one of them."""
         found = _numbered(await self._devices(call), call)
-        return await listing(call, "Device", found, as_it_is, DEVICES)
+        return await listing(call, "Device", found, around=DEVICES)
 
     async def _devices(self, call: PlexCall) -> list[Device]:
         """Return the players; of each only what its sessions in the caller's view tell.
@@ -216,10 +207,10 @@ class SessionEndpoints:
         """
         found: dict[int, Device] = {}
         if call.caller.visibility().by == "all":
-            for number, key, facts in self._plex.numbers.all(DEVICE):
+            for number, key, facts in self._numbers.all(DEVICE):
                 found[number] = device(number, key, facts)
         for key, (client, name, since_ms) in (await self._seen(call.caller))[1].items():
-            number = await self._plex.numbers.device(key, client, name, since_ms)
+            number = await self._numbers.device(key, client, name, since_ms)
             if number not in found:
                 facts = {**device_facts(client, name), "created_at": since_ms}
                 found[number] = device(number, key, facts)
@@ -231,7 +222,7 @@ class SessionEndpoints:
         accounts: set[str] = set()
         clients: dict[str, Player] = {}
         if visibility.by == "all":
-            accounts.update(name for _, name, _ in self._plex.numbers.all(ACCOUNT))
+            accounts.update(name for _, name, _ in self._numbers.all(ACCOUNT))
         rows = [row for row in self._node.replica.history if may_see(visibility, row)]
         sessions = self._node.replica.all_in(View(visibility=visibility))
         owners: list[HistoryRow | Session] = [*rows, *sessions]

@@ -15,7 +15,6 @@ import secrets
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -40,7 +39,7 @@ from gateway.core.model import Client, Deadline, Private, Session, Watch
 from gateway.dialects.plex.query import TimelineQuery
 from gateway.dialects.plex.render import ADDRESS, ITEM_PATH, extra_of
 from gateway.dialects.plex.schema import TERMINATED, TimelineContainer
-from gateway.dialects.plex.state import Plex
+from gateway.dialects.plex.state import PlexEndpoints
 from gateway.dialects.plex.style import PlexCall, container
 from gateway.live.documents import CLAIM_MS
 from gateway.live.lease import rendezvous_owner
@@ -59,63 +58,39 @@ log = logging.getLogger(__name__)
 
 
 class PlayerReport(Struct, frozen=True, kw_only=True):
-    """What a player says.
+    """What a player says, and what it plays, how far."""
 
-    Args:
-        client: Which player.
-        playback: Which of its playbacks; ``None`` if it tells none apart.
-        state: playing, paused, buffering or stopped.
-        watch: What it plays, how far.
-        continues: Whether another item follows at once.
-    """
-
-    client: str
-    playback: str | None
-    state: str
+    said: TimelineQuery
     watch: Watch
-    continues: bool
 
 
-def read_report(query: TimelineQuery) -> PlayerReport:
+def read_report(said: TimelineQuery) -> PlayerReport:
     """Return the report in a request.
 
     Raises:
         BadRequest: Something is missing, or is not what it should be.
     """
-    if query.state not in _STATES:
+    if said.state not in _STATES:
         raise BadRequest(f"state must be one of {', '.join(_STATES)}")
-    item = query.rating_key or (query.key or "").removeprefix(ITEM_PATH)
+    item = said.rating_key or (said.key or "").removeprefix(ITEM_PATH)
     if not (item.isascii() and item.isdecimal() and len(item) <= 18):  # noqa: PLR2004 - 63 bits
         raise BadRequest("ratingKey must be a number")
-    queued = query.play_queue_item_id
-    return PlayerReport(
-        client=query.client_identifier,
-        playback=query.session_identifier,
-        state=query.state,
-        watch=Watch(
-            key=f"{ITEM_PATH}{item}",
-            title=query.title,
-            kind=query.type,
-            state=query.state,
-            position_ms=query.time,
-            duration_ms=query.duration or None,
-            bandwidth=query.bandwidth,
-            item=None if queued is None else {"playQueueItemID": queued},
-        ),
-        continues=query.continuing in ("1", "true"),
+    queued = said.play_queue_item_id
+    watch = Watch(
+        key=f"{ITEM_PATH}{item}",
+        title=said.title,
+        kind=said.type,
+        state=said.state,
+        position_ms=said.time,
+        duration_ms=said.duration or None,
+        bandwidth=said.bandwidth,
+        item=None if queued is None else {"playQueueItemID": queued},
     )
+    return PlayerReport(said=said, watch=watch)
 
 
-class TimelineEndpoints:
-    """The playbacks that are reported to this node.
-
-    Args:
-        plex: What this dialect shares.
-    """
-
-    def __init__(self, plex: Plex) -> None:
-        self._node = plex.node
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+class TimelineEndpoints(PlexEndpoints):
+    """The playbacks that are reported to this node."""
 
     async def report(self, call: PlexCall) -> Response:
         """Take a player's report; the answer says if its playback was ended."""
@@ -125,15 +100,12 @@ class TimelineEndpoints:
             raise Forbidden("This token may not play")
         report = read_report(call.query)
         handle = _handle(principal, report)
-        turn = self._turns.setdefault(handle, asyncio.Lock())
-        async with turn:
+        async with self._plex.turns.setdefault(handle, asyncio.Lock()):
             ended = await self._take(call, report, handle)
-        if ended is None:
-            return container(call, TimelineContainer())
-        return container(
-            call,
-            TimelineContainer(termination_code=TERMINATED, termination_text=_termination(ended)),
-        )
+        reply = TimelineContainer()
+        if ended is not None:
+            reply = replace(reply, termination_code=TERMINATED, termination_text=_why(ended))
+        return container(call, reply)
 
     async def _take(self, call: PlexCall, report: PlayerReport, handle: str) -> Session | None:
         """Do what a report says; return the closed session if somebody ended this playback."""
@@ -145,19 +117,16 @@ class TimelineEndpoints:
             try:
                 if session is None or session.closed:
                     return await self._after(session, call, report, handle)
-                if report.state != "stopped":
+                if report.said.state != "stopped":
                     await self._go_on(session, report)
-                elif report.continues:
-                    ended_at = _ended_at(session, report)
-                    await self._node.apply(session.id, Unwatch(position_ms=ended_at))
-                else:
-                    left = Close(
-                        outcome="left",
-                        by=call.caller.name,
-                        position_ms=_ended_at(session, report),
-                    )
-                    await self._node.apply(session.id, left)
-                    await self._forget(handle, session.id)
+                    return None
+                position_ms = _ended_at(session, report)
+                if report.said.continuing in ("1", "true"):  # another item follows at once
+                    await self._node.apply(session.id, Unwatch(position_ms=position_ms))
+                    return None
+                left = Close(outcome="left", by=call.caller.name, position_ms=position_ms)
+                await self._node.apply(session.id, left)
+                await forget(self._node, handle, session.id)
                 return None
             except SessionClosed:  # just now, by somebody else
                 continue
@@ -177,9 +146,9 @@ class TimelineEndpoints:
     ) -> Session | None:
         """Begin a playback, unless it is the one that was ended."""
         ended = closed if closed and _was_ended(closed) and _is_same(closed, report) else None
-        if report.state == "stopped":
-            if closed and report.playback is None:
-                await self._forget(handle, closed.id)
+        if report.said.state == "stopped":
+            if closed and report.said.session_identifier is None:
+                await forget(self._node, handle, closed.id)
             return ended
         if ended is None:
             await self._begin(call, report, handle)
@@ -189,34 +158,32 @@ class TimelineEndpoints:
         node, context, principal = self._node, call.context, call.caller
         if len(node.replica.sessions) >= context.settings.max_sessions:
             raise Overloaded("There are too many sessions.")
-        peer = client_address(call.request.scope, networks(context.settings.trusted_proxies))
+        trusted = networks(context.settings.trusted_proxies)
+        peer, said = client_address(call.request.scope, trusted), report.said
         extra: dict[str, Any] = {
             "item": report.watch.key,
             "secure": peer.tls,
-            "platformVersion": call.query.platform_version,
-            "vendor": call.query.device_vendor,
-            "profile": call.query.client_profile_name,
+            "platformVersion": said.platform_version,
+            "vendor": said.device_vendor,
+            "profile": said.client_profile_name,
         }
-        product = call.query.product
         session = Session(
             id=secrets.token_hex(12),
             number=0,
             revision=0,
             created_at=0,
-            name=call.query.device_name or product or report.client,
+            name=said.device_name or said.product or said.client_identifier,
             account=principal.account,
             workspace=principal.workspace,
             client=Client(
-                key=report.client,
-                product=product,
-                version=call.query.version,
-                platform=call.query.platform,
-                device=call.query.device,
-                model=call.query.model,
+                key=said.client_identifier,
+                product=said.product,
+                version=said.version,
+                platform=said.platform,
+                device=said.device,
+                model=said.model,
             ),
-            attributes={
-                "plex": {name: value for name, value in extra.items() if value is not None}
-            },
+            attributes={"plex": {name: fact for name, fact in extra.items() if fact is not None}},
             keepalive_ms=KEEPALIVE_MS,
             watch=report.watch,
             private=Private(environment={ADDRESS: peer.address} if peer.address else None),
@@ -226,13 +193,13 @@ class TimelineEndpoints:
             await node.open(session)
         except GatewayError:
             with suppress(GatewayError):
-                await self._forget(handle, session.id)
+                await forget(node, handle, session.id)
             raise
 
     async def _go_on(self, session: Session, report: PlayerReport) -> None:
         node, before, now = self._node, session.watch, report.watch
         if before is None or before.key != now.key:
-            if report.playback is None:
+            if report.said.session_identifier is None:
                 patch = {"attributes": {"plex": {"item": now.key}}}
                 await node.apply(session.id, Update(patch=patch))
             await node.apply(session.id, StartWatch(watch=now))
@@ -245,16 +212,12 @@ class TimelineEndpoints:
         else:
             await node.apply(session.id, StartWatch(watch=watch))
 
-    async def _forget(self, handle: str, session_id: str) -> None:
-        await forget(self._node, handle, session_id)
-
 
 def _handle(principal: Principal, report: PlayerReport) -> str:
     """Return the name of a playback; nobody reports for the playback of another account."""
-    owner = (principal.account, principal.workspace, principal.name)
-    if principal.account is not None:
-        owner = (principal.account, principal.workspace, "")
-    parts = (*owner, report.client, report.playback)
+    name = principal.name if principal.account is None else ""
+    player = (report.said.client_identifier, report.said.session_identifier)
+    parts = (principal.account, principal.workspace, name, *player)
     return sha256(repr(parts).encode()).hexdigest()
 
 
@@ -300,10 +263,11 @@ def _was_ended(closed: Session) -> bool:
 
 def _is_same(closed: Session, report: PlayerReport) -> bool:
     """Whether a report is of the playback that was *closed*."""
-    return report.playback is not None or extra_of(closed).get("item") == report.watch.key
+    is_named = report.said.session_identifier is not None
+    return is_named or extra_of(closed).get("item") == report.watch.key
 
 
-def _termination(closed: Session) -> str:
+def _why(closed: Session) -> str:
     reason = closed.closed.reason if closed.closed else None
     if not reason:
         return "Admin terminated playback."

@@ -38,14 +38,7 @@ _FAILED: Final = frozenset({"error", "failed"})
 
 
 class Ids(Struct, frozen=True, kw_only=True):
-    """The numbers that Plex knows a session's names by.
-
-    Args:
-        item: Of what is watched.
-        account: Whose it is; :data:`OWNER` if nobody's.
-        section: Of the workspace.
-        device: Of the client.
-    """
+    """The numbers of what is watched, whose it is, its workspace and its client."""
 
     item: int
     account: int = OWNER
@@ -68,15 +61,8 @@ def metadata(
 ) -> schema.Metadata:
     """Return a session as an entry of ``/status/sessions``.
 
-    Args:
-        session: Whose.
-        watch: What it watches.
-        ids: Its numbers.
-        now_ms: Redis time in milliseconds.
-        transcode: Its transcode, if it has one.
-        full: Whether the reader may see addresses.
-        media: Whether to make up the files that are played: XML's readers want some, JSON's
-            readers do not agree on their types.
+    With *full* it has addresses. With *media* the files that are played are made up: XML's readers
+    want some, JSON's readers do not agree on their types.
     """
     since_s = (session.watching_since or session.created_at) // 1000
     section = None if ids.section is None else str(ids.section)
@@ -242,14 +228,7 @@ def is_transcode(stream: Stream) -> bool:
 def transcode_session(
     session: Session, stream: Stream, name: str, now_ms: int
 ) -> schema.TranscodeSession:
-    """Return a stream as a transcode.
-
-    Args:
-        session: Whose.
-        stream: Which one.
-        name: The key it goes by among all sessions.
-        now_ms: Redis time in milliseconds.
-    """
+    """Return a stream as a transcode; *name* is the key it goes by among all sessions."""
     data = coerced(schema.TranscodeSession, stream.data)
     data["key"] = transcode_key(name)
     data.setdefault("duration", session.watch.duration_ms if session.watch else None)
@@ -303,15 +282,10 @@ def notification(
     item: int | None,
     transcode: str | None = None,
 ) -> schema.Notification:
-    """Return what is pushed when a playback begins, changes or ends.
+    """Return what is pushed when a playback begins, changes or ends at *now_ms*.
 
-    Args:
-        session: Whose.
-        watch: What is, or was, watched.
-        state: How it goes now.
-        now_ms: When it was so, in milliseconds of Redis time.
-        item: The number of what is watched; ``None`` if it has none yet, see :func:`numbered`.
-        transcode: The name of its transcode.
+    *item* is the number of what is, or was, watched; ``None`` if it has none yet, see
+    :func:`numbered`. *transcode* is the name of its transcode.
     """
     said = schema.Notification(
         session_key=str(session.number),
@@ -332,13 +306,7 @@ def numbered(said: schema.Notification, item: int) -> schema.Notification:
 
 
 def device(number: int, client: str, facts: Mapping[str, Any]) -> schema.Device:
-    """Return a player.
-
-    Args:
-        number: Its number.
-        client: What it calls itself.
-        facts: What was kept of it: ``name``, ``platform``, ``created_at`` (ms).
-    """
+    """Return a player; its *facts* are ``name``, ``platform`` and ``created_at`` (ms)."""
     return schema.Device(
         id=number,
         name=text_of(facts.get("name")) or client,

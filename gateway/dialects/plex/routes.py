@@ -12,7 +12,7 @@ from gateway.auth.principals import Scope
 from gateway.context import Context, caller_key
 from gateway.core.errors import GatewayError, NotFound
 from gateway.dialects.plex import codec, query, schema
-from gateway.dialects.plex.codec import PushCodec, Renderer, wanted
+from gateway.dialects.plex.codec import PushCodec, pushes_of, wanted
 from gateway.dialects.plex.endpoints_history import HistoryEndpoints, LibraryEndpoints
 from gateway.dialects.plex.endpoints_sessions import SessionEndpoints
 from gateway.dialects.plex.endpoints_timeline import TimelineEndpoints
@@ -185,7 +185,7 @@ def application(context: Context, root: str) -> Application:
         root: The path that it is mounted at; empty at the root.
     """
     plex = Plex(context)
-    context.node.hub.register(DIALECT, Renderer(plex))
+    context.node.hub.register(DIALECT, partial(pushes_of, plex))
     style = PlexStyle(context, EndpointTable(described(endpoints(plex), ABOUT, root)))
     notifications = WebSocketEndpoint(context, partial(_admit, plex), _refuse)
     sockets = {form: notifications for path in SOCKETS for form in (path, f"{path}/")}

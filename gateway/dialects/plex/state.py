@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from hashlib import sha1, sha256
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from gateway.auth.principals import Principal
 from gateway.context import Context
@@ -217,6 +218,8 @@ class Plex:
         self.node = context.node
         self.numbers = Numbers(context.node.documents)
         self.transcodes = Transcodes(context.node.replica)
+        self.turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Who reports for which playback at this moment, by handle."""
 
     @property
     def machine(self) -> str:
@@ -226,3 +229,16 @@ class Plex:
     def pushes_to(self, caller: Principal) -> View:
         """Return what *caller* is told of."""
         return View(visibility=caller.visibility(), dialect=DIALECT)
+
+
+class PlexEndpoints:
+    """Base of those who answer.
+
+    Args:
+        plex: What they share.
+    """
+
+    def __init__(self, plex: Plex) -> None:
+        self._plex = plex
+        self._node = plex.node
+        self._numbers = plex.numbers

@@ -33,7 +33,15 @@ from gateway.core import errors
 from gateway.core.errors import BadRequest, GatewayError, Unauthorized, excerpt
 from gateway.dialects.plex.query import Count, Paged
 from gateway.dialects.plex.schema import Container, ErrorItem, Errors, Word
-from gateway.http.endpoint import JSON, AnyEndpoint, Call, EndpointTable, Match, Nothing
+from gateway.http.endpoint import (
+    JSON,
+    YIELD_EVERY,
+    AnyEndpoint,
+    Call,
+    EndpointTable,
+    Match,
+    Nothing,
+)
 from gateway.http.request import Request, read_pairs
 from gateway.http.style import Reading, Traits
 
@@ -41,7 +49,6 @@ XML: Final = "text/xml;charset=utf-8"
 METADATA: Final = "Metadata"  # the JSON name that has no element of its own
 HEADER_MAX: Final = 256  # characters of one X-Plex header that are kept
 ROWS_MAX: Final = 5_000  # items in one answer: about 50 ms and 5 MB; the rest is told as a total
-BREATH_ROWS: Final = 500  # items looked at or rendered between two looks at other requests
 
 PlexCall = Call[Principal, Any, Any]
 T = TypeVar("T")
@@ -72,17 +79,8 @@ _STATUS: Final[dict[type[GatewayError], tuple[int, int]]] = {
     errors.RateLimited: (429, 1029),
     errors.Conflict: (503, 1053),
     errors.Unavailable: (503, 1053),
-    **dict.fromkeys(
-        (
-            *(errors.BadRequest, errors.Invalid, errors.PayloadTooLarge),
-            *(errors.LimitExceeded, errors.NotAcceptable, errors.RevisionMismatch),
-            *(errors.UnsupportedMediaType, errors.UpgradeRequired),
-        ),
-        (400, 1000),
-    ),
-    GatewayError: (500, 1050),
 }
-"""Status and code of each error and of its kinds; those of 400 and 401 are Plex's own."""
+"""Status and code of errors and their kinds; every other one that is the caller's is a 400."""
 
 
 class PlexStyle:
@@ -161,7 +159,8 @@ def error_item(error: GatewayError) -> ErrorItem:
 
 def error_codes(error: type[GatewayError]) -> tuple[int, int]:
     """Return status and code of a kind of errors."""
-    return next(_STATUS[kind] for kind in error.__mro__ if kind in _STATUS)
+    others = (400, 1000) if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else (500, 1050)
+    return next((_STATUS[kind] for kind in error.__mro__ if kind in _STATUS), others)
 
 
 # --- requests
@@ -220,14 +219,14 @@ def read_parameters(request: Request, kind: type[T]) -> T:
             text = clean.strip()[:HEADER_MAX]
         else:
             text = next((value for other, value in pairs if other == name and value), "")
-        if text == "None" or not text:  # as python-plexapi and generated clients spell unset
+        is_count = known.type == Count | None
+        if not text or (is_count and text == "None"):  # as clients spell what is unset
             if known.required:
                 raise BadRequest(f"{name} is missing")
-            continue
-        is_count = known.type in (Count, Count | None)
-        if is_count and not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX):
+        elif is_count and not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX):
             raise BadRequest(f"{name} must be a whole number")
-        given[name] = text
+        else:
+            given[name] = text
     try:
         return convert(given, kind, strict=False)
     except ValidationError as error:
@@ -246,7 +245,7 @@ async def listing(
     call: PlexCall,
     name: str,
     items: Sequence[T],
-    render: Callable[[T], Awaitable[Word]],
+    render: Callable[[T], Awaitable[Word]] | None = None,
     around: Container | None = None,
 ) -> Response:
     """Return the wanted part of *items* in a container.
@@ -255,15 +254,15 @@ async def listing(
         call: The request.
         name: What an item is called.
         items: All of them.
-        render: Makes one.
+        render: Makes one; unset if they are rendered already.
         around: The container, without its numbers; a plain one if unset.
     """
     page: Paged = call.query if isinstance(call.query, Paged) else Paged()
     start, size = page.start or 0, ROWS_MAX if page.size is None else min(page.size, ROWS_MAX)
     part = items[start : start + size]
-    pieces: list[str | bytes] = []
+    pieces: list[Any] = []  # text of XML, bytes of JSON
     async for item in paced(part):
-        one = await render(item)
+        one: Any = item if render is None else await render(item)
         pieces.append(encode(one) if call.media == JSON else element(name, one))
     total = len(items)
     is_part = (page.start, page.size) != (None, None) or len(part) < total
@@ -277,30 +276,21 @@ async def listing(
     return response
 
 
-def _container(
-    call: PlexCall, word: Container, name: str, pieces: Sequence[str | bytes]
-) -> Response:
+def _container(call: PlexCall, word: Container, name: str, pieces: Sequence[Any]) -> Response:
     if call.media != JSON:
-        body = document(word, (piece for piece in pieces if isinstance(piece, str)))
-        return Response(body, headers={"Content-Type": XML})
+        return Response(document(word, pieces), headers={"Content-Type": XML})
     data = encode(word)
     if pieces:
-        children = b",".join(piece for piece in pieces if isinstance(piece, bytes))
-        data = b'%b,"%b":[%b]}' % (data[:-1], name.encode(), children)
+        data = b'%b,"%b":[%b]}' % (data[:-1], name.encode(), b",".join(pieces))
     return Response(b'{"MediaContainer":%b}' % data, media_type=JSON)
 
 
 async def paced(items: Iterable[T]) -> AsyncIterator[T]:
-    """Yield *items*; every ``BREATH_ROWS`` of them other requests have their turn."""
+    """Yield *items*; every ``YIELD_EVERY`` of them other requests have their turn."""
     for count, item in enumerate(items, 1):
         yield item
-        if count % BREATH_ROWS == 0:
+        if count % YIELD_EVERY == 0:
             await asyncio.sleep(0)
-
-
-async def as_it_is(word: Word) -> Word:
-    """Return an item that is rendered already."""
-    return word
 
 
 # --- XML

@@ -11,9 +11,9 @@ import pytest
 from gateway.core.command import Close
 from gateway.core.model import Client, Watch
 from gateway.core.query import Visibility
-from gateway.dialects.plex import endpoints_history as history
-from gateway.dialects.plex.endpoints_history import reachable
+from gateway.dialects.plex.endpoints_history import may_see
 from gateway.dialects.plex.state import DEVICE, SECTION
+from gateway.live import history
 from tests.dialects.plex.conftest import Plex
 from tests.nodes import running_node
 
@@ -221,16 +221,16 @@ async def test_deleted_row_is_gone_on_every_node_for_good(plex: Plex, partitions
             other = Plex("", type(plex.context)(**{**_context(plex), "node": node}))
             for number in range(4):
                 await played(other, f"s-{number}", Watch(key=f"k{number}"))
-            first, *rest = [row for row in await reachable(node) if row.kind == "watch"]
+            first, *rest = [row for row in await node.history_rows() if row.kind == "watch"]
             await node.erase_row(first)
             await second.wait_for_position(node.replica.position())
             kept = [row.number for row in rest]
 
             for one in (node, second):
-                assert [r.number for r in await reachable(one) if r.kind == "watch"] == kept
+                assert [r.number for r in await one.history_rows() if r.kind == "watch"] == kept
             await node.erase_row(first)  # twice is no error
         async with running_node(url, prefix, "d", partitions) as fresh:
-            assert [r.number for r in await reachable(fresh) if r.kind == "watch"] == kept
+            assert [r.number for r in await fresh.history_rows() if r.kind == "watch"] == kept
 
 
 async def test_rows_beyond_memory_stay_in_reach_when_others_are_deleted(
@@ -239,12 +239,12 @@ async def test_rows_beyond_memory_stay_in_reach_when_others_are_deleted(
     """Memory that was full is not taken for all there is after a row was deleted from it."""
     for number in range(4):
         await played(plex, f"s-{number}", Watch(key=f"k{number}"))
-    everything = [row.number for row in await reachable(plex.node)]
+    everything = [row.number for row in await plex.node.history_rows()]
     monkeypatch.setattr(history, "HISTORY_MAX", 4)
     plex.node.replica.history = deque(list(plex.node.replica.history)[-4:], maxlen=4)
     await plex.node.erase_row(plex.node.replica.history[-1])
 
-    assert [row.number for row in await reachable(plex.node)] == everything[:-1]
+    assert [row.number for row in await plex.node.history_rows()] == everything[:-1]
 
 
 async def test_who_may_see_nothing_has_no_history(past: Plex) -> None:
@@ -256,10 +256,10 @@ async def test_who_may_see_nothing_has_no_history(past: Plex) -> None:
 async def test_session_token_sees_its_own_rows(plex: Plex) -> None:
     """The visibility of one session is good for the history as well."""
     await played(plex, "a", Watch(key="k"))
-    row = (await reachable(plex.node))[0]
+    row = (await plex.node.history_rows())[0]
 
-    assert history.may_see(Visibility("session", "a"), row)
-    assert not history.may_see(Visibility("session", "b"), row)
+    assert may_see(Visibility("session", "a"), row)
+    assert not may_see(Visibility("session", "b"), row)
 
 
 @pytest.mark.parametrize("partitions", [1, 2])
@@ -274,14 +274,14 @@ async def test_rows_beyond_memory_come_from_the_store(
         other = Plex("", type(plex.context)(**{**_context(plex), "node": node}))
         for number in range(8):
             await played(other, f"s-{number}", Watch(key=f"k{number}"))
-        everything = list(await reachable(node))
+        everything = list(await node.history_rows())
         monkeypatch.setattr(history, "HISTORY_MAX", 4)
         kept = deque(list(node.replica.history)[-4:], maxlen=4)
         node.replica.history = kept
         monkeypatch.setattr(history, "OLD_ROWS_STEP", 1)
-        found = await reachable(node)
+        found = await node.history_rows()
         monkeypatch.setattr(history, "OLD_ROWS_MAX", 2)
-        fewer = await reachable(node)
+        fewer = await node.history_rows()
 
     assert [row.number for row in found] == [row.number for row in everything]
     assert len(fewer) == 6
