@@ -14,17 +14,10 @@ from starlette.responses import Response, StreamingResponse
 from gateway.auth.principals import Principal
 from gateway.core.errors import NotFound, Unavailable
 from gateway.core.query import View
+from gateway.dialects.gameye import schema
 from gateway.dialects.gameye.endpoints_sessions import ApiCall, home_of, matching, visible
 from gateway.dialects.gameye.query import SessionListQuery
 from gateway.dialects.gameye.render import LOCATION
-from gateway.dialects.gameye.schema import (
-    ArtifactParameters,
-    BuildFound,
-    HealthReply,
-    Location,
-    LocationList,
-    LogParameters,
-)
 from gateway.http.endpoint import Call, reply
 from gateway.node import Node
 
@@ -32,7 +25,7 @@ TEXT: Final = "text/plain"
 LOOK_EVERY_S: Final = 15.0  # a followed session is looked at so often, should its end be missed
 
 
-async def get_log(call: Call[Principal, LogParameters, Any]) -> Response:
+async def get_log(call: Call[Principal, schema.LogParameters, Any]) -> Response:
     """Answer a session's log, which is empty; a followed one ends when the session does."""
     session = await visible(call, call.query.id)
     if not call.query.follow or session.closed:
@@ -52,7 +45,7 @@ async def _until_ended(node: Node, session_id: str) -> AsyncIterator[bytes]:
                 pass
 
 
-async def get_artifact(call: Call[Principal, ArtifactParameters, Any]) -> Response:
+async def get_artifact(call: Call[Principal, schema.ArtifactParameters, Any]) -> Response:
     """Answer that a session left nothing behind."""
     session = await visible(call, call.query.session)
     if session.closed:
@@ -68,9 +61,10 @@ async def list_locations(call: ApiCall) -> Response:
     for seen in await matching(call, query, call.node.replica.all_in(view)):
         hosts.setdefault(seen.location, set()).add(seen.host)
     return reply(
-        LocationList(
+        schema.LocationList(
             locations=tuple(
-                Location(id=location, ips=tuple(sorted(found))) for location, found in hosts.items()
+                schema.Location(id=location, ips=tuple(sorted(found)))
+                for location, found in hosts.items()
             )
         )
     )
@@ -78,11 +72,11 @@ async def list_locations(call: ApiCall) -> Response:
 
 async def find_build(_: ApiCall) -> Response:
     """Answer that a build may be started; there is no list of builds that would say no."""
-    return reply(BuildFound(exists=True))
+    return reply(schema.BuildFound(exists=True))
 
 
 async def get_health(call: ApiCall) -> Response:
     """Answer whether this node serves."""
     if not call.node.is_ready:
         raise Unavailable("This node is not ready.")
-    return reply(HealthReply())
+    return reply(schema.HealthReply())

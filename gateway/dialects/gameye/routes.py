@@ -14,6 +14,7 @@ from starlette.responses import Response
 from gateway.auth.principals import Scope
 from gateway.context import Context
 from gateway.core.errors import Conflict, Invalid, NotFound, Overloaded
+from gateway.dialects.gameye import schema
 from gateway.dialects.gameye.endpoints_locations import (
     TEXT,
     find_build,
@@ -31,23 +32,6 @@ from gateway.dialects.gameye.endpoints_sessions import (
     stop_session,
 )
 from gateway.dialects.gameye.query import Pairs, read_artifact, read_encoding, read_list, read_log
-from gateway.dialects.gameye.schema import (
-    ArtifactParameters,
-    BuildFound,
-    EncodingParameters,
-    Failure,
-    HealthReply,
-    JoinBody,
-    LeaveBody,
-    ListParameters,
-    LocationList,
-    LogParameters,
-    Roster,
-    SessionDescription,
-    SessionList,
-    StartBody,
-    StartedSession,
-)
 from gateway.dialects.gameye.style import GameyeStyle, code_of, status_of
 from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable, Nothing
 from gateway.http.openapi import Description, described
@@ -96,28 +80,34 @@ def _change(
     )
 
 
-_log = _get("/logs", get_log, str, LogParameters, read_log)
-_artifact = _get("/artifacts", get_artifact, str, ArtifactParameters, read_artifact)
-_health = _get("/health", get_health, HealthReply)
+_log = _get("/logs", get_log, str, schema.LogParameters, read_log)
+_artifact = _get("/artifacts", get_artifact, str, schema.ArtifactParameters, read_artifact)
+_health = _get("/health", get_health, schema.HealthReply)
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
-    _get("/session", list_sessions, SessionList, ListParameters, read_list),
-    _change("POST", "/session", start_session, {201: StartedSession}, body=StartBody),
-    _get("/session/{id}", describe_session, SessionDescription, EncodingParameters, read_encoding),
+    _get("/session", list_sessions, schema.SessionList, schema.ListParameters, read_list),
+    _change("POST", "/session", start_session, {201: schema.StartedSession}, body=schema.StartBody),
+    _get(
+        "/session/{id}",
+        describe_session,
+        schema.SessionDescription,
+        schema.EncodingParameters,
+        read_encoding,
+    ),
     _change("DELETE", "/session/{id}", stop_session, {204: None}, scope=Scope.CLOSE),
-    _change("PUT", "/session/player/join", join, {200: Roster}, body=JoinBody),
-    _change("DELETE", "/session/player/leave", leave, {200: Roster}, body=LeaveBody),
+    _change("PUT", "/session/player/join", join, {200: schema.Roster}, body=schema.JoinBody),
+    _change("DELETE", "/session/player/leave", leave, {200: schema.Roster}, body=schema.LeaveBody),
     replace(_log, produces=(TEXT,)),
     replace(_artifact, produces=("application/x-tar",)),
-    _get("/available-location/{image:path}", list_locations, LocationList),
-    _get("/tag/{region}/{image:path}/{version}", find_build, BuildFound),
+    _get("/available-location/{image:path}", list_locations, schema.LocationList),
+    _get("/tag/{region}/{image:path}/{version}", find_build, schema.BuildFound),
     replace(_health, scope=None, is_public=True, errors=()),
 )
 
 
 def _brackets(endpoint: AnyEndpoint) -> list[dict[str, Any]]:
     """Return the description of the parameters of the list that have brackets."""
-    if endpoint.query is not ListParameters:
+    if endpoint.query is not schema.ListParameters:
         return []
     text, integer = {"type": "string"}, {"type": "integer"}
     bounds = {"type": "object", "properties": {"lt": integer, "gt": integer}}
@@ -143,7 +133,7 @@ ABOUT: Final = Description(
     title="Gameye Session API",
     text="Sessions as the Gameye Session API 1.2.1 shows them.",
     security_schemes={"token": {"type": "http", "scheme": "bearer"}},
-    failure=Failure,
+    failure=schema.Failure,
     status_of=status_of,
     code_of=code_of,
     parameters=_brackets,

@@ -62,13 +62,10 @@ class MaxScaleLogins:
             Forbidden: A page of another origin asks, with what the browser adds by itself.
             Overloaded: Too many log in at once.
         """
-        kind, text = _authorization(scope)
         known = await self._by_cookie(scope)
-        if known is None and kind == "basic":
+        if known is None and _authorization(scope)[0] == "basic":
             return await self.login(scope)
-        return await self._context.rate_limited(
-            scope, self._by_token(known, text if kind == "bearer" else None), caller_key
-        )
+        return await self._context.rate_limited(scope, self._by_token(scope, known), caller_key)
 
     async def _by_cookie(self, scope: AsgiScope) -> Principal | None:
         if (cookie := _cookie(scope)) is None:
@@ -80,12 +77,11 @@ class MaxScaleLogins:
         self._check_site(scope, cookie)
         return principal
 
-    async def _by_token(self, known: Principal | None, token: str | None) -> Principal:
-        if known is not None:
-            return known
-        if token is None:
+    async def _by_token(self, scope: AsgiScope, known: Principal | None) -> Principal:
+        kind, token = _authorization(scope)
+        if known is None and kind != "bearer":
             raise Unauthorized
-        return await self._bearer(token)
+        return known or await self._bearer(token)
 
     async def login(self, scope: AsgiScope) -> Principal:
         """Return whose name and password a request shows.

@@ -33,6 +33,7 @@ from gateway.core.errors import (
 from gateway.core.model import CLOSE_AFTER_MAX_S, Object, Session
 from gateway.core.public import rfc3339
 from gateway.core.query import Filter, Page, Sort, View
+from gateway.dialects.maxscale import schema
 from gateway.dialects.maxscale.access import COOKIE, MaxScaleLogins
 from gateway.dialects.maxscale.collection import (
     ApiCall,
@@ -56,18 +57,6 @@ from gateway.dialects.maxscale.render import (
     resource,
     service_name,
     service_of,
-)
-from gateway.dialects.maxscale.schema import (
-    FilterReferences,
-    LoginDocument,
-    LoginToken,
-    NamedResourceDocument,
-    PartialDocument,
-    PartialResource,
-    SelfLink,
-    ServerAttributes,
-    ServerDocument,
-    ServerResource,
 )
 from gateway.dialects.maxscale.style import errors_reply, read_partial, render_context
 
@@ -106,9 +95,9 @@ class Endpoints:
 
     async def get_server(self, call: ApiCall) -> Response:
         """Look at the server."""
-        links = SelfLink(self_=f"{render_context(call).base}maxscale/")
-        data = ServerResource(attributes=ServerAttributes(version=__version__))
-        return document_reply(call, ServerDocument(data=data, links=links))
+        links = schema.SelfLink(self_=f"{render_context(call).base}maxscale/")
+        data = schema.ServerResource(attributes=schema.ServerAttributes(version=__version__))
+        return document_reply(call, schema.ServerDocument(data=data, links=links))
 
     async def log_in(self, call: ApiCall) -> Response:
         """Exchange a name and a password for a token, or forget the cookie that holds one."""
@@ -135,7 +124,7 @@ class Endpoints:
             response.status_code = 204
             set_cookie(token, max_age=life_s)
             return response
-        found = LoginDocument(meta=LoginToken(token=token))
+        found = schema.LoginDocument(meta=schema.LoginToken(token=token))
         return document_reply(call, found, {"Cache-Control": "no-store"})
 
     # --- services and filters
@@ -162,7 +151,9 @@ class Endpoints:
         if not count:
             raise NotFound(f"{name[:64]} is not a {kind.removesuffix('s')}")
         found = named(kind, name, count, render_context(call))
-        return resource_reply(call, NamedResourceDocument(data=found, links=found.links), kind)
+        return resource_reply(
+            call, schema.NamedResourceDocument(data=found, links=found.links), kind
+        )
 
     # --- sessions
 
@@ -206,14 +197,14 @@ class Endpoints:
     async def patch_session(self, call: ApiCall) -> Response:
         """Change a session's log switches and filters."""
         session = self._changeable(call)
-        wanted = read_partial(call.body, PartialDocument)
+        wanted = read_partial(call.body, schema.PartialDocument)
         await _change(call, session, session_patch(wanted.data))
         return Response(status_code=200)
 
     async def patch_filters(self, call: ApiCall) -> Response:
         """Change a session's filters."""
         session = self._changeable(call)
-        wanted = read_partial(call.body, FilterReferences)
+        wanted = read_partial(call.body, schema.FilterReferences)
         await _change(call, session, {"filters": filter_names(wanted)})
         return Response(status_code=200)
 
@@ -294,7 +285,7 @@ async def counted(sessions: Sequence[Session], kind: Named) -> Counter[str]:
     return found
 
 
-def session_patch(wanted: PartialResource) -> Object:
+def session_patch(wanted: schema.PartialResource) -> Object:
     """Return what a partial resource changes, as a merge patch of our attributes.
 
     Raises:
@@ -313,7 +304,7 @@ def session_patch(wanted: PartialResource) -> Object:
     return patch
 
 
-def filter_names(wanted: FilterReferences) -> list[str] | None:
+def filter_names(wanted: schema.FilterReferences) -> list[str] | None:
     """Return the names of filters; ``None`` for none of them, which in a patch removes.
 
     Raises:

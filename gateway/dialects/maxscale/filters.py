@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from operator import ge, gt, le, lt
-from typing import Any, Final, Literal, NoReturn, assert_never
+from typing import Any, Final, Literal, NoReturn, assert_never, get_args
 
 from msgspec import Struct
 
@@ -34,10 +34,8 @@ Relation = Literal["eq", "ne", "lt", "le", "gt", "ge"]
 Junction = Literal["and", "or", "not"]
 
 _ORDER: Final[Mapping[str, Callable[[Any, Any], bool]]] = {"lt": lt, "le": le, "gt": gt, "ge": ge}
-_RELATIONS: Final[Mapping[str, Relation]] = {
-    "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"
-}  # fmt: skip
-_JUNCTIONS: Final[Mapping[str, Junction]] = {"and": "and", "or": "or", "not": "not"}
+_RELATIONS: Final[Mapping[str, Relation]] = {name: name for name in get_args(Relation)}
+_JUNCTIONS: Final[Mapping[str, Junction]] = {name: name for name in get_args(Junction)}
 _CALL: Final = re.compile(r"([a-z]+)\(")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 _STEP: Final = re.compile(

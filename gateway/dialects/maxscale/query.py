@@ -176,36 +176,21 @@ def pruned(resource: dict[str, Json], kept: FieldTree) -> dict[str, Json]:
     """
     result = dict(resource)
     for part in ("attributes", "relationships"):
-        if part in result:
-            left = {
-                name: _pruned(result[part][name], below)
-                for name, below in kept.items()
-                if name in result[part] and _has(result[part][name], below)
-            }
-            if left:
-                result[part] = left
-            else:
-                del result[part]
+        whole = result.pop(part, UNSET)
+        left = _kept(whole, kept) if kept else UNSET
+        if left is not UNSET:
+            result[part] = left
     return result
 
 
-def _has(value: Json, kept: FieldTree) -> bool:
-    """Whether something of *value* is kept."""
+def _kept(value: Json, kept: FieldTree) -> Json:
+    """Return the part of a value that is kept, ``UNSET`` if nothing is."""
     if not kept or isinstance(value, list | tuple):
-        return True
-    return isinstance(value, dict) and any(
-        name in value and _has(value[name], below) for name, below in kept.items()
-    )
-
-
-def _pruned(value: Json, kept: FieldTree) -> Json:
-    if not kept or not isinstance(value, dict):
         return value
-    return {
-        name: _pruned(value[name], below)
-        for name, below in kept.items()
-        if name in value and _has(value[name], below)
-    }
+    if not isinstance(value, dict):
+        return UNSET
+    parts = {name: _kept(value[name], below) for name, below in kept.items() if name in value}
+    return {name: part for name, part in parts.items() if part is not UNSET} or UNSET
 
 
 def _count(text: str) -> int:

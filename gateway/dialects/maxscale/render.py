@@ -20,26 +20,8 @@ from urllib.parse import quote
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.core.model import Session, State, Stream
+from gateway.dialects.maxscale import schema
 from gateway.dialects.maxscale.facts import ClientFacts, ProxyFacts, backend_facts, proxy_facts
-from gateway.dialects.maxscale.schema import (
-    BackendConnection,
-    ErrorDocument,
-    ErrorObject,
-    NamedAttributes,
-    NamedResource,
-    Relationship,
-    RelationshipLinks,
-    Relationships,
-    ResourceIdentifier,
-    ResourceType,
-    SeedAttributes,
-    SeedResource,
-    SeedSessionDocument,
-    SelfLink,
-    SessionAttributes,
-    SessionDocument,
-    SessionResource,
-)
 
 NO_SERVICE: Final = "default"  # the service of a session that was opened on none
 BACKEND: Final = "backend"  # the kind of a stream that is a connection to a server
@@ -73,23 +55,25 @@ class RenderContext(Struct, frozen=True, kw_only=True):
     is_seed: bool = False
     is_full: bool = False
 
-    def collection(self, kind: ResourceType) -> str:
+    def collection(self, kind: schema.ResourceType) -> str:
         """Return the address of a collection."""
         return f"{self.base}{kind}/"
 
-    def one(self, kind: ResourceType, name: str) -> str:
+    def one(self, kind: schema.ResourceType, name: str) -> str:
         """Return the address of one resource; the seed wrote no slash at its end."""
         return f"{self.base}{kind}/{quote(name, safe='')}{'' if self.is_seed else '/'}"
 
 
-def error_document(*details: str) -> ErrorDocument:
+def error_document(*details: str) -> schema.ErrorDocument:
     """Return the document that tells *details*."""
-    return ErrorDocument(errors=tuple(ErrorObject(detail=detail) for detail in details))
+    return schema.ErrorDocument(
+        errors=tuple(schema.ErrorObject(detail=detail) for detail in details)
+    )
 
 
 def resource(
     session: Session, active_at: int | None, context: RenderContext
-) -> SessionResource | SeedResource:
+) -> schema.SessionResource | schema.SeedResource:
     """Return a session as a resource.
 
     Args:
@@ -98,12 +82,12 @@ def resource(
         context: For whom, where and when.
     """
     facts = proxy_facts(session)
-    relationships = Relationships(
+    relationships = schema.Relationships(
         services=service_of(session, context),
         filters=_filters(session, facts, context) if facts.filters else UNSET,
     )
     name = str(session.number)
-    links = SelfLink(self_=context.one("sessions", name))
+    links = schema.SelfLink(self_=context.one("sessions", name))
     idle = _idle(session, active_at, facts, context)
     user = session.account or session.name or UNSET
     connection = session.connection if context.is_full else None
@@ -111,17 +95,17 @@ def resource(
     began_at = session.connected_at or session.created_at
     if context.is_seed:
         state = _state(session)
-        seed_attributes = SeedAttributes(
+        seed_attributes = schema.SeedAttributes(
             state=_SEED_STATES.get(state, state),
             connected=_time(began_at).ctime(),
             user=user,
             remote=remote,
             idle=idle,
         )
-        return SeedResource(
+        return schema.SeedResource(
             id=name, attributes=seed_attributes, relationships=relationships, links=links
         )
-    attributes = SessionAttributes(
+    attributes = schema.SessionAttributes(
         state=_state(session),
         user=user,
         remote=remote,
@@ -138,28 +122,30 @@ def resource(
         memory=facts.memory,
         parameters=facts.parameters,
     )
-    return SessionResource(id=name, attributes=attributes, relationships=relationships, links=links)
+    return schema.SessionResource(
+        id=name, attributes=attributes, relationships=relationships, links=links
+    )
 
 
 def document(
     session: Session, active_at: int | None, context: RenderContext
-) -> SessionDocument | SeedSessionDocument:
+) -> schema.SessionDocument | schema.SeedSessionDocument:
     """Return the reply to a GET of *session*; see :func:`resource`."""
     data = resource(session, active_at, context)
-    if isinstance(data, SeedResource):
-        return SeedSessionDocument(data=data, links=data.links)
-    return SessionDocument(data=data, links=data.links)
+    if isinstance(data, schema.SeedResource):
+        return schema.SeedSessionDocument(data=data, links=data.links)
+    return schema.SessionDocument(data=data, links=data.links)
 
 
 def named(
     kind: Literal["services", "filters"], name: str, count: int, context: RenderContext
-) -> NamedResource:
+) -> schema.NamedResource:
     """Return a service or filter that *count* sessions refer to, as a resource."""
-    return NamedResource(
+    return schema.NamedResource(
         id=name,
         type=kind,
-        attributes=NamedAttributes(connections=count),
-        links=SelfLink(self_=context.one(kind, name)),
+        attributes=schema.NamedAttributes(connections=count),
+        links=schema.SelfLink(self_=context.one(kind, name)),
     )
 
 
@@ -179,12 +165,12 @@ def service_name(session: Session) -> str:
     return session.service or NO_SERVICE
 
 
-def service_of(session: Session, context: RenderContext) -> Relationship:
+def service_of(session: Session, context: RenderContext) -> schema.Relationship:
     """Return the relationship of a session to its one service."""
     return _relationship("services", (service_name(session),), session, context)
 
 
-def filters_of(session: Session, context: RenderContext) -> Relationship:
+def filters_of(session: Session, context: RenderContext) -> schema.Relationship:
     """Return the relationship of a session to its filters, in order."""
     return _filters(session, proxy_facts(session), context)
 
@@ -194,7 +180,7 @@ def backends(session: Session) -> tuple[Stream, ...]:
     return tuple(stream for stream in session.streams if stream.kind == BACKEND)
 
 
-def _filters(session: Session, facts: ProxyFacts, context: RenderContext) -> Relationship:
+def _filters(session: Session, facts: ProxyFacts, context: RenderContext) -> schema.Relationship:
     return _relationship("filters", facts.filters, session, context)
 
 
@@ -203,15 +189,15 @@ def _relationship(
     names: tuple[str, ...],
     session: Session,
     context: RenderContext,
-) -> Relationship:
+) -> schema.Relationship:
     related = context.collection(kind)
     if context.is_seed:
-        links = RelationshipLinks(self_=related)
+        links = schema.RelationshipLinks(self_=related)
     else:
         own = f"{context.one('sessions', str(session.number))}relationships/{kind}/"
-        links = RelationshipLinks(self_=own, related=related)
-    data = tuple(ResourceIdentifier(id=name, type=kind) for name in names)
-    return Relationship(data=data, links=links)
+        links = schema.RelationshipLinks(self_=own, related=related)
+    data = tuple(schema.ResourceIdentifier(id=name, type=kind) for name in names)
+    return schema.Relationship(data=data, links=links)
 
 
 def _state(session: Session) -> str:
@@ -255,9 +241,9 @@ def _client(session: Session, facts: ProxyFacts) -> ClientFacts:
     )
 
 
-def _backend(stream: Stream) -> BackendConnection:
+def _backend(stream: Stream) -> schema.BackendConnection:
     told = backend_facts(stream.data)
-    return BackendConnection(
+    return schema.BackendConnection(
         server=told.server or stream.key, connection_id=told.connection_id, cipher=told.cipher
     )
 

@@ -21,27 +21,11 @@ from gateway.core.errors import (
     RevisionMismatch,
     Unauthorized,
 )
+from gateway.dialects.maxscale import schema
 from gateway.dialects.maxscale.access import MaxScaleLogins
 from gateway.dialects.maxscale.collection import ApiCall
 from gateway.dialects.maxscale.conditions import ValidatorCache
 from gateway.dialects.maxscale.endpoints import Endpoints, Named
-from gateway.dialects.maxscale.schema import (
-    CloseSessionQuery,
-    CollectionQuery,
-    ErrorDocument,
-    FilterReferences,
-    FormQuery,
-    LoginDocument,
-    LoginQuery,
-    NamedResourceDocument,
-    NamedResourceList,
-    PartialDocument,
-    Relationship,
-    ResourceQuery,
-    ServerDocument,
-    SessionDocument,
-    SessionResourceList,
-)
 from gateway.dialects.maxscale.style import MaxScaleStyle, status_of
 from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable, Nothing
 from gateway.http.openapi import Description, described
@@ -55,7 +39,7 @@ ABOUT: Final = Description(
         "token": {"type": "http", "scheme": "bearer"},
         "cookie": {"type": "apiKey", "in": "cookie", "name": "token_sig"},
     },
-    failure=ErrorDocument,
+    failure=schema.ErrorDocument,
     status_of=status_of,
 )
 
@@ -68,7 +52,7 @@ def _get(
     query: type[Struct] = Nothing,
     returns: type[Struct] | None = None,
 ) -> AnyEndpoint:
-    is_conditional = query in (ResourceQuery, CollectionQuery)
+    is_conditional = query in (schema.ResourceQuery, schema.CollectionQuery)
     return Endpoint(
         method="GET",
         path=path,
@@ -104,8 +88,8 @@ def _change(
 def _named(do: Endpoints, kind: Named) -> tuple[AnyEndpoint, ...]:
     """Return the rows of services or filters."""
     listed, one = partial(do.list_named, kind), partial(do.get_named, kind)
-    rows = _get(f"/v1/{kind}", listed, CollectionQuery, NamedResourceList)
-    row = _get(f"/v1/{kind}/{{id}}", one, ResourceQuery, NamedResourceDocument)
+    rows = _get(f"/v1/{kind}", listed, schema.CollectionQuery, schema.NamedResourceList)
+    row = _get(f"/v1/{kind}/{{id}}", one, schema.ResourceQuery, schema.NamedResourceDocument)
     return replace(rows, name=f"list_{kind}"), replace(row, name=f"get_{kind.removesuffix('s')}")
 
 
@@ -113,24 +97,31 @@ def endpoints(do: Endpoints) -> tuple[AnyEndpoint, ...]:
     """Return the table."""
     session, filters = "/v1/sessions/{id}", "/v1/sessions/{id}/relationships/filters"
     login = replace(
-        _get("/v1/auth", do.log_in, LoginQuery),
-        returns={200: LoginDocument, 204: None},
+        _get("/v1/auth", do.log_in, schema.LoginQuery),
+        returns={200: schema.LoginDocument, 204: None},
         is_public=True,
         errors=(Unauthorized, Forbidden),
     )
     return (
         _get("/v1", do.ping),
         login,
-        _get("/v1/maxscale", do.get_server, FormQuery, ServerDocument),
-        _get("/v1/sessions", do.list_sessions, CollectionQuery, SessionResourceList),
+        _get("/v1/maxscale", do.get_server, schema.FormQuery, schema.ServerDocument),
+        _get("/v1/sessions", do.list_sessions, schema.CollectionQuery, schema.SessionResourceList),
         _change("POST", "/v1/sessions/restart", do.restart_sessions),
-        _get(session, do.get_session, ResourceQuery, SessionDocument),
-        _change("PATCH", session, do.patch_session, body=PartialDocument),
-        _change("DELETE", session, do.delete_session, query=CloseSessionQuery, scope=Scope.CLOSE),
+        _get(session, do.get_session, schema.ResourceQuery, schema.SessionDocument),
+        _change("PATCH", session, do.patch_session, body=schema.PartialDocument),
+        _change(
+            "DELETE", session, do.delete_session, query=schema.CloseSessionQuery, scope=Scope.CLOSE
+        ),
         _change("POST", f"{session}/restart", do.restart_session),
-        _get(f"{session}/relationships/services", do.get_services, FormQuery, Relationship),
-        _get(filters, do.get_filters, FormQuery, Relationship),
-        _change("PATCH", filters, do.patch_filters, body=FilterReferences),
+        _get(
+            f"{session}/relationships/services",
+            do.get_services,
+            schema.FormQuery,
+            schema.Relationship,
+        ),
+        _get(filters, do.get_filters, schema.FormQuery, schema.Relationship),
+        _change("PATCH", filters, do.patch_filters, body=schema.FilterReferences),
         *_named(do, "services"),
         *_named(do, "filters"),
     )

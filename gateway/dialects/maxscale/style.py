@@ -129,13 +129,13 @@ class MaxScaleStyle:
             response.headers["WWW-Authenticate"] = 'Basic realm="maxscale"'
         return response
 
-    def finish(self, request: Request, response: Response) -> None:
+    def finish(self, _request: Request, response: Response) -> None:
         """Add MaxScale's own headers, and what it tells in answer to OPTIONS."""
         told = response.headers
         told.update(ALWAYS)
         if lag_ms := told.get("gateway-lag-ms"):
             told["Mxs-Warning"] = f"This is {lag_ms} ms old: the store does not answer"
-        if effective_method(request) == "OPTIONS" and "allow" in told:
+        if response.status_code == self.traits.options_status and "allow" in told:
             told["Accept"] = told["allow"]  # MaxScale lists the methods there
 
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 import httpx2
 import pytest
 import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from gateway.auth.principals import Authenticator, Scope
 from gateway.auth.users import Users
@@ -139,12 +139,14 @@ class served:  # noqa: N801 - reads as a function
             users=self._users,
             wall_ms=self._wall,
         )
-        app = Starlette(
-            routes=[
-                Mount("/maxscale", application(context, "/maxscale")),
-                Mount("", application(context, "")),
-            ]
-        )
+        below, root = application(context, "/maxscale"), application(context, "")
+
+        async def app(scope: AsgiScope, receive: Receive, send: Send) -> None:
+            if scope["path"].startswith("/maxscale"):
+                await below({**scope, "root_path": "/maxscale"}, receive, send)
+            else:
+                await root(scope, receive, send)
+
         config = uvicorn.Config(
             app,
             port=0,

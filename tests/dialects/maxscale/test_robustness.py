@@ -101,6 +101,8 @@ LOGIN = f"Authorization: {basic('admin', ADMIN)['Authorization']}".encode()
         ([b"GET /v1/sessions?" + b"a=1&" * 300 + b" HTTP/1.1", b"Host: a", LOGIN], 400),
         ([b"GET /v1/sessions?" + b"a" * 9000 + b" HTTP/1.1", b"Host: a", LOGIN], 414),
         ([b"GET /v1/sessions HTTP/1.1", b"Host: a", LOGIN, LOGIN], 400),
+        ([b"GET /v1 HTTP/1.1", b"Host: a", LOGIN, *[b"X-HTTP-Method-Override: PUT"] * 2], 400),
+        ([b"GET /v1/sessions/a%0Ab HTTP/1.1", b"Host: a", LOGIN], 400),
         ([b"GET /v1/sessions/1 HTTP/1.1", b"Host: a", *[b"X-Requested-With: a"] * 2], 401),
         ([b"GET /v1/nowhere HTTP/1.1", b"Host: a", LOGIN, *[b"Origin: https://a"] * 2], 404),
         ([b"PATCH /v1/sessions/1 HTTP/1.1", b"Host: a", LOGIN, b"Content-Length: 9999999"], 413),
