@@ -3,6 +3,7 @@
 A session that the caller does not see is answered like one that never was, before anything else is
 said of it. What may be changed depends on whose the session is: with ``write`` all of it, with
 ``connect`` what a client says of itself. Ending it, or its connection, takes ``close``.
+
 Not here: who the caller is (``auth``, ``operation``).
 """
 

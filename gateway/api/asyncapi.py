@@ -3,6 +3,7 @@
 Every message is a schema with the type's own docstring, every close code is listed with its
 meaning. It describes the talk from the gateway's side: it *receives* what clients say and *sends*
 the rest.
+
 Not here: REST and event streams (``openapi``).
 """
 

@@ -2,6 +2,7 @@
 
 With an Idempotency-Key id and secret follow from the key and the caller, so that a repeat finds the
 session it opened and is told the same ``session_token``, although only its hash is kept.
+
 Not here: opening by a socket (``connect``).
 """
 

@@ -1,6 +1,7 @@
 """Ops: what a load balancer asks: is the process alive, should it get traffic.
 
 Neither tells anything about sessions, so neither asks for a token.
+
 Not here: metrics.
 """
 

@@ -3,6 +3,7 @@
 The newest rows are in the replica; older ones come from Redis, a bounded number a request: a page
 that is short for that reason has a ``next``. Rows are in the order in which Redis took them: by
 that time in milliseconds, then by their number, which together are never the same for two rows.
+
 Not here: who writes rows (``core.event``), how long they are kept (``store``).
 """
 

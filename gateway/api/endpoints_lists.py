@@ -2,6 +2,7 @@
 
 All of it is cut to what the caller sees, counts too. A page that looked at as many records as it
 may is short and has a ``next``.
+
 Not here: sessions themselves (``sessions``), what has ended (``history``), news (``events``).
 """
 

@@ -2,6 +2,7 @@
 
 Every write answers with the session after it, and renews the keepalive of a session whose producer
 has no socket.
+
 Not here: the session itself (``sessions``).
 """
 

@@ -2,6 +2,7 @@
 
 Everything that comes in refuses what it does not know; everything that goes out leaves out what is
 unset. ``openapi`` is made from these types.
+
 Not here: the public session and its parts (``core.public``), what is done (``sessions``…).
 """
 

@@ -3,6 +3,7 @@
 Each caller has a token bucket; after a pause it may send two seconds' worth of requests at once.
 Callers are principals; a caller without a valid credential is identified by its address. The number
 of buckets is bounded: the least recently used one is dropped, which gives back at most one burst.
+
 Not here: messages on sockets (``connections``), which requests count (``context``).
 """
 

@@ -3,6 +3,7 @@
 The pipeline serves the table and ``openapi`` describes it, so the two cannot differ. A handler gets
 a :class:`Call`, in which everything has been checked that can be checked without the session, and
 returns a response or raises a ``GatewayError``.
+
 Not here: what happens between the request and the handler (``pipeline``).
 """
 

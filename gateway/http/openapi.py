@@ -2,6 +2,7 @@
 
 Schemas are those of the types that are read and rendered. Errors are one schema, listed by status
 with the codes that can come.
+
 Not here: the sockets (``api.asyncapi``).
 """
 

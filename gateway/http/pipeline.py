@@ -3,6 +3,7 @@
 Target and method, guard and credential, rate, scope, then what the style reads (media type, query,
 position, body), handler, reply. A refusal at any step is worded by the style; status, counting,
 CORS and the other headers that hold everywhere are added here.
+
 Not here: what breaks HTTP itself (``transport``), what an endpoint does (the doors).
 """
 

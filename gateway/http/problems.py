@@ -2,6 +2,7 @@
 
 A client reads ``code``; people read ``detail``; ``request_id`` finds the line in the log. An error
 that nobody foresaw is told as ``internal``, without details.
+
 Not here: which errors there are (``core.errors``), how a WebSocket is refused (``realtime``).
 """
 

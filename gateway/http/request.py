@@ -2,6 +2,7 @@
 
 Strict on purpose: an unknown parameter or member is refused, so that a misspelt filter never shows
 everything. A part that cannot be read becomes an error that names it.
+
 Not here: credentials (``auth``), the order in which a request is read (``pipeline``).
 """
 

@@ -2,6 +2,7 @@
 
 The same name is a flag (``--redis-url``), a variable (``GATEWAY_REDIS_URL``) and a key of one TOML
 file (``redis_url``). ``table`` says what there is; ``loading`` reads, converts and cross-checks it.
+
 Not here: what the values do. This package imports nothing of the gateway.
 """
 

@@ -1,6 +1,7 @@
 """Transport: uvicorn protocols of our own; what they do that stock ones cannot is in each module.
 
 ``uvicorn.Config(http=http_protocol(limits), ws="none", ...)``: WebSockets are part of the class.
+
 Not here: what is served (``api``, ``dialects``), when to stop (``app``).
 """
 

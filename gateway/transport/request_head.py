@@ -4,6 +4,7 @@ httptools refuses what has no form: bad lines, names, bytes and lengths. It lets
 without a Host or with two, a Host that is none, transfer codings that nobody here decodes, targets
 that are no path, and versions that are not spoken here. Those are refused in this module, before
 any application is asked, so that no two of them (nor a proxy in front) read a request differently.
+
 Not here: sizes and deadlines (``http``), what opens a WebSocket (``handshake``).
 """
 

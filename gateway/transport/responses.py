@@ -2,6 +2,7 @@
 
 They refuse what breaks HTTP or exceeds a limit before an application is asked. They have no body
 because the transport does not know which product's error document the client expects.
+
 Not here: the responses of applications.
 """
 

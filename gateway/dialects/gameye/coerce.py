@@ -1,6 +1,7 @@
 """Coerce: JSON bodies become types, or one error that names every field that is wrong.
 
 Bodies are read field by field, so that one reply lists all that is wrong with them.
+
 Not here: the parameters of a query (``query``).
 """
 

@@ -2,6 +2,7 @@
 
 The version in an address is optional, and slashes at the end are ignored. The method may come from
 ``X-HTTP-Method-Override``; rights are judged by that one, not by the one on the wire.
+
 Not here: who the caller is (``access``), what the endpoints do (``endpoints``).
 """
 

@@ -1,6 +1,7 @@
 """Sessions: what Plex's clients see and end: the server, what plays, transcodes, people, players.
 
 ``read`` shows, ``close`` ends. What a caller may not see is unknown to it.
+
 Not here: the history and its items (``endpoints_history``), players that report
 (``endpoints_timeline``), pushes (``codec``).
 """
