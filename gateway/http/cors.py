@@ -1,7 +1,7 @@
 """CORS: which pages of other origins may read a reply, and what they may send (WHATWG Fetch 3.2).
 
-Pages of an origin in ``allowed_origins`` may use every door; nobody else is answered a header. A
-list is the same for all doors; what may be sent and read is data of the style.
+Pages of an origin in ``allowed_origins`` may use every door; other pages get no CORS headers. The
+origins are the same for all doors; the headers that may be sent and read are data of the style.
 """
 
 from collections.abc import Iterable
@@ -21,20 +21,20 @@ Headers = list[tuple[bytes, bytes]]
 def cors_headers(
     request: Request, allowed_origins: tuple[str, ...], traits: Traits, methods: Iterable[str]
 ) -> Headers:
-    """Return the headers that let the page that asks read the reply; none if it may not.
+    """Return the headers that let the page of this request read the reply, if it may.
 
     Args:
         request: The request.
-        allowed_origins: As the operator set them.
-        traits: Of the door's style.
-        methods: What may be done at this path, told to a preflight.
+        allowed_origins: The origins of the settings.
+        traits: The traits of the door's style.
+        methods: The methods of this path, for the answer to a preflight.
     """
     scope = request.scope
     if not any(name == b"origin" for name, _ in scope["headers"]):
         return []
     try:
         origin = cors_origin(scope, origins(allowed_origins))
-    except BadRequest:  # two origins are nobody's
+    except BadRequest:  # a request with two origins has none
         return []
     if origin is None:
         return []
@@ -53,7 +53,7 @@ def cors_headers(
 
 
 def _sendable(request: Request, traits: Traits) -> bytes:
-    """Return the names of headers that a page may send; all that it asks for if the style says."""
+    """Return the headers that a page may send: those of the style, or all that it asks for."""
     if traits.allows is not None:
         return traits.allows.encode()
     asked = headers(request.scope, b"access-control-request-headers")

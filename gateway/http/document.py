@@ -1,4 +1,4 @@
-"""Documents: an endpoint that serves one JSON document, with an ETag, compressed if that is taken.
+"""Documents: an endpoint that serves one JSON document with an ETag, compressed if accepted.
 
 Not here: what is in it (``http.openapi``, ``api.asyncapi``).
 """
@@ -22,9 +22,9 @@ COMPRESSION: Final = 9  # a document is compressed once
 
 
 class _Document:
-    """A JSON document that is made when it is first asked for.
+    """A JSON document that is made at the first request for it.
 
-    That takes some 50 ms, which neither the start nor other connections should wait for.
+    That takes some 50 ms, and neither the start nor other connections should wait for it.
     """
 
     def __init__(self, make: Callable[[], Json]) -> None:
@@ -34,7 +34,7 @@ class _Document:
         self.tag = ""
 
     async def ready(self) -> None:
-        """Make it in a thread, once."""
+        """Make the document once, in a thread."""
         async with self._lock:
             if not self.text:
                 await asyncio.to_thread(self._fill)
@@ -47,7 +47,7 @@ class _Document:
 
 
 def document_endpoint(path: str, *, summary: str, make: Callable[[], Json]) -> AnyEndpoint:
-    """Return the endpoint of a JSON document, which is sent compressed where that is taken."""
+    """Return the endpoint of a JSON document, which is compressed for clients that accept it."""
     made = _Document(make)
 
     async def serve(call: AnyCall) -> Response:

@@ -1,10 +1,10 @@
 """Endpoints: one row per operation of an API, and the table that finds the row for a request.
 
 The pipeline serves the table and ``openapi`` describes it, so the two cannot differ. A handler gets
-a :class:`Call`, in which everything has been checked that can be checked without the session, and
-returns a response or raises a ``GatewayError``.
+a :class:`Call`, which has passed every check that needs no session, and returns a response or
+raises a ``GatewayError``.
 
-Not here: what happens between the request and the handler (``pipeline``).
+Not here: the steps between the request and the handler (``pipeline``).
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from gateway.http.request import Request
 from gateway.node import Node
 
 JSON: Final = "application/json"
-YIELD_EVERY: Final = 500  # rows of a list; to render so many takes about 5 ms
+YIELD_EVERY: Final = 500  # rows of a list; rendering them takes about 5 ms
 
 _PARAMETER: Final = re.compile(r"\{(\w+)(:path)?\}")
 
@@ -34,20 +34,20 @@ T = TypeVar("T")
 
 
 class Nothing(Struct, frozen=True, forbid_unknown_fields=True):
-    """No parameters, or no body."""
+    """The type of a query without parameters, and of a missing body."""
 
 
 class Call(Struct, Generic[C, Q, B], frozen=True, kw_only=True):
-    """A request in which everything has been checked that can be without its session.
+    """A request that has passed every check that needs no session.
 
     Args:
         context: The node and its surroundings.
-        caller: Who asks: the principal, or what a style puts in its place.
+        caller: The caller: the principal, or what a style has in its place.
         path: The parameters of the path, decoded.
         query: The parameters of the query.
         body: The body; ``Nothing()`` where there is none.
         media: The media type to answer with.
-        request: The request, for what is not here.
+        request: The request, for everything else.
     """
 
     context: Context
@@ -60,7 +60,7 @@ class Call(Struct, Generic[C, Q, B], frozen=True, kw_only=True):
 
     @property
     def node(self) -> Node:
-        """This node."""
+        """The node of this process."""
         return self.context.node
 
 
@@ -68,24 +68,24 @@ class Endpoint(Struct, Generic[C, Q, B], frozen=True, kw_only=True):
     """One row of an API's table.
 
     Args:
-        method: In capitals.
-        path: Below the API's prefix; ``{name}`` is one segment, ``{name:path}`` the rest.
-        handler: Does it.
+        method: The method, in capitals.
+        path: The path below the API's prefix; ``{name}`` is one segment, ``{name:path}`` the rest.
+        handler: Handles the call.
         summary: One line for people; the first line of the handler's docstring if unset.
         query: Struct of the query's parameters; ``Nothing`` if there are none.
         body: Struct of the body; ``Nothing`` if there is none.
         returns: Type of the reply's body by status: a type, a JSON schema, or ``None``: no body.
         tag: Chapter of the documentation.
-        errors: What it raises besides what its other fields bring about.
-        scope: What the caller must have; ``None``: any caller will do.
-        is_public: Whether no credential is asked for.
-        token_in_query: Whether ``?token=`` is taken, as browsers' event streams need it.
+        errors: Errors that it raises besides those that follow from its other fields.
+        scope: The scope that the caller must have; ``None``: any caller may use it.
+        is_public: Whether it needs no credential.
+        token_in_query: Whether ``?token=`` is accepted, as browsers' event streams need it.
         produces: Media types of the reply, the default first.
-        consumes: Media types of the body; empty: any will do.
+        consumes: Media types of the body; empty: any.
         headers: Request headers that it reads, for the documentation.
         name: The operation's id in the description; the handler's name if unset.
         is_hidden: Whether the description leaves it out.
-        extra: What only the API's own style reads.
+        extra: Data for the API's own style.
     """
 
     method: str
@@ -114,7 +114,7 @@ class Endpoint(Struct, Generic[C, Q, B], frozen=True, kw_only=True):
 
     @property
     def title(self) -> str:
-        """The operation in one line."""
+        """One line about the operation."""
         text = self.summary or getattr(self.handler, "func", self.handler).__doc__ or ""
         return text.partition("\n")[0].rstrip(".")
 
@@ -134,7 +134,7 @@ def raw_reply(body: bytes, status: int = 200, headers: Mapping[str, str] | None 
 
 
 async def list_reply(rows: Sequence[T], render: Callable[[T], object]) -> Response:
-    """Return *rows* as a JSON list; other requests get their turn every ``YIELD_EVERY`` rows."""
+    """Return *rows* as a JSON list, and let other tasks run every ``YIELD_EVERY`` rows."""
     pieces: list[bytes] = []
     for start in range(0, len(rows), YIELD_EVERY):
         if start:
@@ -145,13 +145,13 @@ async def list_reply(rows: Sequence[T], render: Callable[[T], object]) -> Respon
 
 
 class Match(Struct, frozen=True):
-    """What a table knows of a target.
+    """The match of a target in a table.
 
     Args:
         method: The effective method.
-        endpoint: The row; ``None`` if no row takes this method here.
+        endpoint: The row; ``None`` if no row has this method at this path.
         names: The parameters of the path.
-        allowed: The methods that are taken here, empty if nothing is at this path.
+        allowed: The methods of this path; empty if there is nothing.
     """
 
     method: str

@@ -1,7 +1,7 @@
-"""OpenAPI: an API's table of endpoints as a document (OpenAPI 3.1), so that the two cannot differ.
+"""OpenAPI: generates the document of an API (OpenAPI 3.1) from its table of endpoints.
 
-Schemas are those of the types that are read and rendered. Errors are one schema, listed by status
-with the codes that can come.
+Schemas are made from the types that requests and replies use. All errors have one schema; each
+status lists the codes that it can have.
 
 Not here: the sockets (``api.asyncapi``).
 """
@@ -58,22 +58,22 @@ def _no_parameters(_endpoint: AnyEndpoint) -> list[Json]:
 
 
 class Description(Struct, frozen=True, kw_only=True):
-    """What the table of an API does not say of itself.
+    """The data of a document that the table of endpoints does not have.
 
     Args:
         title: The API's name.
         text: A few sentences for people.
-        security_schemes: Where a credential stands, by name (OpenAPI ``securitySchemes``).
-        failure: Type of the body that tells an error.
+        security_schemes: The places of a credential, by name (OpenAPI ``securitySchemes``).
+        failure: Type of the body of an error.
         failure_media: Its media types.
         status_of: The status of an error at this door.
         code_of: The code of an error at this door.
         parameters: Query parameters that an endpoint has besides those of its Struct.
-        headers: Request headers by name: what they say, and the pattern of their values.
+        headers: Request headers by name: their meaning, and the pattern of their values.
         sent_headers: Response headers of every success (OpenAPI ``headers``).
         path_types: Types of the parameters of paths; text if unset.
         schemas: Further schemas that types refer to; one named like a type adds to that type's.
-        negotiates: Whether ``Accept`` is judged (406).
+        negotiates: Whether ``Accept`` is checked (406).
     """
 
     title: str
@@ -96,7 +96,7 @@ def document(endpoints: Iterable[AnyEndpoint], about: Description, root: str) ->
 
     Args:
         endpoints: The table.
-        about: What it does not say of itself.
+        about: The data that the table does not have.
         root: The path that the API is mounted at; empty at the root.
 
     Raises:
@@ -141,7 +141,7 @@ def document(endpoints: Iterable[AnyEndpoint], about: Description, root: str) ->
 
 
 def _is_type(kind: object) -> bool:
-    """Whether a row names a type, not a ready schema and not nothing."""
+    """Whether a row names a type, and not a schema or nothing."""
     return kind is not None and not isinstance(kind, dict)
 
 
@@ -152,8 +152,8 @@ def _added(components: Json, schemas: Mapping[str, Json]) -> Json:
 def _without_defaults(components: Json) -> Json:
     """Return schemas of types without the defaults of their members.
 
-    A generator takes a member that has a default for one that is always there, so that users of the
-    client it makes would have to send every member.
+    Generators of clients treat a member with a default as one that is always present, so that the
+    users of such a client would have to set every member.
     """
     for schema in components.values():
         for member in schema.get("properties", {}).values():
@@ -162,7 +162,7 @@ def _without_defaults(components: Json) -> Json:
 
 
 def _portable(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return a schema in which patterns are those of every language."""
+    """Return a schema whose patterns work in every language."""
     if isinstance(value, dict):
         return {
             name: text.replace(_PYTHON_END, "$")
@@ -176,7 +176,7 @@ def _portable(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 class _Described:
-    """One operation in OpenAPI's words."""
+    """An operation as OpenAPI describes it."""
 
     def __init__(
         self, endpoint: AnyEndpoint, about: Description, schemas: Mapping[str, Json]

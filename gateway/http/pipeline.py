@@ -1,10 +1,10 @@
-"""The pipeline: the one way that every HTTP request takes, at every door.
+"""The pipeline: the steps of every HTTP request, at every door.
 
-Target and method, guard and credential, rate, scope, then what the style reads (media type, query,
-position, body), handler, reply. A refusal at any step is worded by the style; status, counting,
-CORS and the other headers that hold everywhere are added here.
+The steps are: target and method, guard and credential, rate, scope, then what the style reads
+(media type, query, position, body), handler, reply. The style renders an error of any step; the
+pipeline adds CORS and the other headers that all doors have, and counts requests.
 
-Not here: what breaks HTTP itself (``transport``), what an endpoint does (the doors).
+Not here: requests that break HTTP itself (``transport``), what an endpoint does (the doors).
 """
 
 import asyncio
@@ -32,13 +32,13 @@ from gateway.http.endpoint import Call, Match, Nothing
 from gateway.http.request import Request, check_target
 from gateway.http.style import Style
 
-_ANSWERED_LATER: Final = frozenset({420, 429, 503, 504})  # replies that say when to come back
+_ANSWERED_LATER: Final = frozenset({420, 429, 503, 504})  # replies with ``Retry-After``
 
 log = logging.getLogger(__name__)
 
 
 class NoSuchPath(NotFound):
-    """Nothing is at this path."""
+    """There is nothing at this path."""
 
 
 class Pipeline:
@@ -46,7 +46,7 @@ class Pipeline:
 
     Args:
         context: The node and its surroundings.
-        style: How the API is spoken.
+        style: The style of the API.
     """
 
     def __init__(self, context: Context, style: Style[Any]) -> None:
@@ -114,7 +114,7 @@ class Pipeline:
             )
         except GatewayError as error:
             response = self._refuse(error, request, caller, allowed)
-        except asyncio.CancelledError:  # the server stops, and gave this request its time
+        except asyncio.CancelledError:  # the server stops, and this request took too long
             late = Draining() if request.method in ("GET", "HEAD") else OutcomeUnknown()
             response = self._refuse(late, request, caller, allowed)
         except Exception:
@@ -142,16 +142,16 @@ class Pipeline:
         return response
 
     def _finish(self, request: Request, response: Response, allowed: tuple[str, ...]) -> None:
-        """Add what every reply says."""
+        """Add the headers that every reply has."""
         context, traits = self._context, self._style.traits
-        raw = response.raw_headers  # each look through ``headers`` costs as much as all of this
+        raw = response.raw_headers  # ``headers`` would search the list for each header
         if traits.tells_position:
             raw.append((b"gateway-position", str(context.node.replica.position()).encode()))
         if (lag_ms := context.node.replicator.lag_ms()) > 0:
             raw.append((b"gateway-lag-ms", str(lag_ms).encode()))
         if all(name != b"cache-control" for name, _ in raw):
             raw.append(self._cache_control)
-        if request.has_body and not request.is_read:  # what is unread is not the next request
+        if request.has_body and not request.is_read:  # the unread rest is not the next request
             raw.append((b"connection", b"close"))
         raw += self._always
         raw += cors_headers(request, context.settings.allowed_origins, traits, allowed)
@@ -168,7 +168,7 @@ class Application(Struct, frozen=True):
     Args:
         http: Answers every HTTP request.
         sockets: WebSocket applications by path.
-        run: Works beside the requests as long as the gateway runs; may return.
+        run: Background work while the gateway runs; it may return.
     """
 
     http: Pipeline

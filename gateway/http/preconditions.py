@@ -1,6 +1,6 @@
-"""Preconditions: whether a request may be done only if something did or did not change.
+"""Preconditions: ``If-Match`` and ``If-None-Match`` (RFC 9110 section 13).
 
-RFC 9110 section 13. The header is judged against the validator of what the caller would see.
+A header is compared with the validator of the representation that the caller would get.
 """
 
 import re
@@ -28,7 +28,7 @@ def expected_revision(request: Request) -> int | None:
 
     Raises:
         BadRequest: It is no entity tag.
-        RevisionMismatch: It is the tag of something else, or a weak one: no session has it.
+        RevisionMismatch: No session can have it: it is another entity's tag, or a weak one.
     """
     text = request.header("if-match")
     if text is None or text == "*":

@@ -1,7 +1,7 @@
-"""Problems: an error as an RFC 9457 document.
+"""Problems: errors as RFC 9457 documents.
 
-A client reads ``code``; people read ``detail``; ``request_id`` finds the line in the log. An error
-that nobody foresaw is told as ``internal``, without details.
+``code`` is for programs, ``detail`` for people, and ``request_id`` finds the line in the log. An
+unexpected error becomes ``internal``, without details.
 
 Not here: which errors there are (``core.errors``), how a WebSocket is refused (``realtime``).
 """
@@ -21,7 +21,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """An error as it is told (RFC 9457); ``session`` is the final record of a closed one."""
+    """A problem document (RFC 9457); ``session`` is the final record of a closed session."""
 
     type: str
     title: str
@@ -33,9 +33,9 @@ class Problem(Struct, kw_only=True, frozen=True, omit_defaults=True):
 
 
 def problem(error: GatewayError, request_id: str, principal: Principal | None = None) -> Response:
-    """Return the reply that tells *error* to a caller who is *principal*.
+    """Return the problem reply for *error* to *principal*.
 
-    A closed session that the caller may not see is answered like one that never was.
+    A closed session that the caller may not see is answered like one that never existed.
     """
     session: PublicSession | None = None
     if isinstance(error, SessionClosed) and isinstance(error.record, Session):

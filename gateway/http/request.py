@@ -1,7 +1,7 @@
-"""Requests: a request as a value, and the functions that turn its parts into types.
+"""Requests: a request as a value, and the functions that convert its parts to types.
 
-Strict on purpose: an unknown parameter or member is refused, so that a misspelt filter never shows
-everything. A part that cannot be read becomes an error that names it.
+This is strict on purpose: an unknown parameter or member is refused, so that a misspelt filter
+never shows everything. A part that cannot be read becomes an error that names it.
 
 Not here: credentials (``auth``), the order in which a request is read (``pipeline``).
 """
@@ -47,7 +47,7 @@ S = TypeVar("S", bound=Struct)
 
 
 class Request:
-    """One request below an API's prefix; its body comes from a connection, or is given.
+    """A request below an API's prefix; its body comes from a connection, or is given.
 
     Args:
         scope: The ASGI scope.
@@ -66,21 +66,21 @@ class Request:
         self.method: str = scope["method"]
         self.root = root
         self.path = path[len(root) :] if root and path.startswith(root) else path
-        self.is_read = body is not None  # nothing of the body is left on the connection
+        self.is_read = body is not None  # whether nothing of the body is left on the connection
         self._id: str | None = None
         self._receive = receive
         self._body = body
 
     @property
     def id(self) -> str:
-        """A name for this request: 64 random bits as text."""
+        """An id of this request: 64 random bits as text."""
         if self._id is None:
             self._id = secrets.token_hex(8)
         return self._id
 
     @property
     def body(self) -> bytes:
-        """The body as far as it was read."""
+        """The part of the body that was read."""
         return self._body or b""
 
     @property
@@ -88,7 +88,7 @@ class Request:
         """The path below the prefix as it was sent, percent-encoded."""
         raw: bytes = self.scope.get("raw_path") or b""
         root = self.root.encode()
-        if not raw or not raw.startswith(root):  # the prefix was spelled otherwise
+        if not raw or not raw.startswith(root):  # the prefix is percent-encoded
             return quote(self.path).encode()
         return raw[len(root) :]
 
@@ -129,7 +129,7 @@ class Request:
 
         Args:
             max_bytes: A longer one is refused.
-            discard_bytes: Of one that is longer, so many bytes are read before it is refused.
+            discard_bytes: So many bytes of a longer one are read before it is refused.
 
         Raises:
             PayloadTooLarge: It is longer than *max_bytes*.
@@ -169,7 +169,7 @@ class Request:
 
 
 def check_target(request: Request) -> None:
-    """Refuse a target that no honest client sends.
+    """Raise if the target is too long or malformed.
 
     Raises:
         UriTooLong: Path and query are over 8 KiB.
@@ -196,7 +196,7 @@ def check_target(request: Request) -> None:
 
 
 def check_path(names: Mapping[str, str], types: Mapping[str, Any]) -> None:
-    """Refuse parameters of a path that cannot be what they stand for.
+    """Raise if a parameter of a path is not of its type.
 
     Args:
         names: The parameters.
@@ -235,7 +235,7 @@ def without_token(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def read_query(pairs: Iterable[tuple[str, str]], kind: type[S], universal: Collection[str]) -> S:
-    """Return what a query asks for.
+    """Return the query as a Struct.
 
     Args:
         pairs: From :func:`read_pairs`.
@@ -323,7 +323,7 @@ def _range(text: str) -> tuple[str, float]:
 
 
 def check_json(scope: Scope, media: Iterable[str]) -> None:
-    """Refuse a body that is not JSON as it stands.
+    """Raise if the body is not plain JSON.
 
     Raises:
         UnsupportedMediaType: Its type is none of *media*, or it is encoded or not UTF-8.
@@ -343,7 +343,7 @@ def check_json(scope: Scope, media: Iterable[str]) -> None:
 
 
 def read_json(body: bytes, decoder: Decoder[T]) -> T:
-    """Return what a JSON body says.
+    """Return a JSON body as a type.
 
     Raises:
         BadRequest: It is no JSON, is nested too deep, or names a member twice.
@@ -362,7 +362,7 @@ def read_json(body: bytes, decoder: Decoder[T]) -> T:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Look at one object of a body: who reads a repeated name first or last is anybody's guess."""
+    """Refuse repeated names in an object, because parsers take either the first or the last."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise BadRequest("An object in the body names a member twice.")

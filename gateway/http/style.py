@@ -1,9 +1,8 @@
-"""The port of a product's HTTP API: what its style decides, and the data of its exceptions.
+"""The port of a product's HTTP API: its style, and the data of its exceptions.
 
-The pipeline asks a style five things: which endpoint a target means, who asks, what the request
-says, how a refusal is worded, and what is added to every reply. What a style does not decide holds
-at every door alike. Each exception is a field of :class:`Traits` that the style sets beside the
-reason for it.
+The pipeline calls a style to match a target, authenticate the caller, read the request, render an
+error, and finish a reply. Everything else is the same at every door. Each exception of a product is
+a field of :class:`Traits`, which the style sets beside the reason for it.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -22,10 +21,10 @@ C = TypeVar("C")
 
 
 def require_scope(caller: Any, endpoint: AnyEndpoint) -> None:  # noqa: ANN401 - a style's caller
-    """Refuse a caller whose principal lacks the endpoint's scope.
+    """Raise if the caller's principal lacks the endpoint's scope.
 
     Raises:
-        Forbidden: It does.
+        Forbidden: It lacks the scope.
     """
     if endpoint.scope is not None:
         principal_of(caller).require(endpoint.scope)
@@ -38,31 +37,31 @@ def principal_of(caller: Any) -> Principal:  # noqa: ANN401 - a style's caller
 
 
 def caller_key(caller: Any) -> Hashable:  # noqa: ANN401 - a style's caller
-    """Return what makes two callers the same one, for the rate of requests."""
+    """Return the key of a caller for the rate limit."""
     return context.caller_key(principal_of(caller))
 
 
 class Traits(Struct, frozen=True, kw_only=True):
-    """The data of a style; the defaults hold unless a product prescribes another behaviour.
+    """The data of a style; a product overrides a default only where it behaves differently.
 
     Args:
         nobody: The caller of a public endpoint.
         authorize: Refuses a caller who may not use an endpoint.
-        rate_key: What makes two callers the same one.
-        counts_callers: Whether the pipeline counts who asks; else ``credential`` does, because it
+        rate_key: Returns the key of a caller for the rate limit.
+        counts_callers: Whether the pipeline counts callers; else ``credential`` does, because it
             may check a password, which is counted before it is hashed.
-        credential_first: Whether an unknown path or method is told only to a known caller.
+        credential_first: Whether only a known caller gets 404 and 405.
         body_max_bytes: A longer body is refused (413).
-        body_discard_bytes: Of a body that is too long so many bytes are read on, so that a client
-            that writes before it reads hears the refusal; 0: the connection is closed.
-        refuses_body: Whether a body is refused where an endpoint takes none; else it is not read.
-        options_status: Of the answer to OPTIONS.
+        body_discard_bytes: So many bytes of a body that is too long are read, so that a client that
+            writes before it reads gets the error; 0: the connection is closed.
+        refuses_body: Whether a body is refused where an endpoint has none; else it is not read.
+        options_status: The status of the answer to OPTIONS.
         exposes: Headers that pages of other origins may read.
         allows: Headers that pages of other origins may send; ``None``: whatever they ask for.
         challenge: ``WWW-Authenticate`` of a 401 (RFC 9110 section 11.6.1); ``None``: the style's.
         vary: Request headers that a reply depends on.
-        cache_control: Said unless a reply says otherwise.
-        tells_position: Whether replies carry ``Gateway-Position``.
+        cache_control: The default of ``Cache-Control``.
+        tells_position: Whether replies have ``Gateway-Position``.
     """
 
     nobody: Any
@@ -83,7 +82,7 @@ class Traits(Struct, frozen=True, kw_only=True):
 
 
 class Reading(Struct, frozen=True):
-    """What a request says, as types.
+    """The content of a request, as types.
 
     Args:
         query: The parameters.
@@ -97,12 +96,12 @@ class Reading(Struct, frozen=True):
 
 
 class Style(Protocol[C]):
-    """How one product's API is spoken; implementations are stateless but for caches."""
+    """The style of one product's API; implementations have no state but caches."""
 
     traits: Traits
 
     def match(self, request: Request) -> Match:
-        """Return which endpoint the target means, and the effective method.
+        """Return the endpoint of the target, and the effective method.
 
         Raises:
             GatewayError: The target cannot be read.
@@ -110,18 +109,18 @@ class Style(Protocol[C]):
         ...
 
     async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> C:
-        """Return who asks; the pipeline counts it.
+        """Return the caller; the pipeline counts it.
 
         Raises:
-            Unauthorized: There is no credential, or none that is good.
-            GatewayError: It cannot be checked, or may not be used here.
+            Unauthorized: There is no valid credential.
+            GatewayError: The credential cannot be checked, or may not be used here.
         """
         ...
 
     async def read(
         self, endpoint: AnyEndpoint, request: Request, names: Mapping[str, str]
     ) -> Reading:
-        """Return what the request says, or raise the one refusal of everything that is wrong.
+        """Return the content of the request, or raise one error for everything that is wrong.
 
         Raises:
             GatewayError: Media type, query, position or body are not acceptable.
@@ -129,9 +128,9 @@ class Style(Protocol[C]):
         ...
 
     def refuse(self, error: GatewayError, request: Request, caller: C | None) -> Response:
-        """Return the reply that tells *error* in the product's words."""
+        """Return the product's reply for *error*."""
         ...
 
     def finish(self, request: Request, response: Response) -> None:
-        """Add what the product says in every reply."""
+        """Add what the product has in every reply."""
         ...
