@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,28 +15,48 @@ METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # each is take
 log = logging.getLogger(__name__)
 
 
-class CompleteOrAbort:
-    """Application that aborts the connection if another one leaves its response incomplete.
+class WholeResponses:
+    """Application around another one; its clients get whole responses, or see that they do not.
 
-    The client would otherwise take what it got for the whole response.
+    If the other leaves a response incomplete, the connection is aborted, because the client would
+    take what it got for the whole. If it closes the connection while the client is still sending
+    its body, the close lingers, because the client would lose the response.
 
     Args:
         app: The other application.
         cycle: uvicorn's state of the response.
+        linger: Closes the connection, but takes what the client still sends.
     """
 
-    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle) -> None:
+    def __init__(
+        self, app: ASGIApp, cycle: RequestResponseCycle, linger: Callable[[], None]
+    ) -> None:
         self._app = app
         self._cycle = cycle
+        self._linger = linger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         cycle = self._cycle
-        await self._app(scope, receive, _Unchunked(cycle, send) if _is_old(scope) else send)
+        if cycle.more_body:
+            send = partial(self._send_before_body, send)
+        if scope["http_version"] == "1.0":
+            send = _Unchunked(cycle, send)
+        await self._app(scope, receive, send)
         if cycle.response_started and not cycle.response_complete and not cycle.disconnected:
             log.debug("a response was left incomplete")
             cycle.disconnected = True
             cycle.transport.abort()
+
+    async def _send_before_body(self, send: Send, message: Message) -> None:
+        cycle = self._cycle
+        is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if is_last and cycle.more_body and not cycle.keep_alive:
+            cycle.keep_alive = True  # or uvicorn would close it now
+            await send(message)
+            self._linger()
+        else:
+            await send(message)
 
 
 class _Unchunked:
@@ -59,10 +81,6 @@ class _Unchunked:
         elif not self._has_length and not message.get("more_body", False):
             cycle.expected_content_length = len(message.get("body", b""))
         await self._send(message)
-
-
-def _is_old(scope: Scope) -> bool:
-    return bool(scope["http_version"] == "1.0")
 
 
 async def describe_server(_scope: Scope, _receive: Receive, send: Send) -> None:

@@ -16,7 +16,7 @@ import httptools
 from starlette.types import Scope
 
 from gateway.transport.admission import AdmissionControl, Verdict
-from gateway.transport.asgi import CompleteOrAbort, describe_server
+from gateway.transport.asgi import WholeResponses, describe_server
 from gateway.transport.handshake import read
 from gateway.transport.limits import (
     HEADER_MAX_BYTES,
@@ -280,7 +280,7 @@ class Http(HttpToolsProtocol):
         self._answering = cycle
         if cycle.scope["raw_path"] == ASTERISK:
             app = describe_server
-        super()._start_asgi_task(cycle, CompleteOrAbort(app, cycle))  # type: ignore[arg-type]  # see above
+        super()._start_asgi_task(cycle, WholeResponses(app, cycle, self._linger))  # type: ignore[arg-type]  # see above
 
     # --- the end of HTTP
 
@@ -357,6 +357,11 @@ class Http(HttpToolsProtocol):
             return
         self.transport.write(refusal.response(self.server_state.default_headers))
         self._lingering_close = LingeringClose(self.transport)
+
+    def _linger(self) -> None:
+        self._unset_keepalive_if_required()
+        if self._lingering_close is None and not self.transport.is_closing():
+            self._lingering_close = LingeringClose(self.transport)
 
     def _may_answer(self) -> bool:
         """Return whether a response written now belongs to the request being parsed."""

@@ -50,8 +50,8 @@ USED: Final = {
     ),
     RequestResponseCycle: frozenset(
         {
-            *("chunked_encoding", "disconnected", "expected_content_length", "message_event"),
-            *("response_complete", "response_started"),
+            *("chunked_encoding", "disconnected", "expected_content_length", "keep_alive"),
+            *("message_event", "more_body", "response_complete", "response_started"),
             *("scope", "transport", "waiting_for_100_continue"),
         }
     ),

@@ -232,6 +232,24 @@ async def test_body_that_breaks_at_once_is_not_asked_for(served: Served, reader:
     await eventually(lambda: reader.left)
 
 
+async def test_response_before_the_body_is_not_lost() -> None:
+    """A client that is still sending its body when it is refused reads why, and not a reset."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"connection", b"close"), (b"content-length", b"3")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": b"big"})
+
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 900000\r\n\r\n"
+    async with serve(app) as served, Client.open(served, head) as client:
+        assert " 413 " in await client.head()
+        for _ in range(9):
+            client.writer.write(bytes(50_000))
+            await client.writer.drain()
+        assert await client.reader.read() == b"big"
+        await eventually(lambda: not served.state.connections)
+
+
 async def test_request_is_not_answered_twice() -> None:
     """A body that turns out bad after its request was answered ends the connection."""
 
