@@ -292,6 +292,6 @@ async def test_description_names_everything_once(webida: Webida) -> None:
         *("/api/sessions", "/api/sessions/{sessionId}", "/openapi.json"),
     ]
     assert len(set(ids)) == len(ids) == 6
-    for name in ("SessionA", "Token", "User", "RestOK", "RestError", "LoginBody"):
+    for name in ("SessionA", "Token", "WebidaUser", "RestOK", "RestError", "LoginBody"):
         assert name in described["components"]["schemas"]
         assert f"#/components/schemas/{name}" in text
