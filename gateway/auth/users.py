@@ -2,31 +2,25 @@
 
 The file is JSON: names to argon2 hashes, scopes and perhaps a workspace and an account. It is
 replaced as a whole, so a reader sees the old or the new one, and it is read again when it changes.
-Hashing runs in two threads beside the event loop; an unknown user costs as much as a wrong
-password. A verified password is cached for a minute under a keyed hash, because some clients send
-it with every request.
+An unknown name costs as much time as a wrong password.
 
-Not here: tokens (``tokens``).
+Not here: hashing (``passwords``), tokens (``tokens``).
 """
 
-import asyncio
 import fcntl
-import hashlib
 import logging
 import os
-import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hmac import compare_digest
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error, InvalidHashError
 from msgspec import Meta, Struct
 
+from gateway.auth.passwords import PASSWORD_MAX, PasswordHashing
 from gateway.auth.principals import (
     ADMIN,
     BOUND_ADMIN,
@@ -36,16 +30,9 @@ from gateway.auth.principals import (
     is_bound_admin,
     write_private,
 )
-from gateway.core.errors import Invalid, NotFound, Overloaded, Unauthorized
+from gateway.core.errors import Invalid, NotFound, Unauthorized
 from gateway.core.model import IdName, Name
-from gateway.metrics import OVERFLOWS
 from gateway.settings import SettingsError
-
-THREADS: Final = 2  # argon2 takes 64 MiB and a core each time
-WAITING_MAX: Final = 64  # logins at a time; at 30 to 130 ms each the last waits for 1 to 4 s
-REMEMBERED_MS: Final = 60_000  # a password that was changed stays valid for this long
-REMEMBERED_MAX: Final = 1024  # passwords in the cache; the oldest is dropped first
-PASSWORD_MAX: Final = 1024  # characters; longer ones would only cost time
 
 Password = Annotated[str, Meta(min_length=1, max_length=PASSWORD_MAX)]
 
@@ -95,21 +82,15 @@ class Users:
     ) -> None:
         self._path = path
         self._admin_key = admin_key
-        self._hasher = hasher or PasswordHasher()
+        self.passwords = PasswordHashing(hasher)
         self._known: Mapping[str, User] = {}
         self._version: tuple[int, ...] | None = None
-        self._seed = secrets.token_bytes(32)
-        self._remembered_until_ms: dict[bytes, int] = {}
-        self._waiting = 0
-        self._slots = asyncio.Semaphore(THREADS)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="argon2")
-        self._decoy: str | None = None
         version = self._stat()
         self._known, self._version = _usable(_read(path)), version
 
     def close(self) -> None:
-        """Stop the threads after their current work."""
-        self._threads.shutdown()
+        """Stop the threads that hash after their current work."""
+        self.passwords.close()
 
     async def verify(self, name: str, password: str, now_ms: int) -> Principal:
         """Return the principal of a user who logs in.
@@ -131,75 +112,9 @@ class Users:
         self._reload()
         user = self._known.get(name)
         kept = user.hash if user else ""
-        if not await self.matches(kept, password, now_ms) or user is None:
+        if not await self.passwords.matches(kept, password, now_ms) or user is None:
             raise Unauthorized("The name or the password is wrong.")
         return user.principal(name)
-
-    async def hash(self, password: str) -> str:
-        """Return the hash of a password; hashing has as many threads as there are for logins.
-
-        Raises:
-            Overloaded: Too many log in at once.
-        """
-        given, loop = password.encode(errors="surrogatepass"), asyncio.get_running_loop()
-        async with self._slot():
-            return await loop.run_in_executor(self._threads, self._hasher.hash, given)
-
-    async def matches(self, kept: str, password: str, now_ms: int) -> bool:
-        """Whether *kept* is a hash of *password*; without one it takes as long to say no.
-
-        Raises:
-            Overloaded: Too many log in at once.
-        """
-        given, loop = password.encode(errors="surrogatepass"), asyncio.get_running_loop()
-        digest = hashlib.blake2b(f"{kept}\0".encode(), key=self._seed)  # no hash holds NUL
-        digest.update(given)
-        memory = digest.digest()
-        if self._remembers(memory, now_ms):
-            return True
-        async with self._slot():
-            if self._remembers(memory, now_ms):  # the same client has just sent it
-                return True
-            good = await loop.run_in_executor(self._threads, self._hash_matches, kept, given)
-        if good:
-            self._remembered_until_ms[memory] = now_ms + REMEMBERED_MS
-            while len(self._remembered_until_ms) > REMEMBERED_MAX:
-                del self._remembered_until_ms[next(iter(self._remembered_until_ms))]
-        return good
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        """Wait for one of the threads.
-
-        Raises:
-            Overloaded: Too many wait.
-        """
-        if self._waiting >= WAITING_MAX:
-            OVERFLOWS.labels("logins").inc()
-            raise Overloaded
-        self._waiting += 1
-        try:
-            async with self._slots:
-                yield
-        finally:
-            self._waiting -= 1
-
-    def _remembers(self, memory: bytes, now_ms: int) -> bool:
-        until_ms = self._remembered_until_ms.get(memory)
-        if until_ms is not None and now_ms >= until_ms:
-            del self._remembered_until_ms[memory]
-        return until_ms is not None and now_ms < until_ms
-
-    def _hash_matches(self, kept: str, given: bytes) -> bool:
-        """Run argon2; in a thread."""
-        if not kept:
-            if self._decoy is None:
-                self._decoy = self._hasher.hash(secrets.token_bytes(16))
-            kept = self._decoy
-        try:
-            return self._hasher.verify(kept, given)
-        except (Argon2Error, InvalidHashError):
-            return False
 
     def _stat(self) -> tuple[int, ...] | None:
         try:
@@ -254,7 +169,7 @@ class Users:
             msgspec.convert(password, Password)
             user = msgspec.convert(
                 {
-                    "hash": self._hasher.hash(password),
+                    "hash": self.passwords.hash_now(password),
                     "scopes": sorted(set(scopes)),
                     **({"workspace": workspace} if workspace is not None else {}),
                     **({"account": account} if account is not None else {}),

@@ -12,15 +12,15 @@ from typing import Literal
 import pytest
 from argon2 import PasswordHasher
 
-from gateway.auth.principals import Scope, admin
-from gateway.auth.users import (
+from gateway.auth.passwords import (
     PASSWORD_MAX,
     REMEMBERED_MAX,
     REMEMBERED_MS,
     THREADS,
     WAITING_MAX,
-    Users,
 )
+from gateway.auth.principals import Scope, admin
+from gateway.auth.users import Users
 from gateway.core.errors import Invalid, NotFound, Overloaded, Unauthorized
 from gateway.settings import SettingsError
 
@@ -150,7 +150,7 @@ async def test_memory_of_passwords_is_bounded(users: Users, hasher: Counting) ->
     """However many log in, a bounded number of them is remembered."""
     path, entry = users._path, json.loads(users._path.read_text())["ann"]  # noqa: SLF001
     path.write_text(json.dumps({f"u{n}": entry for n in range(3)}))
-    memory = users._remembered_until_ms  # noqa: SLF001
+    memory = users.passwords._remembered_until_ms  # noqa: SLF001
     memory.update({n.to_bytes(8, "big"): NOW_MS for n in range(REMEMBERED_MAX)})
 
     await users.verify("u0", "secret", NOW_MS)

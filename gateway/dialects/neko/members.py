@@ -16,8 +16,9 @@ from typing import Any, Final
 from msgspec import Struct, ValidationError, convert, to_builtins
 from msgspec.structs import replace
 
+from gateway.auth.passwords import PASSWORD_MAX
 from gateway.auth.principals import ADMIN, Principal, Scope
-from gateway.auth.users import PASSWORD_MAX, User, Users
+from gateway.auth.users import User, Users
 from gateway.core.errors import Unauthorized
 from gateway.core.model import Profile
 from gateway.dialects.neko.errors import Refused
@@ -75,7 +76,7 @@ class Members:
             principal = await self._users.verify(name, password, now_ms)
             return _member(name, kept, principal, is_of_file=True)
         is_long = len(password) > PASSWORD_MAX
-        if is_long or not await self._users.matches(kept.hash, password, now_ms):
+        if is_long or not await self._users.passwords.matches(kept.hash, password, now_ms):
             raise Unauthorized
         return _member(name, kept, _principal(name, kept), is_of_file=False)
 
@@ -180,7 +181,7 @@ class Members:
     async def _hash(self, password: str) -> str:
         if len(password) > PASSWORD_MAX:
             raise Refused(400, "password is too long")
-        return await self._users.hash(password)
+        return await self._users.passwords.hash(password)
 
 
 def _member(name: str, kept: Kept | None, principal: Principal, *, is_of_file: bool) -> Member:
