@@ -13,15 +13,11 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import cache
 from types import FrameType
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import uvicorn
-from msgspec.json import encode
 from starlette.applications import Starlette
-from starlette.responses import Response
-from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import routes as native
@@ -68,7 +64,7 @@ class Dialect(Protocol):
         ...
 
 
-DIALECTS: Final[dict[str, Any]] = {
+DIALECTS: Final[dict[str, Dialect]] = {
     "gameye": gameye,
     "maxscale": maxscale,
     "neko": neko,
@@ -162,35 +158,18 @@ def create_app(context: Context) -> Starlette:
     and the native API answers under ``/gateway`` (operations stay).
     """
     below: dict[str, ASGIApp] = {
-        name: _application(dialect, context, f"/{name}") for name, dialect in DIALECTS.items()
+        name: dialect.application(context, f"/{name}") for name, dialect in DIALECTS.items()
     }
     if context.settings.dialect is None:
         root: ASGIApp = native.application(context, "")
     else:
-        root = _application(DIALECTS[context.settings.dialect.removesuffix("=/")], context, "")
+        root = DIALECTS[context.settings.dialect.removesuffix("=/")].application(context, "")
         below |= {"gateway": native.application(context, BELOW)}
         below |= dict.fromkeys(PROBES, native.health(context))
     app = _App()
     app.router.default = _Prefixes(root, below)
     app.state.context = context
     return app
-
-
-def _application(dialect: Any, context: Context, root: str) -> ASGIApp:  # noqa: ANN401
-    if hasattr(dialect, "application"):
-        found: ASGIApp = dialect.application(context, root)
-        return found
-    body = _described(dialect, root)
-    described = Route("/openapi.json", lambda _: Response(body, media_type="application/json"))
-    return Router([described, *dialect.routes(context)], redirect_slashes=False)
-
-
-@cache
-def _described(dialect: Any, root: str) -> bytes:  # noqa: ANN401 - one that is not moved yet
-    about = {"openapi": "3.1.0", "info": {"title": root, "version": "0"}}
-    return encode(
-        {**about, "servers": [{"url": root or "/"}], "security": [], **dialect.describe()}
-    )
 
 
 class _Prefixes:

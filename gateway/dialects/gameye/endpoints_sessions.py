@@ -19,7 +19,7 @@ from gateway.auth.principals import Principal
 from gateway.core.command import RequestClose
 from gateway.core.errors import Conflict, Forbidden, NotFound, Overloaded, SessionClosed
 from gateway.core.model import Private, Session, SessionId
-from gateway.core.query import View, Visibility
+from gateway.core.query import View
 from gateway.dialects.gameye.coerce import ttl_ms
 from gateway.dialects.gameye.query import SessionListQuery
 from gateway.dialects.gameye.render import (
@@ -36,7 +36,6 @@ from gateway.dialects.gameye.render import (
 )
 from gateway.dialects.gameye.schema import StartBody
 from gateway.http.endpoint import JSON, Call, reply
-from gateway.live.replica import Tombstone
 
 ENDED_MAX: Final = 1_000  # ended sessions in one list; each costs a question to the store
 AT_ONCE: Final = 250  # sessions read or written between two turns: about 5 ms of work
@@ -59,8 +58,7 @@ async def list_sessions(call: Call[Principal, SessionListQuery, Any]) -> Respons
     replica, visibility = call.node.replica, call.caller.visibility()
     sessions = replica.all_in(View(filter=query.index, visibility=visibility))
     if query.all:
-        gone = list(replica.gone.values())  # of the same moment: nothing twice, nothing left out
-        sessions.extend(await _ended(call, gone))
+        sessions.extend(await _ended(call))
         sessions.sort(key=lambda session: (session.created_at, session.id))
     rows = await matching(call, query, sessions)
     pieces = _written(rows, as_text=query.as_text)
@@ -94,13 +92,14 @@ async def _written(rows: list[GameSession], *, as_text: bool) -> AsyncIterator[b
     yield b"]}"
 
 
-async def _ended(call: ApiCall, gone: list[Tombstone]) -> list[Session]:
+async def _ended(call: ApiCall) -> list[Session]:
     """Return the final records of the newest ended sessions that the caller may see."""
     visibility = call.caller.visibility()
     wanted: list[str] = []
-    for number, tombstone in enumerate(reversed(gone), 1):
-        if _allows(visibility, tombstone):
-            wanted.append(tombstone.id)
+    # A copy, of the same moment as the list of what runs: nothing twice, nothing left out.
+    for number, gone in enumerate(reversed(list(call.node.replica.gone.values())), 1):
+        if visibility.allows_of(gone.id, gone.account, gone.workspace):
+            wanted.append(gone.id)
             if len(wanted) == ENDED_MAX:
                 break
         if number % AT_ONCE == 0:
@@ -115,10 +114,6 @@ async def _ended(call: ApiCall, gone: list[Tombstone]) -> list[Session]:
         except NotFound:  # its tombstone expired meanwhile
             pass
     return records
-
-
-def _allows(visibility: Visibility, tombstone: Tombstone) -> bool:
-    return visibility.allows_of(tombstone.id, tombstone.account, tombstone.workspace)
 
 
 async def describe_session(call: Call[Principal, bool, Any]) -> Response:
