@@ -1,10 +1,10 @@
-"""Access: the session a request is about, and whether the caller may do that to it.
+"""Access: the session of a request, and whether the caller may do this to it.
 
-A session that the caller does not see is answered like one that never was, before anything else is
-said of it. What may be changed depends on whose the session is: with ``write`` all of it, with
-``connect`` what a client says of itself. Ending it, or its connection, takes ``close``.
+A session that the caller may not see is answered like one that never existed, before anything else
+is checked. With ``write`` a caller may change every field, with ``connect`` the fields that a
+client reports of its own session. Ending a session or its connection needs ``close``.
 
-Not here: who the caller is (``auth``, ``operation``).
+Not here: authentication (``auth``, ``style``).
 """
 
 from typing import Any, Final
@@ -21,16 +21,16 @@ from gateway.core.query import Filter, View
 from gateway.http.endpoint import Call, raw_reply, reply
 
 OWN_FIELDS: Final = frozenset({"name", "labels", "attributes", "client", "watch", "streams"})
-"""What a client says of itself; with ``connect`` only these."""
+"""The fields that a client reports of its own session; with ``connect`` only these."""
 
 AnyCall = Call[Principal, Any, Any]
 
 
 def view_of(call: AnyCall, wanted: Filter) -> View:
-    """Return what the caller sees of what it asks for.
+    """Return the caller's view with the filter that it asks for.
 
     Raises:
-        Forbidden: It filters by what it is not shown.
+        Forbidden: It filters by a field that it may not see.
     """
     principal = call.caller
     if wanted.node is not None and not principal.is_full:
@@ -55,7 +55,7 @@ async def visible(call: AnyCall) -> Session:
 
 
 def _closed_by_this(call: AnyCall, error: SessionClosed) -> Session:
-    """Return the final record if this request, sent before, is what closed it."""
+    """Return the final record if this request closed the session when it was sent before."""
     record = error.record
     if (
         isinstance(record, Session)
@@ -103,7 +103,7 @@ def listed(names: frozenset[str]) -> str:
 
 
 async def do(call: AnyCall, session: Session, wanted: AnyCommand) -> Session:
-    """Do what was asked, once however often it is asked with the same Idempotency-Key."""
+    """Apply a command; a repeat with the same Idempotency-Key changes nothing."""
     return await call.node.apply(session.id, wanted, op=operation_of(call, session))
 
 

@@ -1,8 +1,7 @@
-"""AsyncAPI: the two sockets as a document (AsyncAPI 3.0), made from the messages that are spoken.
+"""AsyncAPI: the document of the two sockets (AsyncAPI 3.0), made from the types of their messages.
 
-Every message is a schema with the type's own docstring, every close code is listed with its
-meaning. It describes the talk from the gateway's side: it *receives* what clients say and *sends*
-the rest.
+Every message is a schema with the docstring of its type, and every close code has its meaning. The
+document has the gateway's point of view: it *receives* the messages of clients and *sends* its own.
 
 Not here: REST and event streams (``openapi``).
 """
@@ -61,7 +60,7 @@ COMES_BACK: Final = "come back after `retry_after_ms`"
 STAYS_AWAY: Final = "do not come back"
 
 _REF: Final = "#/components/schemas/{name}"
-_PYTHON_END: Final = rb"$(?!\\n)"  # of a pattern; elsewhere there is no last newline to fear
+_PYTHON_END: Final = rb"$(?!\\n)"  # of a pattern; in other languages $ is not before a last newline
 _OBSERVER_SAYS: Final = (HeartbeatMessage, TokenMessage, SubscribeMessage, UnsubscribeMessage)
 _SUBPROTOCOLS: Final = (
     "Browsers offer `gateway.v1`, `bearer.<token>` and, at the session socket, "

@@ -2,11 +2,10 @@
 
 On a WebSocket every message is one frame: JSON text, or the same UTF-8 in a binary frame. In an
 event stream each event comes by itself, under its type; ``hello``, ``snapshot``, ``resync``,
-``heartbeat`` and ``bye`` are the observer socket's messages. There only the last event of a frame
-has an ``id``, and only the last page of a snapshot: a reader that lost the connection may go on
-from these without losing what stood between.
+``heartbeat`` and ``bye`` are the observer socket's messages. Only the last event of a frame and the
+last page of a snapshot have an ``id``, so that a reader that reconnects with it misses nothing.
 
-Not here: what a client's message asks for (``socket_handlers``).
+Not here: the handling of a client's messages (``socket_handlers``).
 """
 
 from typing import Final, assert_never
@@ -45,7 +44,7 @@ def observer_hello(node: Node, subscription: Subscription, heartbeat_ms: int) ->
 
 
 def heartbeat_message(node: Node, subscription: Subscription | None) -> ServerHeartbeat:
-    """Return what is told when nothing happens."""
+    """Return the ``heartbeat`` of a subscription."""
     position = position_of(node, subscription)
     return ServerHeartbeat(position=position, at=rfc3339(node.clock.now_ms()))
 
@@ -55,7 +54,7 @@ class NativeCodec:
 
     Args:
         node: This node.
-        connection: The client's.
+        connection: The connection of the client.
     """
 
     __slots__ = ("_connection", "_node", "is_full")
@@ -68,7 +67,7 @@ class NativeCodec:
         self._connection = connection
 
     def receive(self, data: str | bytes) -> str | None:
-        """Return the text of a message; it is read when its turn comes.
+        """Return the text of a message; it is parsed when it is handled.
 
         Raises:
             ServerClose: It is not UTF-8.
@@ -77,7 +76,7 @@ class NativeCodec:
             return data
         try:
             return data.decode()
-        except UnicodeDecodeError:  # as the transport ends text that is none
+        except UnicodeDecodeError:  # as the transport does for text frames
             raise ServerClose(INVALID_DATA, "not UTF-8") from None
 
     def greet(self, subject: Session | Subscription, token: str | None) -> bytes:
@@ -150,7 +149,7 @@ class NativeStreamCodec:
         self._heartbeat_ms = heartbeat_ms
 
     def receive(self, data: str | bytes) -> None:
-        """Return nothing: the reader of an event stream says nothing."""
+        """Return ``None``: an event stream has no input."""
 
     def greet(self, subject: Session | Subscription, token: str | None) -> bytes:  # noqa: ARG002
         """Return the ``hello`` of a subscription."""
@@ -159,7 +158,7 @@ class NativeStreamCodec:
         return sse_event("hello", render(observer_hello(self._node, subject, self._heartbeat_ms)))
 
     def notify(self, notice: Announcement) -> bytes:
-        """Return what a subscription has for its reader."""
+        """Return the events of a message of the subscription."""
         match notice:
             case Tick(items=items, position=at):
                 *others, last = items
@@ -180,7 +179,7 @@ class NativeStreamCodec:
         return sse_event("heartbeat", render(beat), None if is_behind else beat.position)
 
     def close(self, ended: ServerClose) -> ClosingFrames:
-        """Return a ``bye``, and when to come back."""
+        """Return a ``bye``, and the delay before a reconnect."""
         last = sse_event("bye", render(ended.message))
         if ended.retry_after_ms is not None:
             last = b"retry: %d\n%b" % (ended.retry_after_ms, last)

@@ -1,13 +1,12 @@
 """Connect: ``WS /v1/connect``: the client at the other end *is* the session.
 
-A socket opens a session or attaches to one; the commit stands before ``hello``, so that whoever is
-greeted is also listed. From then on what the client says becomes commands that name this
-connection, and what happens to the session comes back through the node's mailbox: this socket knows
-nothing that the feed did not tell. It is valid only while the record names its connection
-(*fencing*): who is displaced, kicked or closed learns it from the record, whoever did it and on
-whichever node.
+A socket opens a session or attaches to one. The session is committed before ``hello``, so that a
+client that was greeted is also listed. Then the client's messages become commands of this
+connection, and changes of the session come back from the log. A socket is valid only while the
+record names its connection (*fencing*): a client that is displaced, kicked or closed learns that
+from the record, whichever node did it.
 
-Not here: what the client may ask then (``socket_handlers``), what ends it (``realtime``).
+Not here: the messages (``socket_handlers``), the end of a connection (``realtime``).
 """
 
 import secrets
@@ -54,7 +53,7 @@ from gateway.http.request import read_query
 from gateway.node import Node
 from gateway.realtime.handshake import new_connection
 
-OPEN_ATTEMPTS: Final = 2  # an id that somebody takes meanwhile is attached to the second time
+OPEN_ATTEMPTS: Final = 2  # if the id is taken meanwhile, the second attempt attaches to it
 
 
 class Opening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,19 +116,19 @@ async def connect(request: WebSocketRequest) -> None:
 async def _rate_limited(
     request: WebSocketRequest, session_id: str, finding: Awaitable[Session | None]
 ) -> Session | None:
-    """Return what *finding* finds, and count the session token that was shown alone."""
+    """Return the result of *finding*, and count a session token that came without another one."""
     caller = caller_key(Principal.of_session(session_id))
     return await request.context.rate_limited(request.scope, finding, lambda _: caller)
 
 
 def _seems_new(node: Node, named: str, principal: Principal | None, secret: str | None) -> bool:
-    """Whether to open a session without asking the store for it first: opening asks by itself."""
+    """Whether to open a session without reading the store first, because opening checks the id."""
     may_open = secret is None and principal is not None and principal.has(Scope.WRITE)
     return may_open and named not in node.replica.sessions and named not in node.replica.gone
 
 
 def _own_token(wanted: Opening, offered: str | None) -> tuple[str | None, str | None]:
-    """Return the session's id and the secret that was shown for it, as far as there are any.
+    """Return the id of the session and the secret of its token, as far as the request has them.
 
     Raises:
         BadRequest: The token cannot be read, stands in two places, or is another session's.
@@ -177,7 +176,7 @@ async def _known(
 async def _attach(
     request: WebSocketRequest, session: Session, principal: Principal | None, *, readmit: bool
 ) -> None:
-    """Attach to a session, displacing whoever is there.
+    """Attach to a session, and displace a live connection.
 
     Raises:
         SessionClosing: It is closing, and this is not the one client that may come back.
@@ -249,7 +248,7 @@ def _new_session(request: WebSocketRequest, wanted: Opening, principal: Principa
 
 
 async def upgrade_required(call: Call[Principal, Nothing, Nothing]) -> Response:
-    """Tell a request without an upgrade what this address is."""
+    """Answer a request without an upgrade (426)."""
     response = problem(UpgradeRequired(), call.request.id)
     response.headers["Upgrade"] = "websocket"  # RFC 9110 section 15.5.22
     response.headers["Connection"] = "upgrade"

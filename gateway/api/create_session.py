@@ -1,7 +1,7 @@
-"""Opening: ``POST /v1/sessions``, a session without a connection.
+"""Create session: ``POST /v1/sessions`` opens a session without a connection.
 
-With an Idempotency-Key id and secret follow from the key and the caller, so that a repeat finds the
-session it opened and is told the same ``session_token``, although only its hash is kept.
+With an Idempotency-Key the id and the secret are derived from the key and the caller, so a repeat
+finds the session and returns the same ``session_token``, although only its hash is stored.
 
 Not here: opening by a socket (``connect``).
 """
@@ -71,7 +71,7 @@ async def open_session(call: Call[Principal, Nothing, NewSession]) -> Response:
 
 
 def _identifiers(call: AnyCall, wanted: str | None) -> tuple[str, str]:
-    """Return id and secret of a new session; with an Idempotency-Key the same ones each time."""
+    """Return the id and secret of a new session; an Idempotency-Key gives the same ones again."""
     key = idempotency_key(call)
     if key is None:
         return wanted or uuid7(
@@ -83,7 +83,7 @@ def _identifiers(call: AnyCall, wanted: str | None) -> tuple[str, str]:
         return hmac.digest(call.node.store.secret, text, "sha256")
 
     secret = urlsafe_b64encode(derived("session secret")).rstrip(b"=").decode()
-    # Its time is not that of the opening: a repeat must find the same id whenever it comes.
+    # Not the current time, so that a later repeat gets the same id.
     return wanted or derived("session id").hex()[:32], secret
 
 

@@ -1,4 +1,4 @@
-"""What the table of the native API does not say of itself, for its OpenAPI document."""
+"""The data of the native API's OpenAPI document that its table of endpoints does not have."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final

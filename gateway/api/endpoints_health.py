@@ -1,6 +1,6 @@
-"""Ops: what a load balancer asks: is the process alive, should it get traffic.
+"""Health: whether the process is alive, and whether it should get traffic.
 
-Neither tells anything about sessions, so neither asks for a token.
+Neither says anything about sessions, so neither needs a token.
 
 Not here: metrics.
 """

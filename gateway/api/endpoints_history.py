@@ -1,10 +1,10 @@
 """History over REST: closed sessions and finished watches, newest first.
 
-The newest rows are in the replica; older ones come from Redis, a bounded number a request: a page
-that is short for that reason has a ``next``. Rows are in the order in which Redis took them: by
-that time in milliseconds, then by their number, which together are never the same for two rows.
+The newest rows are in the replica; older ones come from Redis, a bounded number per request, so a
+page may be short and still have a ``next``. Rows are in the order in which Redis stored them: by
+time in milliseconds, then by number, which together are unique.
 
-Not here: who writes rows (``core.event``), how long they are kept (``store``).
+Not here: writing rows (``core.event``), how long they are kept (``store``).
 """
 
 import asyncio
@@ -111,12 +111,12 @@ class _Reader:
     """Reads the history from a place on, into the past.
 
     Args:
-        node: Whose replica and store.
+        node: The node.
         before: Only rows that stand before this place; ``None`` is all.
     """
 
     def __init__(self, node: Node, before: Place | None) -> None:
-        self.gave_up = False  # there may be more, but this request has looked at enough
+        self.gave_up = False  # there may be more rows, but this request has read enough
         self._node = node
         self._before = before
 
@@ -146,7 +146,7 @@ class _Reader:
         return rows
 
     def _floor(self) -> Place | None:
-        """Return the place from which on the replica has every row; ``None`` if it has all."""
+        """Return the place after which the replica has every row; ``None`` if it has all."""
         node, history = self._node, self._node.replica.history
         if len(history) + node.replica.erased_rows < HISTORY_MAX // node.store.partitions:
             return None

@@ -1,9 +1,9 @@
-"""Reads: live streams, counts and nodes.
+"""Lists over REST: live streams, counts and nodes.
 
-All of it is cut to what the caller sees, counts too. A page that looked at as many records as it
-may is short and has a ``next``.
+All of them show the caller's view only, counts too. A page that has scanned its limit of records
+may be short and has a ``next``.
 
-Not here: sessions themselves (``sessions``), what has ended (``history``), news (``events``).
+Not here: sessions (``endpoints_sessions``), history (``endpoints_history``), ``events``.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""Messages over REST: something said once to the live connections of a session, a workspace or all.
+"""Messages over REST: sent once to the live connections of a session, a workspace or all.
 
-What is said is kept nowhere: who is not connected does not hear it.
+A message is not stored, so clients that are not connected do not get it.
 """
 
 from typing import Final

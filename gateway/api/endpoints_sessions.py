@@ -1,9 +1,9 @@
-"""Sessions over REST: open, list, look at, change, close.
+"""Sessions over REST: list, read, change, close.
 
-Every write answers with the session after it. A page that looked at as many sessions as it may is
-short and has a ``next``.
+Every write returns the session after it. A page that has scanned its limit of sessions may be short
+and has a ``next``.
 
-Not here: opening (``opening``), what belongs to one session (``parts``), events (``events``).
+Not here: opening (``create_session``), parts of a session (``endpoints_subresources``), ``events``.
 """
 
 import asyncio
@@ -80,8 +80,8 @@ async def list_sessions(call: Call[Principal, SessionQuery, Nothing]) -> Respons
 
 
 async def page_of(replica: Replica, view: View, page: Page) -> tuple[list[Session], SortKey | None]:
-    """Return a page of *view* that lets others have their turn, and what the next starts after."""
-    found: dict[str, Session] = {}  # one that moves on meanwhile is met again
+    """Return a page of *view* in steps that let other tasks run, and where the next one starts."""
+    found: dict[str, Session] = {}  # a session that moves meanwhile is met again
     after = page.after
     for turn in range(SCANNED_TURNS):
         if turn:
@@ -96,7 +96,7 @@ async def page_of(replica: Replica, view: View, page: Page) -> tuple[list[Sessio
 
 
 def filter_of(query: Filter) -> Filter:
-    """Return the filter in a query that asks for more: only equal filters make equal views."""
+    """Return the filter of a query with more parameters, because equal filters make equal views."""
     return Filter(**{name: getattr(query, name) for name in Filter.__struct_fields__})
 
 

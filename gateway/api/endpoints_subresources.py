@@ -1,9 +1,9 @@
 """Parts of a session over REST: its pending close, connection, watch, streams and members.
 
-Every write answers with the session after it, and renews the keepalive of a session whose producer
-has no socket.
+Every write returns the session after it, and renews the keepalive of a session whose producer has
+no socket.
 
-Not here: the session itself (``sessions``).
+Not here: the session itself (``endpoints_sessions``).
 """
 
 from typing import Any, Final

@@ -1,13 +1,13 @@
 """Events: what happens to the sessions in view, pushed by WebSocket or SSE, or polled as JSON.
 
-All three read one kind of subscription, :meth:`Node.subscribe`: whoever names the position where it
-stopped gets exactly what it missed, on any node; everybody else gets a snapshot and is told why.
+All three use :meth:`Node.subscribe`. A client that sends the position where it stopped gets exactly
+the events that it missed, on any node; others get a snapshot and the reason for it.
 
 By WebSocket and SSE: ``hello`` (which of both follows), ``snapshot`` pages, ``events``; ``resync``
 when the reader has to start over; ``heartbeat`` in silence; ``bye`` before the gateway ends it.
 
-The JSON page without ``since`` tells the position to begin at; with it, what happened since then.
-A poller that is told ``mode: snapshot`` although it named a position reads the list again.
+The JSON page without ``since`` returns the position to start at, and with it the events since then.
+A poller that gets ``mode: snapshot`` although it sent a position has to read the list again.
 """
 
 from contextlib import suppress

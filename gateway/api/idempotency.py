@@ -1,4 +1,4 @@
-"""Idempotency: an ``Idempotency-Key`` makes a request that is repeated happen once.
+"""Idempotency: a request that is repeated with its ``Idempotency-Key`` is done once.
 
 The key becomes the command's *op*, of which a record remembers the last eight.
 """
@@ -20,7 +20,7 @@ AnyCall = Call[Principal, Any, Any]
 
 
 def operation_of(call: AnyCall, session: Session | None) -> str | None:
-    """Return what names this request in the record, if it has an Idempotency-Key.
+    """Return the operation name of this request, if it has an Idempotency-Key.
 
     Raises:
         IdempotencyMismatch: The record remembers the key with another request.
@@ -50,7 +50,7 @@ def idempotency_key(call: AnyCall) -> str | None:
 
 
 def identity(principal: Principal) -> tuple[str | None, ...]:
-    """Return what makes a caller the same one with another token."""
+    """Return a key of the caller that does not depend on its token."""
     return principal.name, principal.account, principal.workspace
 
 

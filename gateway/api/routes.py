@@ -1,4 +1,4 @@
-"""The native API's addresses, all in one list: operations, sockets and the documents of both."""
+"""The routes of the native API: operations, sockets and the documents of both."""
 
 from typing import Final
 
@@ -34,7 +34,7 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
 
 
 def application(context: Context, root: str) -> Application:
-    """Return what serves the native API.
+    """Return the native API as an application.
 
     Args:
         context: The node and its surroundings.

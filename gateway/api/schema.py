@@ -1,9 +1,9 @@
-"""Shapes: what the REST API reads and answers besides the public session, as types.
+"""Schema: the types of requests and replies of the REST API, besides the public session.
 
-Everything that comes in refuses what it does not know; everything that goes out leaves out what is
-unset. ``openapi`` is made from these types.
+Types of requests refuse unknown members; types of replies leave out unset ones. ``openapi`` is made
+from these types.
 
-Not here: the public session and its parts (``core.public``), what is done (``sessions``…).
+Not here: the public session and its parts (``core.public``), the endpoints (``endpoints_*``).
 """
 
 from datetime import datetime

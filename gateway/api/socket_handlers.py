@@ -1,12 +1,11 @@
-"""Socket handlers: what the clients of the native WebSockets ask, and how they are answered.
+"""Socket handlers: handle and answer the messages of clients on the native WebSockets.
 
-Every message is answered by ``ack`` or ``error`` with its ``ref``. A ``ref`` of
-``UNIQUE_REF_MIN`` characters or more is taken as unique in the session's life: sent again, also
-over another connection, it changes nothing more (as an Idempotency-Key, for the record's last eight
-operations). A shorter one only says which answer belongs to what, since a page that was reloaded
-counts from one again.
+Every message is answered with ``ack`` or ``error`` and its ``ref``. A ``ref`` of ``UNIQUE_REF_MIN``
+characters or more counts as unique in the life of the session: if it is sent again, even on another
+connection, it changes nothing (as an Idempotency-Key, for the record's last eight operations). A
+shorter one only assigns answers to messages, because a page that is reloaded starts at one again.
 
-Not here: what is sent (``codec``), which session a client gets (``connect``).
+Not here: the encoding (``codec``), which session a client gets (``connect``).
 """
 
 import asyncio
@@ -40,11 +39,11 @@ _NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # escaped NUL, but no esca
 
 
 def command_of(message: ClientMessage, via: str, now_ms: int) -> AnyCommand:
-    """Return the command that *message* asks for.
+    """Return the command of *message*.
 
     Args:
-        message: One that changes the session.
-        via: The connection that says so.
+        message: A message that changes the session.
+        via: The connection that sent it.
         now_ms: Redis time in milliseconds.
     """
     match message:
@@ -80,10 +79,10 @@ def command_of(message: ClientMessage, via: str, now_ms: int) -> AnyCommand:
 async def refreshed(
     context: Context, connection: WebSocketConnection[Any], principal: Principal, token: str
 ) -> Principal:
-    """Return who goes on after *token* was shown on an open connection; it lives longer now.
+    """Return the principal of a connection after a new *token*, and prolong the connection.
 
     Raises:
-        ServerClose: The token is not good, or not the same caller's: the connection ends.
+        ServerClose: The token is invalid, or another caller's: the connection ends.
         Unavailable: The token cannot be checked now.
     """
     try:
@@ -111,10 +110,10 @@ class Answering:
         self._errors: deque[float] | None = None
 
     async def answer(self, text: str, do: Callable[[ClientMessage], Awaitable[int | None]]) -> None:
-        """Do what *text* asks with *do*, and answer it; an unknown type is passed over.
+        """Handle the message *text* with *do* and answer it; unknown types are ignored.
 
         Raises:
-            ServerClose: The client sends nothing but nonsense, or may not stay.
+            ServerClose: The client sends too many unreadable messages, or may not stay.
         """
         ref: str | None = None
         try:
@@ -133,7 +132,7 @@ class Answering:
             self._connection.send(text_frame(answer))
 
     def _count(self, error: GatewayError) -> None:
-        """Count messages that cannot be understood; being refused is not the client's fault."""
+        """Count unreadable messages; refused ones do not count."""
         if not isinstance(error, BadRequest | Invalid):
             return
         if self._errors is None:
@@ -145,7 +144,7 @@ class Answering:
 
 
 class NativeObserver(ObserverSocket[str]):
-    """What an observer may ask.
+    """Handles the messages of an observer.
 
     Args:
         context: The node and its surroundings.
@@ -186,7 +185,7 @@ class NativeObserver(ObserverSocket[str]):
 
 
 class NativeSessionSocket(SessionSocket[str]):
-    """What the client of a session may ask.
+    """Handles the messages of a session's client.
 
     Args:
         context: The node and its surroundings.
@@ -264,6 +263,6 @@ class NativeSessionSocket(SessionSocket[str]):
         op = f"ref:{ref}" if ref is not None and len(ref) >= UNIQUE_REF_MIN else None
         try:
             return (await self.node.apply(self.session.id, wanted, op=op)).revision
-        finally:  # its news, if there is any, has been heard by now
+        finally:  # its log entry, if there is one, has been applied by now
             if isinstance(wanted, EndStream) and self.stopping:
                 self.stopping.discard(wanted.key)

@@ -1,8 +1,8 @@
 """The native API's style: bearer tokens, strict queries, positions to wait for, and problems.
 
-Its exceptions from the common rules: a body is refused where an operation takes none, because a
-client that sends one means something that would be lost; and every reply tells the position that
-this node had seen, so that a client can read its own writes on another node.
+It has two exceptions from the common rules. A body is refused where an operation has none, because
+its content would be lost. Every reply has the position of this node, so that a client can read its
+own writes on another node.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def takes_position(endpoint: AnyEndpoint) -> bool:
 
 
 class NativeStyle:
-    """How the native API is spoken; see :class:`gateway.http.style.Style`.
+    """The style of the native API; see :class:`gateway.http.style.Style`.
 
     Args:
         context: The node and its surroundings.
@@ -76,7 +76,7 @@ class NativeStyle:
         return self._table.match(request.path, request.method)
 
     async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> Principal:
-        """Return whose token it is."""
+        """Return the principal of the token."""
         in_query = endpoint is not None and endpoint.token_in_query
         shown = read_credential(request.scope, in_query=in_query)
         check_same_site(request.scope, shown, networks(self._context.settings.trusted_proxies))
@@ -100,11 +100,11 @@ class NativeStyle:
         return Reading(query, read_json(body, self._decoders[endpoint.body]), media)
 
     def refuse(self, error: GatewayError, request: Request, caller: Principal | None) -> Response:
-        """Return the problem that tells *error* (RFC 9457)."""
+        """Return the problem reply for *error* (RFC 9457)."""
         return problem(error, request.id, caller)
 
     def finish(self, request: Request, response: Response) -> None:
-        """Indent JSON where ``pretty`` asks for it."""
+        """Indent JSON if the query has ``pretty``."""
         if b"pretty" not in request.query_string:
             return
         headers = response.headers
@@ -124,11 +124,11 @@ class NativeStyle:
             headers["Content-Length"] = str(len(response.body))
 
 
-@lru_cache(maxsize=256)  # of 8 KiB at most; pollers ask the same thing over and over
+@lru_cache(maxsize=256)  # of 8 KiB at most; pollers repeat the same query
 def _read(
     query_string: bytes, kind: type[Struct], *, takes_position: bool
 ) -> tuple[Struct, str | None]:
-    """Return what a query asks for, and the position to wait for."""
+    """Return the query and the position to wait for."""
     pairs = without_token(read_pairs({"query_string": query_string}))
     universal = ("pretty", "at") if takes_position else ("pretty",)
     query = read_query(pairs, kind, universal)
@@ -140,8 +140,8 @@ async def _reach(node: Node, at: str) -> None:
     """Wait until this node has seen a position.
 
     Raises:
-        BadPosition: It is none of this epoch.
-        PositionAhead: This node has not seen it within 2 s.
+        BadPosition: It is not a position of this epoch.
+        PositionAhead: This node has not reached it within 2 s.
     """
     position = Position.parse(at)
     if not node.replica.position().covers(position):

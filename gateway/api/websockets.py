@@ -1,11 +1,11 @@
-"""WebSockets of the native API: how they come in, or are refused.
+"""WebSockets of the native API: how they are admitted or refused.
 
-Only a page that has no business here (403) and a node without room (503) are refused before the
-handshake is complete; everybody else is let in, told ``bye`` with a close code, and closed, because
-a browser cannot read the HTTP status. A token is never answered: the one subprotocol that we
-choose is our own.
+Only a page of a foreign origin (403) and a node at its limit (503) are refused before the
+handshake. Any other error completes the handshake, sends ``bye`` with a close code and closes,
+because a browser cannot read the HTTP status. The answer never repeats a token; the only
+subprotocol that is chosen is our own.
 
-Not here: what a connection is let in for (``connect``, ``events``).
+Not here: what an admitted connection does (``connect``, ``events``).
 """
 
 import secrets
@@ -27,7 +27,7 @@ from gateway.realtime.handshake import Admission, WebSocketEndpoint, check_admis
 
 
 class WebSocketRequest:
-    """A WebSocket that was let in; nothing is said about its rights yet.
+    """An admitted WebSocket; its rights are not checked yet.
 
     Args:
         context: The node and its surroundings.
@@ -46,7 +46,7 @@ class WebSocketRequest:
         self.credential, self._unreadable = _shown(scope)
 
     def make_codec(self, connection: WebSocketConnection[str]) -> NativeCodec:
-        """Return what speaks on *connection*, which is this request's from now on."""
+        """Return the codec of *connection*, which belongs to this request from now on."""
         self.connection = connection
         self.codec = NativeCodec(self.context.node, connection)
         return self.codec
@@ -64,11 +64,11 @@ class WebSocketRequest:
         self.pairs = without_token(read_pairs(self.scope))
 
     async def principal(self) -> Principal:
-        """Return whose the token is, and count it; the connection ends when it expires.
+        """Return the principal of the token, and count it; the connection ends when it expires.
 
         Raises:
-            Unauthorized: There is none, or none that is good.
-            RateLimited: Too many of this caller's come, or too many bad ones of its address.
+            Unauthorized: There is no valid token.
+            RateLimited: The caller has used up its rate, or its address with invalid tokens.
         """
         checking = self.context.principal_of(self.credential)
         principal = await self.context.rate_limited(self.scope, checking, caller_key)
@@ -77,11 +77,11 @@ class WebSocketRequest:
 
 
 Serve = Callable[[WebSocketRequest], Awaitable[None]]
-"""Lets a request's connection begin; what it raises is told to the client."""
+"""Starts the connection of a request; an exception is sent to the client."""
 
 
 def native_socket(context: Context, serve: Serve) -> WebSocketEndpoint:
-    """Return where the WebSockets of one address come in."""
+    """Return the application of a WebSocket path."""
 
     async def admit(scope: Scope) -> Admission[str]:
         request = WebSocketRequest(context, scope)

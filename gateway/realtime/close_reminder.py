@@ -1,4 +1,4 @@
-"""Close reminder: when a client hears again that its session is about to be closed."""
+"""Close reminder: when a client is reminded that its session will be closed."""
 
 import asyncio
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class CloseReminder:
             self._timer = asyncio.get_running_loop().call_later(wait_s, remind, closing)
 
     def stop(self) -> None:
-        """Remind no more."""
+        """Cancel the reminders."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,12 +1,12 @@
-"""The port: how one product speaks on its long-lived connections.
+"""The port of a product's long-lived connections: its codec and its handler.
 
-A product gives a *codec*, one object a connection, which turns what happens into bytes and what the
-client sends into messages, and a *handler*, which does what those messages ask. Everything else is
-the same at every door: the handshake, the states of a connection, its limits and deadlines, the
-attachment to a session, subscriptions, drain.
+A product provides a *codec*, one object per connection, which encodes what happens and decodes what
+the client sends, and a *handler*, which handles the decoded messages. Everything else is the same
+at every door: the handshake, the states of a connection, its limits and deadlines, the attachment
+to a session, subscriptions and drain.
 
-A codec writes nothing and waits for nothing (but a notice may have to be waited for, see
-:meth:`Codec.notify`), so that it is tested without a socket. The handler of a connection that
+A codec neither writes nor waits (except in :meth:`Codec.notify`), so it can be tested without a
+socket. The handler of a connection that
 only watches is an :class:`~gateway.realtime.subscriber.ObserverSocket`, the handler of a session's
 client a :class:`~gateway.realtime.session_socket.SessionSocket`; a product derives from one of them
 and adds ``handle``.
@@ -39,11 +39,11 @@ Announcement = SessionNotice | OutboundMessage
 
 
 class HeartbeatRule(Struct, frozen=True, kw_only=True):
-    """When a connection looks after itself.
+    """When a connection is checked and sends a heartbeat.
 
     Args:
-        interval_s: Seconds between two looks, give or take a tenth.
-        in_silence: Whether ``Codec.heartbeat`` is sent only if nothing else was for so long.
+        interval_s: Seconds between two checks, give or take a tenth.
+        in_silence: Whether ``Codec.heartbeat`` is sent only after so much silence.
         silence_s: Seconds without a message of the client after which it is gone (4003), for
             protocols in which the client pings; ``None``: the transport's own pings decide.
     """
@@ -54,12 +54,12 @@ class HeartbeatRule(Struct, frozen=True, kw_only=True):
 
 
 class SocketRules(Struct, frozen=True, kw_only=True):
-    """In what one product's session sockets differ.
+    """The differences of one product's session sockets.
 
     Args:
         reattaches: Whether a connection that another node ended by mistake attaches again; if not
             it ends with 4009, so that the client comes back by itself.
-        reminds: Whether a pending close is told again before its deadline.
+        reminds: Whether the client is reminded of a pending close before its deadline.
         has_mailbox: Whether the session's notices reach it as they come; if not the product calls
             ``SessionSocket.fence`` from its subscription, in the order of that.
     """
@@ -70,10 +70,10 @@ class SocketRules(Struct, frozen=True, kw_only=True):
 
 
 class ClosingFrames(Struct, frozen=True, kw_only=True):
-    """How a connection is closed from here.
+    """How the gateway closes a connection.
 
     Args:
-        last: Whole frames that are sent before; empty for nothing.
+        last: Whole frames to send before the close; may be empty.
         code: The close code; ``None`` ends the connection without a close frame.
         reason: For the close frame; what is over 123 bytes is cut off (RFC 6455 section 5.5).
     """
@@ -84,7 +84,7 @@ class ClosingFrames(Struct, frozen=True, kw_only=True):
 
 
 class Codec(Protocol[M_co]):
-    """How one product speaks on one connection.
+    """Encodes and decodes one product's messages on one connection.
 
     All bytes are what goes to the transport: whole WebSocket frames (``core.frames.frame``), or
     events of an event stream.
@@ -99,10 +99,10 @@ class Codec(Protocol[M_co]):
         ...
 
     def receive(self, data: str | bytes) -> M_co | None:
-        """Return what a message of the client has to be handled as; ``None``: it is passed over.
+        """Decode a message of the client; ``None`` means that it is ignored.
 
-        What is returned counts against ``messages_per_s`` and reaches ``SocketHandler.handle`` in
-        order; what is passed over does neither.
+        A decoded message counts towards ``messages_per_s`` and is passed to
+        ``SocketHandler.handle`` in order.
 
         Raises:
             ConnectionEnded: The connection may not go on.
@@ -119,9 +119,9 @@ class Codec(Protocol[M_co]):
         ...
 
     def notify(self, notice: Announcement) -> bytes | Awaitable[bytes]:
-        """Return what *notice* is in the product's words; empty if it has none.
+        """Return the product's encoding of *notice*; empty if it has none.
 
-        Only a subscription's messages may be awaited; the next one waits for them.
+        Only messages of a subscription may be awaited; the next one waits for them.
 
         Raises:
             ConnectionEnded: The connection may not go on.
@@ -129,7 +129,7 @@ class Codec(Protocol[M_co]):
         ...
 
     def heartbeat(self, subscription: Subscription | None) -> bytes:
-        """Return what is sent in silence; empty for nothing."""
+        """Return the heartbeat; empty if there is none."""
         ...
 
     def close(self, ended: ServerClose) -> ClosingFrames:
@@ -141,7 +141,7 @@ class SocketHandler(Protocol[M_contra]):
     """Serves an open connection; ``ObserverSocket`` is one that others derive from."""
 
     async def handle(self, message: M_contra) -> None:
-        """Do what a message asks, and answer it.
+        """Handle a message and answer it.
 
         Messages are handled one after the other. A ``GatewayError`` that is raised ends the
         connection with its code, as does a ``ConnectionEnded``.
@@ -157,13 +157,13 @@ class SocketHandler(Protocol[M_contra]):
         ...
 
     def on_writable(self) -> None:
-        """Go on sending: the client takes more again."""
+        """Continue sending: the write buffer drained below the low-water mark."""
         ...
 
     def last_sent_at_s(self) -> float:
-        """Return when something was last written past the connection, by the loop's time."""
+        """Return when a channel last wrote directly to the transport, in loop time."""
         ...
 
     def on_end(self, ended: ConnectionEnded) -> None:
-        """Let go of everything, then of the connection (``release``): it is closed."""
+        """Clean up, then release the connection (``release``), which is closed."""
         ...

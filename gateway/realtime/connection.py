@@ -1,13 +1,13 @@
-"""Connection: one WebSocket from its handshake to its end, whatever product is spoken on it.
+"""Connection: one WebSocket of any product from its handshake to its end.
 
-A connection has been taken over from the server: what the client sends reaches it by a plain call,
-and what it sends is written at once. So an idle one costs no task and no coroutine; a task works
-only while there is a message whose handling waits.
+The connection was taken over from the server: input arrives by method calls, and output is written
+at once. So an idle connection costs no task and no coroutine; a task runs only while the handling
+of a message waits.
 
-Its states and what leads from one to the other are in ``connection_state``. How a connection ends
-is decided once, by the first one to say so.
+``connection_state`` has the states and transitions. How a connection ends is decided once, by the
+first caller that ends it.
 
-Not here: who may come in (``handshake``), what is said (a product's codec and handler).
+Not here: admission (``handshake``), the content of messages (a product's codec and handler).
 """
 
 import asyncio
@@ -31,11 +31,11 @@ from gateway.metrics import OVERFLOWS
 from gateway.realtime.codec import Codec, HeartbeatRule, SocketHandler
 from gateway.realtime.connection_state import ConnectionState, Transition, next_state
 
-DONE_WITHIN_S: Final = 3.0  # for what a client sent before it left; a write is known by then
+DONE_WITHIN_S: Final = 3.0  # to handle what a client sent before it left; a write is done by then
 ANSWERED_WITHIN_S: Final = 1.0  # the last answer leaves before our close, if it does so in time
-INBOX_MAX: Final = 256  # messages read and not handled; more than rate and outages can pile up
+INBOX_MAX: Final = 256  # messages that wait to be handled; the rate limit and outages cause fewer
 INBOX_MAX_BYTES: Final = 256 * 1024  # of them; four of the longest
-SENT_MAX_BYTES: Final = 1 << 20  # sent to a client that takes nothing; then it is too slow (4002)
+SENT_MAX_BYTES: Final = 1 << 20  # unsent to a client that takes nothing; then it is too slow (4002)
 REASON_MAX_BYTES: Final = 123  # of a close frame (RFC 6455 section 5.5)
 
 M = TypeVar("M")
@@ -51,7 +51,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         registry: All connections of this process.
         make_codec: Makes the codec of this connection.
         number: Tells it apart in logs.
-        heartbeat: When it looks after itself.
+        heartbeat: When it is checked and sends a heartbeat.
         messages_per_s: Messages that the client may send a second, ``BURST_S`` times as many at
             once; one more ends it (4006).
     """
@@ -97,10 +97,10 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         self._state = ConnectionState.CONNECTING
         self._handler: SocketHandler[M] | None = None
         self._inbox: list[tuple[M, int]] = []  # with the size of each
-        self._inbox_bytes = 0  # as many as the characters, at least
-        self._sent_bytes = 0  # since there was room last
+        self._inbox_bytes = 0  # at least the number of characters
+        self._sent_bytes = 0  # since the buffer was writable last
         self._is_working = False
-        self._writable: asyncio.Event | None = None  # what works waits for room
+        self._writable: asyncio.Event | None = None  # the handling task waits for it
         self._ended: ConnectionEnded | None = None  # how it ends, once that is decided
         self._final_frames = b""  # to be sent with the close
         self._tasks: set[asyncio.Task[None]] | None = None
@@ -111,22 +111,22 @@ class WebSocketConnection(LiveConnection, Generic[M]):
 
     @property
     def state(self) -> ConnectionState:
-        """Where it is between its handshake and its end."""
+        """The state of the connection."""
         return self._state
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended: what is sent is lost."""
+        """Whether the connection has ended, so that output is discarded."""
         return self._state is ConnectionState.CLOSED
 
     def _move(self, transition: Transition) -> None:
         self._state = next_state(self._state, transition)
 
-    # --- what it sends
+    # --- output
 
     @property
     def is_full(self) -> bool:
-        """Whether the client is so far behind that what can wait should wait."""
+        """Whether the write buffer is full, so that output that can wait should wait."""
         return self._writer.is_full
 
     @property
@@ -147,7 +147,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         return self._writer.write(data)
 
     def send(self, data: bytes) -> None:
-        """Send whole frames that cannot wait for room, and are bounded therefore; may be empty."""
+        """Send whole frames that cannot wait, but are bounded; may be empty."""
         if data and not self.write(data):
             self._sent_bytes += len(data)
             if self._sent_bytes > SENT_MAX_BYTES:
@@ -175,10 +175,10 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         if data and is_due:
             self.write(data)
 
-    # --- what it hears: core.frames.Listener
+    # --- input: core.frames.Listener
 
     def on_message(self, message: str | bytes) -> None:
-        """Take what the client sent."""
+        """The client sent a message."""
         if self._ended is not None:
             return
         now_s = self._heard_at_s = self._loop.time()
@@ -217,14 +217,14 @@ class WebSocketConnection(LiveConnection, Generic[M]):
             self._handler.on_writable()
 
     def on_close(self, code: int, reason: str | None) -> None:
-        """The client or the network ended it; what the client sent before is still done."""
+        """The client or the network ended the connection; earlier messages are still handled."""
         ended = ClientClosed(close_cause(code, reason))
         if self._is_working or self._inbox:
             self._close_within(ended, DONE_WITHIN_S)
         else:
             self.end(ended)
 
-    # --- what is asked of it
+    # --- handling
 
     def _work_on(self) -> None:
         if self._inbox and self._handler is not None and not self._is_working:
@@ -237,7 +237,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
                 self._writable = asyncio.Event()
                 await self._writable.wait()
                 self._writable = None
-                continue  # what it waited for may be its end
+                continue  # it may have waited for its end
             message, size = self._inbox.pop(0)
             self._inbox_bytes -= size
             await handler.handle(message)
@@ -246,7 +246,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
             self._finish()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        """Do *work* as long as the connection lives; what it raises ends the connection."""
+        """Run *work* while the connection lives; an exception in it ends the connection."""
         if self._state is ConnectionState.CLOSED:
             work.close()
             return None
@@ -264,14 +264,14 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         if isinstance(error, Exception):
             self.end(self.closing_of(error))
 
-    # --- its life
+    # --- life
 
     def bind(self, handler: SocketHandler[M] | None) -> None:
-        """Name who is told of the end, and serves the client from :meth:`start` on."""
+        """Set the handler, which serves the client from :meth:`start` on and gets its end."""
         self._handler = handler
 
     def start(self) -> None:
-        """Serve the client from now on, also what it sent before."""
+        """Serve the client from now on, including what it sent before."""
         self._move(Transition.START)
         if self._state is ConnectionState.OPEN:
             self.start_heartbeat()
@@ -284,7 +284,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
             self._finish()
 
     def _check_silence(self, silence_s: float) -> None:
-        """End the connection if the client sent nothing for too long; look again in time."""
+        """End the connection if the client was silent for too long; else check again later."""
         left_s = self._heard_at_s + silence_s - self._loop.time()
         if left_s <= 0:
             reconnect_ms = self.reconnect_after_ms()
@@ -293,7 +293,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
             self._silence_timer = self._loop.call_later(left_s, self._check_silence, silence_s)
 
     def end_after_answer(self, ended: ServerClose) -> None:
-        """End as *ended* says, after the answer to what is being done, if it comes in time."""
+        """End with *ended* after the answer to the current message, if it comes in time."""
         if self._is_working:
             self._close_within(ended, ANSWERED_WITHIN_S)
         else:
@@ -306,7 +306,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
                 self._writable.set()
 
     def _decide(self, ended: ConnectionEnded) -> bool:
-        """Settle how it ends; return whether that was open."""
+        """Set how the connection ends; return whether that was still undecided."""
         if self._ended is not None:
             return False
         self._ended = ended
@@ -314,7 +314,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         return True
 
     def end(self, ended: ConnectionEnded) -> None:
-        """End at once; the first one to say so decides how.
+        """End at once; the first call decides how.
 
         A connection whose handshake is not over ends when that has come to its end.
         """
@@ -341,7 +341,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         ended = self._ended
         assert ended is not None  # noqa: S101 - decided before, see the callers
         log.info("socket %d: %r", self.number, ended)
-        self.stop_timers()  # one that ended before it began may have got some since
+        self.stop_timers()  # a connection that ended before its start may have timers since
         self._inbox.clear()
         try:
             if isinstance(ended, ServerClose):
@@ -361,12 +361,12 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         self._writer.close(frames.code, reason, self._final_frames + frames.last)
 
     def stop_timers(self) -> None:
-        """Beat and expire no more."""
+        """Stop the heartbeat and the expiry."""
         super().stop_timers()
         if self._silence_timer is not None:
             self._silence_timer.cancel()
             self._silence_timer = None
 
     def release(self) -> None:
-        """Count as a connection no more: nothing has to be done for it."""
+        """Leave the registry: nothing more has to be done for this connection."""
         self._registry.remove(self)

@@ -1,4 +1,4 @@
-"""Connection state: the states of a WebSocket, and the table of what leads from one to the other.
+"""Connection state: the states of a WebSocket and the table of their transitions.
 
 States::
 
@@ -6,13 +6,13 @@ States::
         │                   └─────────────finish────────────────▶
         └──close──▶ ABANDONED ──start──▶ CLOSING
 
-``CONNECTING``: the handshake is not over; messages are kept. ``ABANDONED``: an end came meanwhile,
-and the handshake comes to its own end first, so that nothing is left half done. ``OPEN``: a handler
-serves it. ``CLOSING``: how it ends is decided; what the client sent before it left is still done,
-or the answer to its last message goes out before our close. ``CLOSED`` is final. How a connection
-ends is decided once, by the first one to say so. Any other transition raises and changes nothing.
+``CONNECTING``: the handshake is not complete, and messages are kept. ``ABANDONED``: the connection
+ended meanwhile, and the handshake is completed first, so that nothing is left half done. ``OPEN``:
+a handler serves it. ``CLOSING``: how it ends is decided; messages that the client sent before are
+still handled, or the answer to its last message is sent before our close. ``CLOSED`` is final. Any
+other transition raises and changes nothing.
 
-Not here: what is done in a state (``connection``).
+Not here: the actions of a state (``connection``).
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from typing import Final
 
 
 class ConnectionState(Enum):
-    """Where a connection is between its handshake and its end; see the module's docstring."""
+    """The state of a connection; see the module's docstring."""
 
     CONNECTING = auto()
     ABANDONED = auto()
@@ -31,7 +31,7 @@ class ConnectionState(Enum):
 
 
 class Transition(Enum):
-    """What moves a connection on."""
+    """A transition between states."""
 
     START = auto()
     CLOSE = auto()
@@ -58,14 +58,14 @@ TRANSITIONS: Final[Mapping[ConnectionState, Mapping[Transition, ConnectionState]
 
 
 class IllegalTransition(RuntimeError):
-    """A connection was moved on in a state in which that means nothing: a bug of ours."""
+    """A transition that the state does not have: a bug of the gateway."""
 
 
 def next_state(state: ConnectionState, transition: Transition) -> ConnectionState:
     """Return the state after *transition*.
 
     Raises:
-        IllegalTransition: It means nothing in *state*.
+        IllegalTransition: *state* has no such transition.
     """
     try:
         return TRANSITIONS[state][transition]

@@ -1,10 +1,10 @@
-"""Handshake: how a WebSocket comes in, or is refused, at any product's door.
+"""Handshake: admits or refuses a WebSocket, at any product's door.
 
-A browser cannot read the HTTP status of a refused WebSocket, so a product chooses where it refuses:
-what its *admission* raises is answered by HTTP instead of the upgrade; what is raised afterwards
-is told in its codec's words on an open connection, and closes that.
+A browser cannot read the HTTP status of a refused WebSocket, so a product chooses where it refuses.
+An error of its *admission* is answered by HTTP instead of the upgrade; a later error is encoded by
+its codec, sent on the open connection, and closes it.
 
-Not here: what a connection does once it is in (``connection``, a product's handler).
+Not here: an admitted connection (``connection``, a product's handler).
 """
 
 import logging
@@ -35,7 +35,7 @@ from gateway.realtime.codec import Codec, HeartbeatRule
 from gateway.realtime.connection import WebSocketConnection
 
 EXTENSION: Final = "gateway.frames"  # of the ASGI scope; see ``transport``
-USER_AGENT_MAX: Final = 512  # characters that are kept of it
+USER_AGENT_MAX: Final = 512  # characters that are stored
 
 M = TypeVar("M")
 
@@ -45,13 +45,13 @@ _numbers = count(1)  # tell the connections of this process apart in logs
 
 
 class Admission(Struct, Generic[M], frozen=True, kw_only=True):
-    """What becomes of a WebSocket that may come in.
+    """How an admitted WebSocket is served.
 
     Args:
         codec: Makes the codec of its connection.
-        serve: Lets the connection begin, once the handshake is complete; what it raises closes it.
-        heartbeat: When the connection looks after itself.
-        subprotocol: What the handshake answers; never a token.
+        serve: Starts the connection after the handshake; an exception closes it.
+        heartbeat: When the connection is checked and sends a heartbeat.
+        subprotocol: The subprotocol of the answer; never a token.
     """
 
     codec: Callable[[WebSocketConnection[M]], Codec[M]]
@@ -61,19 +61,19 @@ class Admission(Struct, Generic[M], frozen=True, kw_only=True):
 
 
 Admit = Callable[[Scope], Awaitable[Admission[Any]]]
-"""Looks at a request for a WebSocket; what it raises is told instead of the upgrade."""
+"""Admits a request for a WebSocket; an exception is answered instead of the upgrade."""
 
 Refuse = Callable[[GatewayError, Scope], Response]
-"""Tells why a request is not upgraded."""
+"""Returns the response to a request that is not upgraded."""
 
 
 def check_admissible(context: Context, scope: Scope, shown: Credential) -> None:
-    """Refuse what no door lets in: pages of other sites, and anybody while there is no room.
+    """Raise if no door admits this WebSocket: from a foreign page, or beyond the limit.
 
     Raises:
         Forbidden: The page that opens this WebSocket may not.
-        Draining: This node is going.
-        Overloaded: There are as many connections as may be.
+        Draining: This node is shutting down.
+        Overloaded: The maximum of connections is reached.
     """
     settings = context.settings
     allowed, trusted = origins(settings.allowed_origins), networks(settings.trusted_proxies)
@@ -85,8 +85,8 @@ def check_room(context: Context) -> None:
     """Raise if this node cannot accept another connection.
 
     Raises:
-        Draining: This node is going.
-        Overloaded: There are as many connections as may be.
+        Draining: This node is shutting down.
+        Overloaded: The maximum of connections is reached.
     """
     if context.node.is_draining:
         raise Draining
@@ -109,14 +109,14 @@ def new_connection(context: Context, scope: Scope, connection_id: str | None = N
 
 
 class WebSocketEndpoint:
-    """Where the WebSockets of one address come in, as an ASGI application.
+    """The ASGI application of a WebSocket path.
 
-    It returns once the connection has its handler: from then on nothing of the request is kept.
+    It returns once the connection has its handler; from then on nothing of the request is kept.
 
     Args:
         context: The node and its surroundings.
-        admit: Says who may come in.
-        refuse: Tells the others.
+        admit: Admits a request, or raises.
+        refuse: Returns the response to a refused request.
     """
 
     def __init__(self, context: Context, admit: Admit, refuse: Refuse) -> None:
@@ -125,7 +125,7 @@ class WebSocketEndpoint:
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take a WebSocket from its request to its handler, or refuse it."""
+        """Serve a WebSocket from its request to its handler, or refuse it."""
         context = self._context
         websocket = WebSocket(scope, receive, send)
         try:

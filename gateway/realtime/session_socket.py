@@ -1,17 +1,17 @@
 """Session socket: the attachment of a connection to its session, from the commit to the end.
 
-Two directions that meet only in the record: what the client asks becomes commands in the name of
-this connection, and what the feed says of the session is told to the client. The commit stands
-before the greeting, so that a client that was greeted is also listed.
+Messages of the client become commands of this connection, and changes of the session that come back
+in the log are sent to the client. The session is committed before the greeting, so that a client
+that was greeted is also listed.
 
-A connection is valid while the record names it (*fencing*): a client that is displaced, kicked or
-closed learns it from the record, by whichever node that was done. When another node ended the
-connection although the client is still here (because this node was paused or cut off), it attaches
-again, unless another connection came meanwhile.
+A connection is valid while the record names it (*fencing*), so a client that is displaced, kicked
+or closed learns that from the record, whichever node did it. When another node ended the connection
+although the client is still here (because this node was paused or cut off), it attaches again,
+unless another connection came meanwhile.
 
-A pending close is told at once, and again when half of the time is over, 10 s and 3 s before it.
+The client is told of a pending close at once, after half of the time, and 10 s and 3 s before it.
 
-Not here: which session a client may have (a product's endpoint), what is said (its codec).
+Not here: which session a client may have (a product's endpoint), the encoding (its codec).
 """
 
 import asyncio
@@ -53,7 +53,7 @@ from gateway.realtime.subscriber import ObserverSocket
 ENDED_BY_OTHERS: Final = frozenset(
     {CloseCode.SESSION_CLOSED, CloseCode.KICKED, CloseCode.DISPLACED}
 )
-"""Ends that the record says already; every other one is recorded as a disconnect."""
+"""Ends that are in the record already; any other one is recorded as a disconnect."""
 
 M = TypeVar("M")
 
@@ -63,9 +63,9 @@ log = logging.getLogger(__name__)
 class SessionSocket(ObserverSocket[M]):
     """One connection attached to its session; a product derives from it and adds ``handle``.
 
-    First :meth:`open` or :meth:`attach`, which commits; then, without waiting in between,
-    :meth:`begin`, which greets. From the first of them on it hears what happens to the session;
-    what it hears before its greeting it tells after it.
+    Call :meth:`open` or :meth:`attach`, which commits, and then, without waiting in between,
+    :meth:`begin`, which greets the client. Notices of the session that come before the greeting
+    are sent after it.
 
     Args:
         context: The node and its surroundings.
@@ -105,10 +105,10 @@ class SessionSocket(ObserverSocket[M]):
         self._is_attached = False
         self._is_attaching_again = False
 
-    # --- coming in
+    # --- attaching
 
     async def open(self, session: Session) -> Session:
-        """Open *session* with this connection; return it as it is then.
+        """Open *session* with this connection; return the session after that.
 
         Raises:
             GatewayError: As :meth:`Node.open`; nothing is left behind.
@@ -117,7 +117,7 @@ class SessionSocket(ObserverSocket[M]):
         return await self._commit(wanted, self.node.open(wanted))
 
     async def attach(self, session: Session, *, displace: bool, readmit: bool) -> Session:
-        """Attach to *session*; return it as it is then.
+        """Attach to *session*; return the session after that.
 
         Args:
             session: An open one.
@@ -141,7 +141,7 @@ class SessionSocket(ObserverSocket[M]):
             else:
                 self._writing = asyncio.ensure_future(writing)
                 self._session = await asyncio.shield(self._writing)
-        except OutcomeUnknown:  # nobody knows whether it was written: end it again
+        except OutcomeUnknown:  # it may have been written: end it again
             await self._take_back(session.id)
             raise
         except BaseException:
@@ -160,7 +160,7 @@ class SessionSocket(ObserverSocket[M]):
         """
         connection, session = self.connection, self.session
         if greeting := connection.codec.greet(session, token):
-            connection.write(greeting)  # however long it is
+            connection.write(greeting)  # even if the buffer is full
         self._context.connections.complete_handover(self._record.id)
         self.node.touch(session.id)
         if session.closing:
@@ -173,20 +173,20 @@ class SessionSocket(ObserverSocket[M]):
 
     @property
     def session(self) -> Session:
-        """The session as this connection heard of it last; there is one once it is attached."""
+        """The newest session that this connection knows; set once it is attached."""
         if self._session is None:
             raise RuntimeError("This connection has no session yet.")
         return self._session
 
     @property
     def is_own(self) -> bool:
-        """Whether the session, as far as is known, is this connection's."""
+        """Whether this connection is, as far as it knows, the session's."""
         held = self.session.connection
         return held is not None and held.id == self._record.id and self.session.is_connected
 
     @property
     def connection_id(self) -> str:
-        """How the record names this connection."""
+        """The connection as the record has it."""
         return self._record.id
 
     def _hold(self, session: Session) -> None:
@@ -199,7 +199,7 @@ class SessionSocket(ObserverSocket[M]):
         self.connection.bind(self)
 
     def _release(self) -> None:
-        """Hear nothing more of the session; it is not this connection's."""
+        """Stop receiving notices: the session is not this connection's any more."""
         session_id, self._held = self._held, None
         if session_id is None:
             return
@@ -217,7 +217,7 @@ class SessionSocket(ObserverSocket[M]):
     # --- the end
 
     def on_end(self, ended: ConnectionEnded) -> None:
-        """Record how it ended, unless that is why, and let go."""
+        """Record the disconnect, unless the record caused it, and release the connection."""
         self.stop_watching()
         self._reminder.stop()
         if not self._is_attached and self._writing is not None:
@@ -248,10 +248,10 @@ class SessionSocket(ObserverSocket[M]):
         self._release()
         self.connection.release()
 
-    # --- what the client hears: live.hub.NoticeSink
+    # --- notices: live.hub.NoticeSink
 
     def put(self, notice: Notice) -> None:
-        """Take what the feed says of the session."""
+        """Handle a notice of the session."""
         connection = self.connection
         if self._early is not None:
             if len(self._early) < MAILBOX_MAX:
@@ -273,11 +273,11 @@ class SessionSocket(ObserverSocket[M]):
         elif notice.message:
             self._notify(notice.message)
         elif notice.change is None:
-            self.check()  # the replica was loaded again: news may have been missed
+            self.check()  # the replica was loaded again: changes may have been missed
         elif isinstance(notice.change.entry, SessionEntry):
             record = notice.change.entry.record
             if record.revision <= self.session.revision:
-                return  # older than what the greeting said
+                return  # older than the greeting
             for event in notice.change.entry.events:
                 self._tell(event)
             self.fence(record, disconnect_cause(notice.change.entry.events))
@@ -313,18 +313,18 @@ class SessionSocket(ObserverSocket[M]):
         if self.rules.reminds:
             self._reminder.schedule(closing, self._warn_of)
 
-    # --- is it still this connection's session?
+    # --- fencing
 
     def heartbeat(self) -> bytes:
-        """Return what is sent in silence; see :meth:`check`."""
+        """Return the heartbeat; see :meth:`check`."""
         self.check()
         return super().heartbeat()
 
     def check(self) -> None:
-        """Look whether the node's session still names this connection.
+        """Check that the session in the replica still names this connection.
 
         Raises:
-            ServerClose: It does not, or there is no such session any more.
+            ServerClose: It names another one, or the session is gone.
         """
         known = self.session
         session = self.node.replica.sessions.get(known.id)
@@ -336,7 +336,7 @@ class SessionSocket(ObserverSocket[M]):
             self.fence(session, None)
 
     def fence(self, record: Session, cause: Cause | None) -> None:
-        """End this connection unless *record*, the newest that is known, is still its own.
+        """End this connection unless *record*, the newest one, still names it.
 
         Args:
             record: The session.
@@ -379,7 +379,7 @@ class SessionSocket(ObserverSocket[M]):
         try:
             await self.node.apply(self.session.id, again)
         except SessionClosed:
-            return  # its news is on the way
+            return  # its log entry is on the way
         except AlreadyConnected:  # another connection came meanwhile
             raise ServerClose(CloseCode.DISPLACED, "displaced") from None
         except GatewayError as error:
@@ -387,10 +387,10 @@ class SessionSocket(ObserverSocket[M]):
         finally:
             self._is_attaching_again = False
 
-    # --- what the client asks
+    # --- messages
 
     def touch(self) -> None:
-        """Note that the client spoke."""
+        """Note that the client was active."""
         self.node.touch(self.session.id)
 
 

@@ -1,7 +1,7 @@
-"""Event stream: what a subscription tells, as server-sent events (WHATWG HTML, section 9.2).
+"""Event stream: a subscription as server-sent events (WHATWG HTML, section 9.2).
 
-A product's codec says what is sent; this is the reply that goes on for as long as the reader stays
-and may stay.
+A product's codec encodes the events; this is the reply, which lasts until the reader leaves or must
+leave.
 """
 
 import asyncio
@@ -38,14 +38,14 @@ def sse_event(kind: str, data: bytes, position: str | None = None) -> bytes:
 
 
 class EventStream(Response):
-    """A reply that goes on for as long as the reader stays.
+    """A reply that lasts until the reader leaves.
 
     Args:
         context: The node and its surroundings.
-        principal: Who reads; the stream ends when its token expires.
-        codec: What is sent; nothing is received, and a close has no code.
-        subscribe: Begins the subscription when the reply is sent.
-        refuse: Tells why there can be no subscription (``Overloaded``).
+        principal: The reader; the stream ends when its token expires.
+        codec: Encodes the events; nothing is received, and a close has no code.
+        subscribe: Starts the subscription when the reply is sent.
+        refuse: Returns the reply when there can be no subscription (``Overloaded``).
         heartbeat_s: Seconds of silence after which the codec's heartbeat is sent.
     """
 
@@ -74,7 +74,7 @@ class EventStream(Response):
         self._heartbeat_s = heartbeat_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Tell until the reader leaves or may not stay."""
+        """Send events until the reader leaves or must leave."""
         context = self._context
         connection = _StreamConnection(context, self._codec, receive, send, self._heartbeat_s)
         with ExitStack() as stack:
@@ -90,7 +90,7 @@ class EventStream(Response):
 
 
 class _StreamConnection(LiveConnection):
-    """An event stream as one of this process' connections."""
+    """The connection of an event stream."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class _StreamConnection(LiveConnection):
         self._ended: asyncio.Future[ConnectionEnded] = self._loop.create_future()
 
     async def serve(self, subscription: Subscription) -> ConnectionEnded:
-        """Send what happens until the stream ends; return how it ended."""
+        """Send events until the stream ends; return how it ended."""
         self._subscription = subscription
         self.start_heartbeat()
         self._spawn(self._tell(subscription))
@@ -124,19 +124,19 @@ class _StreamConnection(LiveConnection):
             await asyncio.gather(*works, return_exceptions=True)
 
     def end(self, ended: ConnectionEnded) -> None:
-        """End this stream as soon as it can; the first one to say so decides how."""
+        """End this stream as soon as possible; the first call decides how."""
         if not self._ended.done():
             self._ended.set_result(ended)
 
     async def close(self, ended: ConnectionEnded) -> None:
-        """End the reply, with the codec's last event if it is ours to end."""
+        """End the reply, with the codec's last event if the gateway ends it."""
         last = self._codec.close(ended).last if isinstance(ended, ServerClose) else b""
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self._send({"type": "http.response.body", "body": last})
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do *work* as long as the stream lives; what it raises ends the stream."""
+        """Run *work* while the stream lives; an exception in it ends the stream."""
         task = self._loop.create_task(work)
         self._works.add(task)
         task.add_done_callback(self._on_done)
@@ -158,7 +158,7 @@ class _StreamConnection(LiveConnection):
             self._spawn(self._write(self._codec.heartbeat(self._subscription)))
 
     async def _write(self, data: bytes) -> None:
-        """Send *data*, if it is anything.
+        """Send *data*, unless it is empty.
 
         Raises:
             ConnectionEnded: The reader is gone, or took nothing for ``SEND_WITHIN_S``.

@@ -1,9 +1,9 @@
-"""Subscriber: the one subscription of a connection, and the handler of those that only watch.
+"""Subscriber: the one subscription of a connection, and the handler of observer connections.
 
-Once the client has its snapshot or what it missed, the channel writes to its connection by a plain
-call; one whose client takes too little waits for room, and then catches up from the channel's ring.
+Once the client has its snapshot or the events that it missed, the channel writes to its connection
+synchronously. If the write buffer is full, the subscriber waits and then reads the channel's ring.
 
-Not here: who may watch what (``auth``, a product), what is sent (its codec).
+Not here: who may watch what (``auth``, a product), the encoding (its codec).
 """
 
 import asyncio
@@ -24,10 +24,10 @@ M = TypeVar("M")
 
 
 def view_of(principal: Principal, wanted: Filter) -> View:
-    """Return what *principal* sees of what it asks for.
+    """Return the view of *principal* with the filter that it asks for.
 
     Raises:
-        Forbidden: It may see nothing at all, or filters by what it is not shown.
+        Forbidden: It may see nothing at all, or filters by a field that it may not see.
     """
     visibility = principal.visibility()
     if visibility.by == "nothing":
@@ -40,7 +40,7 @@ def view_of(principal: Principal, wanted: Filter) -> View:
 async def resume_point(
     node: Node, view: View, since: str | None
 ) -> tuple[Position | None, str | None]:
-    """Return where a subscription can go on, or why it cannot.
+    """Return the position where a subscription can resume, or why it cannot.
 
     Raises:
         BadPosition: *since* is no position.
@@ -53,9 +53,9 @@ async def resume_point(
 
 
 def position_of(node: Node, subscription: Subscription | None) -> str:
-    """Return the position up to which a subscriber has been told everything.
+    """Return the position up to which a subscriber has all events.
 
-    Within a snapshot it belongs to no view, so that nobody goes on there: see ``live.channel``.
+    Within a snapshot it belongs to no view, so that no client resumes there; see ``live.channel``.
     """
     if subscription is None:
         return str(node.replica.position())
@@ -69,7 +69,7 @@ class Subscriber(Generic[M]):
 
     Args:
         node: This node.
-        connection: Who is told.
+        connection: The connection of the subscriber.
     """
 
     __slots__ = ("_connection", "_is_greeted", "_node", "_waiting", "subscription")
@@ -78,13 +78,13 @@ class Subscriber(Generic[M]):
         self.subscription: Subscription | None = None
         self._node = node
         self._connection = connection
-        self._is_greeted = False  # nothing is told before the greeting
-        self._waiting: asyncio.Task[None] | None = None  # for what is not here yet
+        self._is_greeted = False  # nothing is sent before the greeting
+        self._waiting: asyncio.Task[None] | None = None  # waits for messages that are not here yet
 
     async def start(self, view: View, since: str | None) -> None:
-        """Tell the client what happens in *view*, in place of what it was told before.
+        """Subscribe to *view*, in place of an earlier subscription.
 
-        What is told follows the answer to whoever asked for it.
+        Messages follow the answer to the request for the subscription.
 
         Raises:
             BadPosition: *since* is no position.
@@ -94,7 +94,7 @@ class Subscriber(Generic[M]):
         self._begin(self._node.subscribe(view, position, reason))
 
     def start_here(self, view: View) -> None:
-        """Tell the client what happens in *view* from this moment on, without a snapshot.
+        """Subscribe to *view* from now on, without a snapshot.
 
         Raises:
             Overloaded: There are too many different subscriptions.
@@ -108,7 +108,7 @@ class Subscriber(Generic[M]):
         asyncio.get_running_loop().call_soon(self._greet, subscription)
 
     def stop(self) -> None:
-        """Tell nothing any more."""
+        """End the subscription."""
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
@@ -117,11 +117,11 @@ class Subscriber(Generic[M]):
             self.subscription = None
 
     def last_sent_at_s(self) -> float:
-        """Return when the channel last wrote by itself, by the loop's time; 0 if it never did."""
+        """Return when the channel last wrote to the connection, in loop time; 0 if never."""
         return 0.0 if self.subscription is None else self.subscription.last_sent_at_s
 
     def on_writable(self) -> None:
-        """Go on: the client takes more again."""
+        """Continue: the write buffer drained below the low-water mark."""
         if self.subscription is not None and self._is_greeted and self._waiting is None:
             self._tell(self.subscription)
 
@@ -154,10 +154,11 @@ class Subscriber(Generic[M]):
                 return
 
     def _fall_behind(self) -> None:
-        asyncio.get_running_loop().call_soon(self.on_writable)  # others are being told just now
+        # Later, because the channel is writing to others just now.
+        asyncio.get_running_loop().call_soon(self.on_writable)
 
     def _push(self, tick: Tick) -> bool:
-        """Take a tick that the channel has for all; return whether the client keeps up."""
+        """Write a tick of the channel; return whether the client keeps up."""
         return self._send(tick) and not self._connection.is_full
 
     def _send(self, message: OutboundMessage) -> bool:
@@ -170,7 +171,7 @@ class Subscriber(Generic[M]):
                 else connection.codec.notify(message)
             )
         except Exception as error:  # noqa: BLE001 - the channel must go on; logged if unforeseen
-            # Others are being told just now: whoever ends leaves the channel after that.
+            # The channel is writing to others just now, so leave it after that.
             asyncio.get_running_loop().call_soon(connection.end, connection.closing_of(error))
             return False
         if not isinstance(data, bytes):
@@ -195,7 +196,7 @@ class Subscriber(Generic[M]):
 
 
 class ObserverSocket(Generic[M]):
-    """Handles a connection that only watches; a product adds what its client may ask.
+    """Handler of an observer connection; a product adds the handling of messages.
 
     Args:
         node: This node.
@@ -217,25 +218,25 @@ class ObserverSocket(Generic[M]):
         return self._subscriber
 
     async def handle(self, message: M) -> None:
-        """Do nothing: the client of a connection that only watches has nothing to ask."""
+        """Ignore a message: an observer has nothing to ask."""
 
     def heartbeat(self) -> bytes:
-        """Return what is sent in silence."""
+        """Return the heartbeat."""
         subscriber = self._subscriber
         subscription = None if subscriber is None else subscriber.subscription
         return self.connection.codec.heartbeat(subscription)
 
     def on_writable(self) -> None:
-        """Go on with what the client watches."""
+        """Continue the subscription."""
         if self._subscriber is not None:
             self._subscriber.on_writable()
 
     def last_sent_at_s(self) -> float:
-        """Return when the channel last wrote by itself, by the loop's time."""
+        """Return when the channel last wrote to the connection, in loop time."""
         return 0.0 if self._subscriber is None else self._subscriber.last_sent_at_s()
 
     def on_end(self, ended: ConnectionEnded) -> None:  # noqa: ARG002 - for those who derive
-        """Let go of the subscription and the connection."""
+        """End the subscription and release the connection."""
         self.stop_watching()
         self.connection.release()
 
