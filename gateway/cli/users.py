@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from msgspec import to_builtins
 
-from gateway.auth.principals import Scope
+from gateway.auth.principals import BOUND_ADMIN, Scope, is_bound_admin
 from gateway.auth.users import Users
 from gateway.cli.options import Account, Json, Scopes, SettingFlags, Workspace, read_settings
 from gateway.cli.output import escaped, put, put_json, put_table
@@ -45,6 +45,8 @@ def add(
 
     Without an account the name is it.
     """
+    if is_bound_admin(scope, workspace):
+        raise Invalid(BOUND_ADMIN)
     with _people(flags) as users:
         users.add(
             name,

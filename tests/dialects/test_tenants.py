@@ -14,12 +14,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from gateway.auth.principals import Scope
+from gateway.auth.tokens import Claims, create_token
 from gateway.core.command import Close, StartWatch
 from gateway.core.model import Stream
 from gateway.core.model import Watch as WatchRecord
 from gateway.settings import Settings
 from tests.dialects.conftest import Build
-from tests.dialects.house import PASSWORD, House
+from tests.dialects.house import LISTS, PASSWORD, House
 from tests.dialects.neko.client import Neko
 from tests.dialects.webida.client import Client
 from tests.nodes import blank
@@ -301,6 +302,27 @@ async def test_notifications_of_plex_tell_a_tenant_nothing_of_others(tenants: Ho
         said = json.loads(await socket.recv())["NotificationContainer"]
         [state] = said["PlaySessionStateNotification"]
         assert int(state["sessionKey"]) in numbers
+
+
+@pytest.mark.parametrize("door", ["native", *LISTS])
+async def test_admin_of_one_workspace_is_refused_at_every_door(
+    build: Build, house_settings: Settings, door: str
+) -> None:
+    """A JWT that grants ``admin`` within a workspace is no token; without the workspace it is."""
+    async with build(jwt_key="k" * 40) as house:
+        settings = replace(house_settings, jwt_key="k" * 40)
+        now_ms = house.gateway.context.wall_ms()
+        for workspace, statuses in ((HERE, (401,)), (None, (200,))):
+            claims = Claims(
+                account=ALICE,
+                workspace=workspace,
+                scopes=frozenset({"admin"}),
+                expires_at=now_ms + 60_000,
+            )
+            token = create_token(settings, claims, now_ms)
+            path = LISTS.get(door, "/v1/sessions")
+            answer = await house.ask(door, "GET", path, token=token)
+            assert answer.status_code in statuses, answer.text
 
 
 async def test_admin_still_sees_everything(tenants: House) -> None:

@@ -32,7 +32,6 @@ from gateway.core.errors import (
     NotFound,
     RevisionMismatch,
     SessionClosed,
-    Unauthorized,
 )
 from gateway.core.model import Profile, Session, check_object
 from gateway.dialects.neko.control import Control
@@ -84,17 +83,23 @@ class Service:
             Unauthorized: Nobody's.
             Unavailable: The store did not answer.
         """
+        session = await self._login_of(token)
+        if session is not None:
+            return caller_of(session)
+        context = self.context
+        return virtual(await context.authenticator.authenticate(token, context.wall_ms()))
+
+    async def _login_of(self, token: str) -> Session | None:
+        """Return the session that a login here opened with *token*; a short JWT looks like one."""
         parts = split_session_token(token)
         if parts is None:
-            context = self.context
-            return virtual(await context.authenticator.authenticate(token, context.wall_ms()))
+            return None
         try:
             session = await self.node.find(parts[0])
         except (NotFound, SessionClosed):
-            raise Unauthorized from None
-        if not is_login(session) or not secret_matches(session.private.token_hash, parts[1]):
-            raise Unauthorized
-        return caller_of(session)
+            return None
+        is_own = is_login(session) and secret_matches(session.private.token_hash, parts[1])
+        return session if is_own else None
 
     def sessions(self, caller: NekoCaller) -> list[Session]:
         """Return the open sessions that *caller* sees."""
