@@ -212,15 +212,9 @@ class LibraryEndpoints(PlexEndpoints):
     async def _section(self, name: str, since_ms: int) -> schema.Section:
         number = await self._numbers.give(SECTION, name)
         digest = sha1(f"{self._plex.machine} section {number}".encode(), usedforsecurity=False)
-        uuid, since_s = UUID(bytes=digest.digest()[:16]), since_ms // 1000
+        uuid, since_s = str(UUID(bytes=digest.digest()[:16])), since_ms // 1000
         return schema.Section(
-            key=str(number),
-            title=name,
-            uuid=str(uuid),
-            created_at=since_s,
-            updated_at=since_s,
-            scanned_at=since_s,
-            content_changed_at=since_s,
+            key=str(number), title=name, uuid=uuid, created_at=since_s, updated_at=since_s
         )
 
 

@@ -17,27 +17,13 @@ from gateway.core.errors import BadRequest, Forbidden, NotFound, UnknownStream, 
 from gateway.core.event import HistoryRow
 from gateway.core.model import Client, Session, Stream
 from gateway.core.query import Filter, View
-from gateway.dialects.plex import codec, schema
+from gateway.dialects.plex import codec, render, schema
 from gateway.dialects.plex.codec import PushStreamCodec, too_slow, wanted
 from gateway.dialects.plex.endpoints_history import may_see
 from gateway.dialects.plex.query import TerminateQuery
-from gateway.dialects.plex.render import (
-    OWNER_NAME,
-    device,
-    is_transcode,
-    metadata,
-    transcode_session,
-)
 from gateway.dialects.plex.schema import OWNER, Account, Device
 from gateway.dialects.plex.state import ACCOUNT, DEVICE, PlexEndpoints, device_facts
-from gateway.dialects.plex.style import (
-    METADATA,
-    PlexCall,
-    container,
-    listing,
-    paced,
-    refusal,
-)
+from gateway.dialects.plex.style import METADATA, PlexCall, container, listing, paced, refusal
 from gateway.http.endpoint import JSON
 from gateway.http.request import read_pairs
 from gateway.realtime.handshake import check_room
@@ -115,7 +101,7 @@ class SessionEndpoints(PlexEndpoints):
             raise NotFound
         ids = await self._numbers.of(session, watch, now_ms)
         first = self._plex.transcodes.first(session, call.caller.visibility(), now_ms)
-        return metadata(
+        return render.metadata(
             session,
             watch,
             ids,
@@ -152,12 +138,12 @@ class SessionEndpoints(PlexEndpoints):
             (session, stream)
             for session in self._node.replica.all_in(View(visibility=caller.visibility()))
             for stream in session.streams
-            if is_transcode(stream)
+            if render.is_transcode(stream)
         ]
 
     async def _transcode(self, call: PlexCall, found: Transcode) -> schema.TranscodeSession:
         name = self._plex.transcodes.name(*found, call.caller.visibility())
-        return transcode_session(*found, name, self._node.clock.now_ms())
+        return render.transcode_session(*found, name, self._node.clock.now_ms())
 
     async def stop_transcode(self, call: PlexCall) -> Response:
         """End a transcode; its client is asked to, and is told nothing else."""
@@ -173,17 +159,13 @@ class SessionEndpoints(PlexEndpoints):
 
     # --- people and players
 
-    async def list_accounts(self, call: PlexCall) -> Response:
-        """List the people whose sessions the caller may see, and the owner."""
-        return await listing(call, "Account", await self._accounts(call), around=ACCOUNTS)
-
-    async def account(self, call: PlexCall) -> Response:
-        """Show one of them."""
+    async def accounts(self, call: PlexCall) -> Response:
+        """List the people whose sessions the caller may see, and the owner; or show one."""
         found = _numbered(await self._accounts(call), call)
         return await listing(call, "Account", found, around=ACCOUNTS)
 
     async def _accounts(self, call: PlexCall) -> list[Account]:
-        found = {OWNER: OWNER_NAME}
+        found = {OWNER: render.OWNER_NAME}
         for name in (await self._seen(call.caller))[0]:
             found[await self._numbers.give(ACCOUNT, name)] = name
         return [
@@ -191,12 +173,8 @@ class SessionEndpoints(PlexEndpoints):
             for number in sorted(found)
         ]
 
-    async def list_devices(self, call: PlexCall) -> Response:
-        """List the players whose sessions the caller may see."""
-        return await listing(call, "Device", await self._devices(call), around=DEVICES)
-
-    async def device(self, call: PlexCall) -> Response:
-        """Show one of them."""
+    async def devices(self, call: PlexCall) -> Response:
+        """List the players whose sessions the caller may see; or show one."""
         found = _numbered(await self._devices(call), call)
         return await listing(call, "Device", found, around=DEVICES)
 
@@ -209,12 +187,12 @@ class SessionEndpoints(PlexEndpoints):
         found: dict[int, Device] = {}
         if call.caller.visibility().by == "all":
             for number, key, facts in self._numbers.all(DEVICE):
-                found[number] = device(number, key, facts)
+                found[number] = render.device(number, key, facts)
         for key, (client, name, since_ms) in (await self._seen(call.caller))[1].items():
             number = await self._numbers.device(key, client, name, since_ms)
             if number not in found:
                 facts = {**device_facts(client, name), "created_at": since_ms}
-                found[number] = device(number, key, facts)
+                found[number] = render.device(number, key, facts)
         return [found[number] for number in sorted(found)]
 
     async def _seen(self, caller: Principal) -> tuple[set[str], dict[str, Player]]:
@@ -240,9 +218,10 @@ class SessionEndpoints(PlexEndpoints):
 
 
 def _numbered(found: list[T], call: PlexCall) -> list[T]:
-    """Return the one whose number the path names."""
-    named = [one for one in found if str(one.id) == call.path["id"]]
-    if not named:
+    """Return all, or the one whose number the path names."""
+    number = call.path.get("id")
+    named = [one for one in found if number in (None, str(one.id))]
+    if not named and number is not None:
         raise NotFound
     return named
 

@@ -23,18 +23,9 @@ from starlette.responses import Response
 from gateway.auth.credentials import client_address, networks
 from gateway.auth.principals import Principal, Scope
 from gateway.context import Context
+from gateway.core import errors
 from gateway.core.command import Close, Progress, StartWatch, Unwatch, Update
-from gateway.core.errors import (
-    BadRequest,
-    Conflict,
-    Forbidden,
-    GatewayError,
-    IdUnavailable,
-    NotFound,
-    NotWatching,
-    Overloaded,
-    SessionClosed,
-)
+from gateway.core.errors import BadRequest, GatewayError, SessionClosed
 from gateway.core.model import Client, Deadline, Private, Session, Watch
 from gateway.dialects.plex.query import TimelineQuery
 from gateway.dialects.plex.render import ADDRESS, ITEM_PATH, extra_of
@@ -97,7 +88,7 @@ class TimelineEndpoints(PlexEndpoints):
         principal = call.caller
         may_play = principal.has(Scope.CONNECT) or principal.has(Scope.WRITE)
         if not may_play or principal.session is not None:  # a session's own token opens nothing
-            raise Forbidden("This token may not play")
+            raise errors.Forbidden("This token may not play")
         report = read_report(call.query)
         handle = _handle(principal, report)
         async with self._plex.turns.setdefault(handle, asyncio.Lock()):
@@ -130,15 +121,15 @@ class TimelineEndpoints(PlexEndpoints):
                 return None
             except SessionClosed:  # just now, by somebody else
                 continue
-            except IdUnavailable:  # another node heard of this playback at the same time
+            except errors.IdUnavailable:  # another node heard of this playback at the same time
                 await asyncio.sleep(CLAIMED_S)
-        raise Conflict
+        raise errors.Conflict
 
     async def _find(self, handle: str) -> Session | None:
         known = self._node.documents.get(HANDLE, handle)
         try:
             return await self._node.find(known["session"]) if known else None
-        except NotFound:
+        except errors.NotFound:
             return None
 
     async def _after(
@@ -157,7 +148,7 @@ class TimelineEndpoints(PlexEndpoints):
     async def _begin(self, call: PlexCall, report: PlayerReport, handle: str) -> None:
         node, context, principal = self._node, call.context, call.caller
         if len(node.replica.sessions) >= context.settings.max_sessions:
-            raise Overloaded("There are too many sessions.")
+            raise errors.Overloaded("There are too many sessions.")
         trusted = networks(context.settings.trusted_proxies)
         peer, said = client_address(call.request.scope, trusted), report.said
         extra: dict[str, Any] = {
@@ -207,7 +198,7 @@ class TimelineEndpoints(PlexEndpoints):
         watch = _merged(before, now)
         if _is_expected(before, watch, node.clock.now_ms()):
             progress = Progress(position_ms=watch.position_ms, bandwidth=watch.bandwidth)
-            with suppress(NotWatching):
+            with suppress(errors.NotWatching):
                 await node.report(session.id, progress)
         else:
             await node.apply(session.id, StartWatch(watch=watch))
@@ -247,10 +238,9 @@ def _is_expected(before: Watch, now: Watch, now_ms: int) -> bool:
     if before.position_ms is None or before.position_at is None or now.position_ms is None:
         return False
     played_ms = now_ms - before.position_at if before.state == "playing" else 0
-    told = replace(now, position_ms=None, position_at=None, bandwidth=None)
-    known = replace(before, position_ms=None, position_at=None, bandwidth=None)
+    moved = {"position_ms": now.position_ms, "position_at": now.position_at}
     jump_ms = abs(now.position_ms - before.position_ms - played_ms)
-    return told == known and jump_ms <= JUMP_MS
+    return jump_ms <= JUMP_MS and replace(before, **moved, bandwidth=now.bandwidth) == now
 
 
 def _was_ended(closed: Session) -> bool:
@@ -268,36 +258,22 @@ def _is_same(closed: Session, report: PlayerReport) -> bool:
 
 
 def _why(closed: Session) -> str:
+    """Return what the player of a session that was ended shows."""
     reason = closed.closed.reason if closed.closed else None
-    if not reason:
-        return "Admin terminated playback."
-    return f"Admin terminated playback with reason: {reason}"
+    return f"Admin terminated playback{f' with reason: {reason}' if reason else '.'}"
 
 
 # --- upkeep
 
 
 async def forget(node: Node, handle: str, session_id: str) -> None:
-    """Delete a handle if it still leads to *session_id*.
-
-    Raises:
-        GatewayError: As ``Node.apply``.
-    """
-    await node.documents.write(
-        HANDLE, handle, lambda body: {} if body.get("session") == session_id else body
-    )
+    """Delete a handle if it still leads to *session_id*."""
+    left = lambda body: {} if body.get("session") == session_id else body  # noqa: E731
+    await node.documents.write(HANDLE, handle, left)
 
 
 async def sweep(node: Node, now_ms: int) -> int:
-    """Delete handles of sessions that nobody remembers; return how many.
-
-    Args:
-        node: Whose documents.
-        now_ms: Redis time in milliseconds.
-
-    Raises:
-        GatewayError: As ``Node.apply``.
-    """
+    """Delete handles of sessions that nobody remembers; return how many."""
     found = [
         (handle, body["session"])
         for handle, body in node.documents.all(HANDLE)

@@ -7,7 +7,7 @@ name ``viewedAt>=``, people send the value ``>=5``; both mean at least.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import eq, ge, gt, le, lt
 from typing import Annotated, Final
 
@@ -55,13 +55,7 @@ _IN_NAME: Final[Mapping[str | None, str]] = {
     **dict.fromkeys((">", ">=", ">=>"), ">="),
     **dict.fromkeys(("<", "<=", "<=<"), "<="),
 }
-_COMPARE: Final[Mapping[str, Callable[[int, int], bool]]] = {
-    ">=": ge,
-    ">": gt,
-    "<=": le,
-    "<": lt,
-    "=": eq,
-}
+_COMPARE: Final = {">=": ge, ">": gt, "<=": le, "<": lt, "=": eq}
 
 
 class Asked(Struct, frozen=True, kw_only=True, rename=spelled):
@@ -150,11 +144,7 @@ class Order(Struct, frozen=True):
 
 
 def conditions(pairs: Iterable[tuple[str, str]], now_s: int) -> list[Condition]:
-    """Return the filters in a query; parameters that are no filters are passed over.
-
-    Args:
-        pairs: Names and values, decoded.
-        now_s: Epoch seconds; what relative dates count from.
+    """Return the filters in a query, dates relative to *now_s*; the rest is passed over.
 
     Raises:
         BadRequest: A value is no number or date, or there are too many.

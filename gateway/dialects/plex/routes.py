@@ -12,6 +12,7 @@ from gateway.auth.principals import Scope
 from gateway.context import Context, caller_key
 from gateway.core.errors import GatewayError, NotFound
 from gateway.dialects.plex import codec, query, schema
+from gateway.dialects.plex import style as plex_style
 from gateway.dialects.plex.codec import PushCodec, pushes_of, wanted
 from gateway.dialects.plex.endpoints_history import HistoryEndpoints, LibraryEndpoints
 from gateway.dialects.plex.endpoints_sessions import SessionEndpoints
@@ -19,16 +20,7 @@ from gateway.dialects.plex.endpoints_timeline import TimelineEndpoints
 from gateway.dialects.plex.query import Paged
 from gateway.dialects.plex.schema import Container, LibraryContainer, reply_of
 from gateway.dialects.plex.state import DIALECT, Plex
-from gateway.dialects.plex.style import (
-    METADATA,
-    XML,
-    PlexCall,
-    PlexStyle,
-    error_codes,
-    principal_in,
-    refusal,
-    takes_json,
-)
+from gateway.dialects.plex.style import METADATA, XML, PlexCall, PlexStyle, error_codes
 from gateway.http.endpoint import JSON, AnyEndpoint, Endpoint, EndpointTable
 from gateway.http.openapi import Description, described
 from gateway.http.pipeline import Application, Pipeline
@@ -63,7 +55,12 @@ Handler = Callable[[PlexCall], Awaitable[Response]]
 _PAGED: Final[dict[str, Any]] = {"query": Paged}
 _READS: Final[dict[str, Any]] = {"scope": Scope.READ, "query": Paged}
 _ONE: Final[dict[str, Any]] = {"errors": (NotFound,)}
+_WRITES: Final[dict[str, Any]] = {"scope": Scope.WRITE, **_ONE}
 _CLOSES: Final[dict[str, Any]] = {"scope": Scope.CLOSE, **_ONE}
+_STOPS: Final[dict[str, Any]] = {"returns": {204: None}, **_CLOSES}
+_PUBLIC: Final[dict[str, Any]] = {"is_public": True}
+_HISTORY: Final[dict[str, Any]] = {"query": query.PlayedQuery}
+_STREAM: Final[dict[str, Any]] = {"query": query.PushQuery, "produces": ("text/event-stream",)}
 
 
 def endpoints(plex: Plex) -> list[AnyEndpoint]:
@@ -71,68 +68,27 @@ def endpoints(plex: Plex) -> list[AnyEndpoint]:
     sessions, timeline = SessionEndpoints(plex), TimelineEndpoints(plex)
     history, library = HistoryEndpoints(plex), LibraryEndpoints(plex)
     nothing, people = reply_of(Container), reply_of(Container, "Account", schema.Account)
-    plays, played = _list(schema.Metadata), _list(schema.HistoryItem)
+    plays = reply_of(Container, METADATA, schema.Metadata)
+    played = reply_of(Container, METADATA, schema.HistoryItem)
     jobs = reply_of(Container, "TranscodeSession", schema.TranscodeSession)
     players = reply_of(Container, "Device", schema.Device)
     items = reply_of(LibraryContainer, METADATA, schema.LibraryItem)
     sections = reply_of(LibraryContainer, "Directory", schema.Section)
     get, delete = partial(_row, "GET"), partial(_row, "DELETE")
+    row, shelf = f"{HISTORY}/{{id}}", {**_PAGED, **_ONE}
     found = [
         get("/", sessions.root, "What this server can do", reply_of(schema.Root)),
+        get("/identity", sessions.identity, "Which it is", reply_of(schema.Identity), **_PUBLIC),
         get("/status/sessions", sessions.list_sessions, "What plays now", plays, **_READS),
-        get(f"{HISTORY}/{{id}}", history.history_row, "One row of the history", played, **_ONE),
+        get(f"{HISTORY}/all", history.list_history, "What was played", played, **_HISTORY),
+        get(row, history.history_row, "One row of the history", played, **_ONE),
+        delete(row, history.delete_history, "Delete it for good", nothing, **_WRITES),
         get("/transcode/sessions", sessions.list_transcodes, "Transcodes", jobs, **_READS),
+        delete("/transcode/sessions/{key:path}", sessions.stop_transcode, "End one", **_STOPS),
+        get("/:/eventsource/notifications", sessions.events, "What happens", str, **_STREAM),
         get("/library", library.library, "Whether it is there", reply_of(LibraryContainer)),
-        get("/library/metadata/{ids}", library.metadata, "What plays or did", items, **_ONE),
-        get("/accounts", sessions.list_accounts, "People", people, **_READS),
-        get("/accounts/{id}", sessions.account, "One person", people, **_READS, **_ONE),
-        get("/devices", sessions.list_devices, "Players", players, **_READS),
-        get("/devices/{id}", sessions.device, "One player", players, **_READS, **_ONE),
-        get(
-            f"{HISTORY}/all",
-            history.list_history,
-            "What was played",
-            played,
-            query=query.PlayedQuery,
-        ),
-        get(
-            "/identity",
-            sessions.identity,
-            "Which server this is",
-            reply_of(schema.Identity),
-            is_public=True,
-        ),
-        get(
-            "/library/sections/{id}/all",
-            library.section,
-            "What plays and was played in a section",
-            items,
-            **_PAGED,
-            **_ONE,
-        ),
-        get(
-            "/:/eventsource/notifications",
-            sessions.events,
-            "What happens, as server-sent events",
-            str,
-            query=query.PushQuery,
-            produces=("text/event-stream",),
-        ),
-        delete(
-            f"{HISTORY}/{{id}}",
-            history.delete_history,
-            "Delete a row of the history for good",
-            nothing,
-            scope=Scope.WRITE,
-            **_ONE,
-        ),
-        delete(
-            "/transcode/sessions/{key:path}",
-            sessions.stop_transcode,
-            "End a transcode",
-            returns={204: None},
-            **_CLOSES,
-        ),
+        get("/library/metadata/{ids}", library.metadata, "What plays or did", items, **shelf),
+        get("/library/sections/{id}/all", library.section, "The same by section", items, **shelf),
         delete("/activities/{id}", sessions.unknown, is_hidden=True),
         *(get(path, sessions.upgrade, is_hidden=True) for path in SOCKETS),
     ]
@@ -142,6 +98,13 @@ def endpoints(plex: Plex) -> list[AnyEndpoint]:
         ("shelves", "/library/sections/all"),
     ):
         found.append(get(path, library.sections, workspaces, sections, name=name, **_PAGED))
+    for one, name, handler, reply in (
+        ("account", "accounts", sessions.accounts, people),
+        ("device", "devices", sessions.devices, players),
+    ):
+        found.append(get(f"/{name}", handler, f"All {name}", reply, name=name, **_READS))
+        more = {"name": one, **_READS, **_ONE}
+        found.append(get(f"/{name}/{{id}}", handler, f"One {one}", reply, **more))
     for name, path in (
         ("background", "/status/sessions/background"),
         ("recorders", "/livetv/dvrs"),
@@ -173,10 +136,6 @@ def _row(
     return Endpoint(method=method, path=path, handler=handler, summary=summary, **fields)
 
 
-def _list(item: type[schema.Word]) -> Any:  # noqa: ANN401 - a type
-    return reply_of(Container, METADATA, item)
-
-
 def application(context: Context, root: str) -> Application:
     """Return what serves this dialect.
 
@@ -197,7 +156,7 @@ async def _admit(plex: Plex, scope: AsgiScope) -> Admission[None]:
     context = plex.context
     check_admissible(context, scope, Credential())
     check_target(Request({**scope, "method": "GET"}))
-    caller = await context.rate_limited(scope, principal_in(context, scope), caller_key)
+    caller = await context.rate_limited(scope, plex_style.principal_in(context, scope), caller_key)
     wants = wanted(read_pairs(scope))
 
     async def serve(connection: WebSocketConnection[None]) -> None:
@@ -215,4 +174,4 @@ async def _admit(plex: Plex, scope: AsgiScope) -> Admission[None]:
 
 
 def _refuse(error: GatewayError, scope: AsgiScope) -> Response:
-    return refusal(error, as_json=takes_json(scope))
+    return plex_style.refusal(error, as_json=plex_style.takes_json(scope))

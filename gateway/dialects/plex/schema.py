@@ -33,9 +33,9 @@ def spelled(name: str) -> str:
     return _WORD.sub(lambda found: found[1].upper(), name)
 
 
-def always(value: Any, name: str | None = None) -> Any:  # noqa: ANN401 - of any field
+def always(value: Any) -> Any:  # noqa: ANN401 - of any field
     """Return the default of a field that is told although it never changes."""
-    return field(default_factory=lambda: value, name=name)
+    return field(default_factory=lambda: value)
 
 
 class Word(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, rename=spelled):
@@ -224,28 +224,17 @@ class LibraryItem(Item, frozen=True, kw_only=True):
 
 
 class Section(Word, frozen=True, kw_only=True):
-    """A workspace as a section of a library; generated clients want each of these fields."""
+    """A workspace as a section of a library."""
 
     key: str
     title: str
     uuid: str
     created_at: int
     updated_at: int
-    scanned_at: int
-    content_changed_at: int
     type: str = always("movie")
     agent: str = always("com.plexapp.agents.none")
     scanner: str = always("Plex Video Files Scanner")
     language: str = always("xn")
-    allow_sync: bool = always(value=False)
-    art: str = always("")
-    composite: str = always("")
-    thumb: str = always("")
-    filters: bool = always(value=False)
-    refreshing: bool = always(value=False)
-    content: bool = always(value=True)
-    directory: bool = always(value=True)
-    location: tuple[str, ...] = always((), "Location")
 
 
 class Account(Word, frozen=True, kw_only=True):

@@ -53,8 +53,6 @@ class Numbers:
         self._documents = documents
         self._giving = asyncio.Lock()  # the counter of a kind is one document: one at a time
 
-    # --- what is known
-
     def known(self, kind: str, name: str) -> int | None:
         """Return the number of *name*, if it has one by now."""
         if kind == ITEM and (own := _OWN_ITEM.fullmatch(name)):
@@ -69,23 +67,18 @@ class Numbers:
         for name, body in self._documents.all(kind):
             yield _FROM[kind] + int(body["number"]), name, body
 
-    # --- what is given
-
     async def of(self, owner: Session | HistoryRow, watch: Watch, now_ms: int) -> Ids:
-        """Return the numbers of a session or row, given now where there are none.
-
-        Raises:
-            GatewayError: As ``Node.apply``.
-        """
-        account, section, device = OWNER, None, None
-        if owner.account is not None:
-            account = await self.give(ACCOUNT, owner.account)
-        if owner.workspace is not None:
-            section = await self.give(SECTION, owner.workspace)
-        if owner.client and owner.client.key:
-            device = await self.device(owner.client.key, owner.client, owner.name, now_ms)
-        item = await self.give(ITEM, watch.key)
-        return Ids(item=item, account=account, section=section, device=device)
+        """Return the numbers of a session or row, given now where there are none."""
+        account, workspace, client = owner.account, owner.workspace, owner.client
+        device = None
+        if client and client.key:
+            device = await self.device(client.key, client, owner.name, now_ms)
+        return Ids(
+            item=await self.give(ITEM, watch.key),
+            account=OWNER if account is None else await self.give(ACCOUNT, account),
+            section=None if workspace is None else await self.give(SECTION, workspace),
+            device=device,
+        )
 
     async def give(self, kind: str, name: str) -> int:
         """Return the number of *name*, given now if it has none.
@@ -108,11 +101,7 @@ class Numbers:
         raise Conflict
 
     async def device(self, key: str, client: Client, name: str | None, now_ms: int) -> int:
-        """Return the number of a player; what is known of it is kept with the number.
-
-        Raises:
-            GatewayError: As :meth:`give`.
-        """
+        """Return the number of a player; what is known of it is kept with the number."""
         known = self.known(DEVICE, key)
         if known is not None:
             return known
@@ -133,12 +122,7 @@ class Numbers:
 
 
 def device_facts(client: Client, name: str | None) -> dict[str, Any]:
-    """Return what is kept of a player beside its number.
-
-    Args:
-        client: What it says of itself.
-        name: What its session is called.
-    """
+    """Return what is kept of a player, whose session is called *name*, beside its number."""
     facts = {"name": name or client.device or client.product, "platform": client.platform}
     return {fact: text for fact, text in facts.items() if text}
 

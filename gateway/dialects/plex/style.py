@@ -33,21 +33,15 @@ from gateway.core import errors
 from gateway.core.errors import BadRequest, GatewayError, Unauthorized, excerpt
 from gateway.dialects.plex.query import Count, Paged
 from gateway.dialects.plex.schema import Container, ErrorItem, Errors, Word
-from gateway.http.endpoint import (
-    JSON,
-    YIELD_EVERY,
-    AnyEndpoint,
-    Call,
-    EndpointTable,
-    Match,
-    Nothing,
-)
+from gateway.http.endpoint import JSON, YIELD_EVERY, AnyEndpoint, Call, EndpointTable, Match
+from gateway.http.endpoint import Nothing as NoBody
 from gateway.http.request import Request, read_pairs
 from gateway.http.style import Reading, Traits
 
 XML: Final = "text/xml;charset=utf-8"
 METADATA: Final = "Metadata"  # the JSON name that has no element of its own
 HEADER_MAX: Final = 256  # characters of one X-Plex header that are kept
+BREATH_S: Final = 0.005  # of work between two looks at other requests; XML costs most
 ROWS_MAX: Final = 5_000  # items in one answer: about 50 ms and 5 MB; the rest is told as a total
 
 PlexCall = Call[Principal, Any, Any]
@@ -58,6 +52,7 @@ _DIGITS_MAX: Final = 15  # of a number: 53 bits are what JavaScript counts to
 _ELEMENTS: Final = {"track": "Track", "photo": "Photo"}
 # Extensible Markup Language 1.0, section 2.2: the production Char, negated.
 _ILLEGAL: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SPECIAL: Final = re.compile(f'[&<>"\t\n\r]|{_ILLEGAL.pattern}')
 _ESCAPED: Final = str.maketrans(
     {
         "&": "&amp;",
@@ -122,7 +117,7 @@ class PlexStyle:
         """Return the parameters, from the query and from headers."""
         del names
         query = read_parameters(request, endpoint.query)
-        return Reading(query, Nothing(), JSON if takes_json(request.scope) else XML)
+        return Reading(query, NoBody(), JSON if takes_json(request.scope) else XML)
 
     def refuse(self, error: GatewayError, request: Request, caller: Principal | None) -> Response:
         """Return the body of :class:`Errors` for who accepts JSON, else Plex's small page."""
@@ -286,11 +281,14 @@ def _container(call: PlexCall, word: Container, name: str, pieces: Sequence[Any]
 
 
 async def paced(items: Iterable[T]) -> AsyncIterator[T]:
-    """Yield *items*; every ``YIELD_EVERY`` of them other requests have their turn."""
+    """Yield *items*; every ``YIELD_EVERY`` of them, or sooner, other requests have their turn."""
+    loop = asyncio.get_running_loop()
+    due_s = loop.time() + BREATH_S
     for count, item in enumerate(items, 1):
         yield item
-        if count % YIELD_EVERY == 0:
+        if count % YIELD_EVERY == 0 or loop.time() > due_s:
             await asyncio.sleep(0)
+            due_s = loop.time() + BREATH_S
 
 
 # --- XML
@@ -328,6 +326,6 @@ def _text(value: str | float) -> str:
     """Return an attribute; characters that XML cannot carry are dropped."""
     if isinstance(value, bool):
         return "1" if value else "0"
-    if isinstance(value, str):
-        return _ILLEGAL.sub("", value).translate(_ESCAPED)
-    return str(value)
+    if not isinstance(value, str):
+        return str(value)
+    return _ILLEGAL.sub("", value).translate(_ESCAPED) if _SPECIAL.search(value) else value
