@@ -116,7 +116,7 @@ class Endpoint(Struct, Generic[C, Q, B], frozen=True, kw_only=True):
     def title(self) -> str:
         """One line about the operation."""
         text = self.summary or getattr(self.handler, "func", self.handler).__doc__ or ""
-        return text.partition("\n")[0].rstrip(".")
+        return text.partition("\n")[0].rstrip(".").replace("``", "`")
 
 
 AnyCall = Call[Any, Any, Any]

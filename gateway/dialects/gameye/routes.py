@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from gateway.auth.principals import Scope
 from gateway.context import Context
-from gateway.core.errors import Conflict, Invalid, NotFound, Overloaded
+from gateway.core.errors import Conflict, GatewayError, Invalid, NotFound, Overloaded
 from gateway.dialects.gameye import schema
 from gateway.dialects.gameye.endpoints_locations import (
     TEXT,
@@ -46,6 +46,8 @@ def _get(
     returns: Any,  # noqa: ANN401 - a type
     query: type[Struct] = Nothing,
     read: Callable[[Pairs], object] | None = None,
+    *,
+    errors: tuple[type[GatewayError], ...] = (),
 ) -> AnyEndpoint:
     return Endpoint(
         method="GET",
@@ -55,7 +57,7 @@ def _get(
         extra=read,
         returns={200: returns},
         scope=Scope.READ,
-        errors=(NotFound, Invalid) if read else (NotFound,),
+        errors=(*errors, Invalid) if read else errors,
     )
 
 
@@ -67,6 +69,7 @@ def _change(
     *,
     body: type[Struct] = Nothing,
     scope: Scope = Scope.WRITE,
+    errors: tuple[type[GatewayError], ...] = (NotFound,),
 ) -> AnyEndpoint:
     return Endpoint(
         method=method,
@@ -76,32 +79,47 @@ def _change(
         consumes=(),
         returns=returns,
         scope=scope,
-        errors=(NotFound, Conflict, Overloaded),
+        errors=errors,
     )
 
 
-_log = _get("/logs", get_log, str, schema.LogParameters, read_log)
-_artifact = _get("/artifacts", get_artifact, str, schema.ArtifactParameters, read_artifact)
+_log = _get("/logs", get_log, str, schema.LogParameters, read_log, errors=(NotFound,))
+_tar = _get("/artifacts", get_artifact, str, schema.ArtifactParameters, read_artifact)
 _health = _get("/health", get_health, schema.HealthReply)
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     _get("/session", list_sessions, schema.SessionList, schema.ListParameters, read_list),
-    _change("POST", "/session", start_session, {201: schema.StartedSession}, body=schema.StartBody),
+    _change(
+        "POST",
+        "/session",
+        start_session,
+        {201: schema.StartedSession},
+        body=schema.StartBody,
+        errors=(Conflict, Overloaded),
+    ),
     _get(
         "/session/{id}",
         describe_session,
         schema.SessionDescription,
         schema.EncodingParameters,
         read_encoding,
+        errors=(NotFound,),
     ),
-    _change("DELETE", "/session/{id}", stop_session, {204: None}, scope=Scope.CLOSE),
+    _change(
+        "DELETE",
+        "/session/{id}",
+        stop_session,
+        {204: None},
+        scope=Scope.CLOSE,
+        errors=(NotFound, Conflict),
+    ),
     _change("PUT", "/session/player/join", join, {200: schema.Roster}, body=schema.JoinBody),
     _change("DELETE", "/session/player/leave", leave, {200: schema.Roster}, body=schema.LeaveBody),
     replace(_log, produces=(TEXT,)),
-    replace(_artifact, produces=("application/x-tar",)),
+    replace(_tar, produces=("application/x-tar",), errors=(NotFound, Invalid)),
     _get("/available-location/{image:path}", list_locations, schema.LocationList),
     _get("/tag/{region}/{image:path}/{version}", find_build, schema.BuildFound),
-    replace(_health, scope=None, is_public=True, errors=()),
+    replace(_health, scope=None, is_public=True),
 )
 
 

@@ -84,7 +84,7 @@ class Endpoints:
     # --- the server
 
     async def ping(self, call: ApiCall) -> Response:
-        """Say that the server is there, to those who may log in.
+        """Tell a caller who may log in that the server is there.
 
         Raises:
             Draining: It is going: MaxCtrl, which knows several servers, asks another.
@@ -209,12 +209,12 @@ class Endpoints:
         return Response(status_code=200)
 
     async def restart_session(self, call: ApiCall) -> Response:
-        """Ask the producer of a session to build it anew with the service's present settings."""
+        """Ask for a restart of a session, which its producer carries out."""
         await _change(call, self._changeable(call), _restart(call))
         return Response(status_code=200)
 
     async def restart_sessions(self, call: ApiCall) -> Response:
-        """Ask the same for all sessions that the caller may change."""
+        """Ask for a restart of all sessions that the caller may change."""
         wanted = [known for known in _sessions(call) if call.caller.covers(known.workspace)]
         failed: list[GatewayError] = []
 

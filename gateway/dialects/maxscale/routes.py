@@ -43,6 +43,8 @@ ABOUT: Final = Description(
     status_of=status_of,
 )
 
+SESSION: Final = "/v1/sessions/{id}"
+
 Handler = Callable[[ApiCall], Awaitable[Response]]
 
 
@@ -52,14 +54,15 @@ def _get(
     query: type[Struct] = Nothing,
     returns: type[Struct] | None = None,
 ) -> AnyEndpoint:
-    is_conditional = query in (schema.ResourceQuery, schema.CollectionQuery)
+    is_conditional = path == SESSION or query is schema.CollectionQuery
     return Endpoint(
         method="GET",
         path=path,
         handler=handler,
         query=query,
         returns={200: returns, **({304: None} if is_conditional else {})},
-        errors=(NotFound, RevisionMismatch),
+        errors=((NotFound,) if "{" in path else ())
+        + ((RevisionMismatch,) if is_conditional else ()),
     )
 
 
@@ -81,7 +84,7 @@ def _change(
         returns={200: None},
         scope=scope,
         consumes=(),
-        errors=(NotFound, Conflict, RevisionMismatch),
+        errors=(NotFound, Conflict, RevisionMismatch) if "{" in path else (),
     )
 
 
@@ -95,7 +98,7 @@ def _named(do: Endpoints, kind: Named) -> tuple[AnyEndpoint, ...]:
 
 def endpoints(do: Endpoints) -> tuple[AnyEndpoint, ...]:
     """Return the table."""
-    session, filters = "/v1/sessions/{id}", "/v1/sessions/{id}/relationships/filters"
+    filters, services = f"{SESSION}/relationships/filters", f"{SESSION}/relationships/services"
     login = replace(
         _get("/v1/auth", do.log_in, schema.LoginQuery),
         returns={200: schema.LoginDocument, 204: None},
@@ -108,18 +111,13 @@ def endpoints(do: Endpoints) -> tuple[AnyEndpoint, ...]:
         _get("/v1/maxscale", do.get_server, schema.FormQuery, schema.ServerDocument),
         _get("/v1/sessions", do.list_sessions, schema.CollectionQuery, schema.SessionResourceList),
         _change("POST", "/v1/sessions/restart", do.restart_sessions),
-        _get(session, do.get_session, schema.ResourceQuery, schema.SessionDocument),
-        _change("PATCH", session, do.patch_session, body=schema.PartialDocument),
+        _get(SESSION, do.get_session, schema.ResourceQuery, schema.SessionDocument),
+        _change("PATCH", SESSION, do.patch_session, body=schema.PartialDocument),
         _change(
-            "DELETE", session, do.delete_session, query=schema.CloseSessionQuery, scope=Scope.CLOSE
+            "DELETE", SESSION, do.delete_session, query=schema.CloseSessionQuery, scope=Scope.CLOSE
         ),
-        _change("POST", f"{session}/restart", do.restart_session),
-        _get(
-            f"{session}/relationships/services",
-            do.get_services,
-            schema.FormQuery,
-            schema.Relationship,
-        ),
+        _change("POST", f"{SESSION}/restart", do.restart_session),
+        _get(services, do.get_services, schema.FormQuery, schema.Relationship),
         _get(filters, do.get_filters, schema.FormQuery, schema.Relationship),
         _change("PATCH", filters, do.patch_filters, body=schema.FilterReferences),
         *_named(do, "services"),

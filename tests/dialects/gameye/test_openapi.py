@@ -31,7 +31,7 @@ def test_start_tells_its_errors(fragment: dict[str, Any]) -> None:
     """A start answers 201, and what may go wrong is listed by Gameye's status."""
     responses = fragment["paths"]["/session"]["post"]["responses"]
 
-    expected = {"201", "400", "401", "403", "404", "409", "420", "422", "500", "503"}
+    expected = {"201", "400", "401", "403", "409", "420", "422", "500", "503"}
     assert expected == set(responses)
 
 
