@@ -104,7 +104,14 @@ async def running(settings: Settings) -> AsyncIterator[Context]:
         stack.push_async_callback(store.close)
         await _open(store)
         name, boot = settings.node_name, secrets.token_hex(4)
-        node = Node(store, clock, name=name, boot=boot, token=_token)
+        node = Node(
+            store,
+            clock,
+            name=name,
+            boot=boot,
+            token=_token,
+            max_sessions=settings.max_sessions,
+        )
         authenticator = Authenticator(settings)
         await authenticator.start(wall_ms())
         users = Users(settings.users_path, admin_key=settings.admin_key)
@@ -119,7 +126,7 @@ async def running(settings: Settings) -> AsyncIterator[Context]:
                 tasks.append(group.create_task(embedded.watch()))
             tasks.extend(group.create_task(dialect.run(context)) for dialect in DIALECTS.values())
             try:
-                await node.replicator.caught_up()
+                await node.caught_up()
                 yield context
                 await node.leave()
             finally:
@@ -147,7 +154,7 @@ async def _shed(context: Context) -> None:
     """Close sockets in waves when this node has lost its store for good."""
     while True:
         await asyncio.sleep(SHED_EVERY_S)
-        if context.node.replicator.silent_ms() > SHED_AFTER_MS:
+        if context.node.silent_ms() > SHED_AFTER_MS:
             await context.connections.shed()
 
 

@@ -123,18 +123,16 @@ class Context(Struct, frozen=True):
             RateLimited: The address, the name or the caller has used up what it may.
             GatewayError: What *check* raises.
         """
-        address, clock = self._address(scope), self.node.clock
+        address, now_ms = self._address(scope), self.node.monotonic_ms
         key = address_key(address)
         self._charge(scope, key)
         try:
             with self._telling(scope):
-                self.login_limiter.begin(
-                    name, key, self.settings.requests_per_s, clock.monotonic_ms()
-                )
+                self.login_limiter.begin(name, key, self.settings.requests_per_s, now_ms())
             caller = await check()
         except Unauthorized:
-            self.rate_limiter.forfeit(key, clock.monotonic_ms())
-            self.login_limiter.failed(name, clock.monotonic_ms())
+            self.rate_limiter.forfeit(key, now_ms())
+            self.login_limiter.failed(name, now_ms())
             log.warning("the login of %r from %s failed", name[:LOGGED_MAX], address)
             raise
         except RateLimited:
@@ -156,7 +154,7 @@ class Context(Struct, frozen=True):
         rate_per_s = self.settings.requests_per_s
         if rate_per_s:
             with self._telling(scope):
-                self.rate_limiter.consume(caller, rate_per_s, self.node.clock.monotonic_ms())
+                self.rate_limiter.consume(caller, rate_per_s, self.node.monotonic_ms())
 
     @contextmanager
     def _telling(self, scope: AsgiScope) -> Iterator[None]:

@@ -9,7 +9,7 @@ Not here: rights (the doors), the start and end of the process (``app``).
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
@@ -26,6 +26,7 @@ from gateway.core.errors import (
     PositionAhead,
     SessionClosed,
     StoreFull,
+    TooManySessions,
     Unavailable,
 )
 from gateway.core.event import HistoryRow
@@ -33,22 +34,33 @@ from gateway.core.model import Cause, Session
 from gateway.core.position import Position
 from gateway.core.query import View
 from gateway.core.session import decide
-from gateway.live.channel import Subscription
+from gateway.live.channel import Push, Subscription, Trimmed
 from gateway.live.coalescer import Coalescer, watched_ms
+from gateway.live.commit_view import CommitView, EventItem, Step
 from gateway.live.deadlines import DeadlineScheduler, Due
-from gateway.live.documents import Documents
-from gateway.live.history import rows_within_reach
-from gateway.live.hub import Hub
+from gateway.live.documents import CLAIM_MS, Documents
+from gateway.live.history import HistoryReader
+from gateway.live.hub import MAILBOX_MAX, Hub, Mailbox, Notice
 from gateway.live.keyed_lock import KeyedLock
 from gateway.live.lease import RENEW_S, Lease, rendezvous_owner
 from gateway.live.local_connections import LocalConnections, each
+from gateway.live.outbound import OutboundMessage, Restart, SnapshotPage, Tick
 from gateway.live.read_barrier import APPLIED_WITHIN_S
-from gateway.live.replica import Replica
+from gateway.live.reads import NodeReads, NodeStatus
+from gateway.live.replica import Place, Rendering, Replica, Tombstone, place_of
 from gateway.live.replicator import Replicator
 from gateway.live.writer import CommandWriter, TooEarly
 from gateway.store.clock import RedisClock
 from gateway.store.store import Store
 
+__all__ = [  # doors import these from here, and nothing from ``live``
+    "CLAIM_MS", "MAILBOX_MAX", "UNREADY_MS", "CommitView", "Documents", "EventItem",
+    "HistoryReader", "Mailbox", "Node", "NodeStatus", "Notice", "OutboundMessage", "Place",
+    "Push", "Rendering", "Restart", "SnapshotPage", "Step", "Subscription", "Tick", "Tombstone",
+    "Trimmed", "place_of",
+]  # fmt: skip
+
+SESSIONS_MAX: Final = 200_000  # about 450 MiB in each node
 LEAVE_S: Final = 3.0  # to leave politely; a store that is away must not hold up the process
 UPKEEP_S: Final = 1.0  # between two checks of held-back reports and pending disconnects
 ACTIVE_S: Final = 10.0  # between two reports of activity
@@ -60,7 +72,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Node:
+class Node(NodeReads):
     """One gateway process.
 
     Args:
@@ -69,11 +81,20 @@ class Node:
         name: How operators call this process.
         boot: Random text that tells this run from others of the same name.
         token: Returns random text.
+        max_sessions: Open sessions of all nodes together; one more is refused.
     """
 
     def __init__(
-        self, store: Store, clock: RedisClock, *, name: str, boot: str, token: Callable[[], str]
+        self,
+        store: Store,
+        clock: RedisClock,
+        *,
+        name: str,
+        boot: str,
+        token: Callable[[], str],
+        max_sessions: int = SESSIONS_MAX,
     ) -> None:
+        self.max_sessions = max_sessions
         self.id = f"{name}:{boot}"
         self.name = name
         self.clock = clock
@@ -174,12 +195,15 @@ class Node:
             IdUnavailable: The id is or was taken, unless by the same *op*.
             Draining: This node is shutting down.
             StoreFull: Redis is short of memory.
+            TooManySessions: There are as many open sessions as may be.
             GatewayError: As :meth:`apply`.
         """
         if self.is_draining:
             raise Draining
         if self.store.is_full:
             raise StoreFull
+        if len(self.sessions) >= self.max_sessions and session.id not in self.sessions:
+            raise TooManySessions(retry_after_s=1)
         number = await self._writer.number(self.store.partition(session.id))
         return await self.apply(session.id, Open(session=replace(session, number=number)), op=op)
 
@@ -210,14 +234,6 @@ class Node:
         if session.closed:
             raise SessionClosed(record=session)
         return session
-
-    async def history_rows(self) -> Sequence[HistoryRow]:
-        """Return the history rows of both kinds that are within reach, oldest first.
-
-        Raises:
-            Unavailable: The store did not answer.
-        """
-        return await rows_within_reach(self.store, self.replica)
 
     async def erase_row(self, row: HistoryRow) -> None:
         """Delete a history row for good, on every node and in the store; twice is no error.

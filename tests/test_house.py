@@ -176,3 +176,18 @@ def test_scripts_can_be_run() -> None:
     for path in (*scripts, ROOT / ".ci" / "run"):
         assert os.access(path, os.X_OK), path
         assert path.read_text().splitlines()[1].startswith(("# ", '"""')), path
+
+
+def test_doors_reach_through_nothing() -> None:
+    """What a door wants of the node it asks the node for, not one of the node's parts."""
+    parts = re.compile(r"\bnode\.(clock|deadlines|hub|lease|replica|replicator|store)\b")
+    rooms = ("api", "connections", "dialects", "http", "realtime")
+    found = [
+        (str(path), line)
+        for room in rooms
+        for path in sorted((ROOT / "gateway" / room).rglob("*.py"))
+        for line in path.read_text().splitlines()
+        if parts.search(line)
+    ]
+
+    assert found == []

@@ -112,5 +112,5 @@ def shown(call: AnyCall, session: Session, status: int = 200) -> Response:
     tag = {"ETag": f'"{session.revision}"'}
     if session.closed:
         return reply(render_session(session, full=call.caller.is_full), status, tag)
-    rendered = call.node.replica.rendered(session, full=call.caller.is_full)
+    rendered = call.node.renderings([session], full=call.caller.is_full)[0].text
     return raw_reply(rendered, status, tag)

@@ -18,9 +18,7 @@ from gateway.core.frames import INVALID_DATA, TEXT, frame
 from gateway.core.model import Session
 from gateway.core.protocol import FromServer, ServerHeartbeat, render
 from gateway.core.public import render_session, rfc3339
-from gateway.live.channel import Subscription
-from gateway.live.outbound import Restart, SnapshotPage, Tick
-from gateway.node import Node
+from gateway.node import Node, Restart, SnapshotPage, Subscription, Tick
 from gateway.realtime.codec import Announcement, ClosingFrames
 from gateway.realtime.connection import WebSocketConnection
 from gateway.realtime.sse import sse_event
@@ -46,7 +44,7 @@ def observer_hello(node: Node, subscription: Subscription, heartbeat_ms: int) ->
 def heartbeat_message(node: Node, subscription: Subscription | None) -> ServerHeartbeat:
     """Return the ``heartbeat`` of a subscription."""
     position = position_of(node, subscription)
-    return ServerHeartbeat(position=position, at=rfc3339(node.clock.now_ms()))
+    return ServerHeartbeat(position=position, at=rfc3339(node.now_ms()))
 
 
 class NativeCodec:
@@ -131,7 +129,7 @@ class NativeCodec:
         )
 
     def _in_ms(self, at: int) -> int:
-        return max(0, at - self._node.clock.now_ms())
+        return max(0, at - self._node.now_ms())
 
 
 class NativeStreamCodec:

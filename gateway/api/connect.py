@@ -34,7 +34,6 @@ from gateway.core.errors import (
     BadRequest,
     Forbidden,
     IdUnavailable,
-    LimitExceeded,
     NotFound,
     SessionClosed,
     UpgradeRequired,
@@ -124,7 +123,7 @@ async def _rate_limited(
 def _seems_new(node: Node, named: str, principal: Principal | None, secret: str | None) -> bool:
     """Whether to open a session without reading the store first, because opening checks the id."""
     may_open = secret is None and principal is not None and principal.has(Scope.WRITE)
-    return may_open and named not in node.replica.sessions and named not in node.replica.gone
+    return may_open and named not in node.sessions and node.tombstone(named) is None
 
 
 def _own_token(wanted: Opening, offered: str | None) -> tuple[str | None, str | None]:
@@ -203,7 +202,7 @@ async def _open(
     secret = mint_session_secret()
     session = replace(
         _new_session(request, wanted, principal),
-        id=session_id or uuid7(request.context.node.clock.now_ms(), secrets.randbits(74)),
+        id=session_id or uuid7(request.context.node.now_ms(), secrets.randbits(74)),
         private=Private(token_hash=hash_secret(secret)),
     )
     socket = _socket(request, principal)
@@ -218,7 +217,7 @@ def _socket(request: WebSocketRequest, principal: Principal) -> NativeSessionSoc
 
 
 def _new_session(request: WebSocketRequest, wanted: Opening, principal: Principal) -> Session:
-    node, settings = request.context.node, request.context.settings
+    settings = request.context.settings
     principal.require(Scope.CONNECT)
     account = wanted.account or principal.account
     workspace = wanted.workspace or principal.workspace
@@ -229,8 +228,6 @@ def _new_session(request: WebSocketRequest, wanted: Opening, principal: Principa
             raise Forbidden("Account and workspace are those of the token.")
         if named := [name for name in NEEDS_WRITE if getattr(wanted, name) is not None]:
             raise Forbidden(f"The scope write is needed to set {', '.join(named)}.")
-    if len(node.replica.sessions) >= settings.max_sessions:
-        raise LimitExceeded("There are too many sessions.")
     return Session(
         id="new",
         number=0,

@@ -34,9 +34,9 @@ async def readyz(call: Call[Principal, Nothing, Nothing]) -> Response:
         return reply(Health())
     if node.is_draining:
         raise Draining
-    if node.replicator.silent_ms() >= UNREADY_MS:
+    if node.silent_ms() >= UNREADY_MS:
         raise StoreUnavailable
-    if (refusal := node.store.access.refusal) is not None:
+    if (refusal := node.store_refusal) is not None:
         raise StoreUnavailable(f"The store takes no writes: {refusal}")
     raise Unavailable("This node is still loading.")
 

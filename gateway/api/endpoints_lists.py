@@ -7,12 +7,13 @@ Not here: sessions (``endpoints_sessions``), history (``endpoints_history``), ``
 """
 
 import asyncio
+from contextlib import aclosing
 from typing import Final
 
 from starlette.responses import Response
 
 from gateway.api.access import view_of
-from gateway.api.endpoints_sessions import SCANNED_AT_ONCE, SCANNED_TURNS, filter_of
+from gateway.api.endpoints_sessions import filter_of
 from gateway.api.schema import (
     NodeInfo,
     Nodes,
@@ -26,15 +27,15 @@ from gateway.auth.principals import Principal, Scope
 from gateway.core.errors import BadPosition, Forbidden
 from gateway.core.model import STREAMS_MAX, Session, State
 from gateway.core.public import rfc3339
-from gateway.core.query import Page, Sort, SortKey, View, cursor, parse_cursor
+from gateway.core.query import Sort, SortKey, View, cursor, parse_cursor
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, reply
 
-COUNTED_AT_ONCE: Final = 2_000  # sessions counted before others get a turn: about 1 ms
+COUNTED_AT_ONCE: Final = 500  # sessions that are counted before other tasks get a turn
 
 
 async def list_streams(call: Call[Principal, StreamQuery, Nothing]) -> Response:
     """List the live streams of the sessions in view, oldest session first."""
-    query, replica = call.query, call.node.replica
+    query, node = call.query, call.node
     view = view_of(call, filter_of(query))
     after: SortKey | None = None
     skip = 0
@@ -44,19 +45,15 @@ async def list_streams(call: Call[Principal, StreamQuery, Nothing]) -> Response:
         session_id, _, done = place.partition("/")
         skip = int(done) if done.isdecimal() else STREAMS_MAX  # all of that session was shown
         after = (value, session_id)
-        session = replica.sessions.get(session_id)
+        session = node.sessions.get(session_id)
         if session and session.created_at == value and view.matches(session):
             found.extend((session, number) for number in range(skip, len(session.streams)))
-    for turn in range(SCANNED_TURNS):
-        if turn:
-            await asyncio.sleep(0)
-        sessions, after = replica.page(
-            view, Page(limit=SCANNED_AT_ONCE, after=after, scan_limit=SCANNED_AT_ONCE)
-        )
-        for session in sessions:
-            found.extend((session, number) for number in range(len(session.streams)))
-        if after is None or len(found) > query.limit:
-            break
+    async with aclosing(node.scan(view, after)) as parts:
+        async for sessions, after in parts:  # noqa: B007 - where the next page starts
+            for session in sessions:
+                found.extend((session, number) for number in range(len(session.streams)))
+            if len(found) > query.limit:
+                break
     place_after = _after(found[: query.limit]) if len(found) > query.limit else after
     return reply(
         StreamPage(
@@ -84,7 +81,7 @@ def _stream(session: Session, number: int) -> SessionStream:
 
 async def get_stats(call: Call[Principal, Nothing, Nothing]) -> Response:
     """Count what the caller sees; the picture is of one moment."""
-    sessions = call.node.replica.all_in(View(visibility=call.caller.visibility()))
+    sessions = call.node.all_in(View(visibility=call.caller.visibility()))
     states = dict.fromkeys(State, 0)
     connected = watching = streams = 0
     for start in range(0, len(sessions), COUNTED_AT_ONCE):
@@ -113,17 +110,16 @@ async def get_stats(call: Call[Principal, Nothing, Nothing]) -> Response:
 
 async def list_nodes(call: Call[Principal, Nothing, Nothing]) -> Response:
     """List the nodes and their leases."""
-    node = call.node
     nodes = [
         NodeInfo(
-            id=node_id,
-            name=node_id.partition(":")[0],
-            is_alive=node_id in node.lease.live,
-            is_this=node_id == node.id,
-            connections=max(node.replica.nodes[node_id], 0),
-            renewed_at=rfc3339(renewed_at),
+            id=known.id,
+            name=known.id.partition(":")[0],
+            is_alive=known.is_alive,
+            is_this=known.id == call.node.id,
+            connections=known.connections,
+            renewed_at=rfc3339(known.renewed_at),
         )
-        for node_id, (renewed_at, _) in sorted(node.lease.nodes.items())
+        for known in call.node.nodes()
     ]
     return reply(Nodes(nodes=tuple(nodes)))
 

@@ -1,12 +1,11 @@
-"""Sessions over REST: list, read, change, close.
+"""Sessions over REST: open, list, look at, change, close.
 
-Every write returns the session after it. A page that has scanned its limit of sessions may be short
-and has a ``next``.
+Every write answers with the session after it. A page that looked at as many sessions as it may is
+short and has a ``next``.
 
-Not here: opening (``create_session``), parts of a session (``endpoints_subresources``), ``events``.
+Not here: opening (``opening``), what belongs to one session (``parts``), events (``events``).
 """
 
-import asyncio
 import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
@@ -41,26 +40,21 @@ from gateway.core.errors import (
 )
 from gateway.core.model import Session
 from gateway.core.public import PublicSession, render_session
-from gateway.core.query import Filter, Page, SortKey, View, cursor, parse_cursor
+from gateway.core.query import Filter, Page, cursor, parse_cursor
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, raw_reply
 from gateway.http.preconditions import expected_revision, matches_tag
-from gateway.live.replica import Rendering, Replica
-
-SCANNED_AT_ONCE: Final = 2_000  # sessions looked at before others get a turn: about 1 ms
-SCANNED_TURNS: Final = 10  # of that: a page looks at 20,000 sessions
+from gateway.node import Rendering
 
 
 async def list_sessions(call: Call[Principal, SessionQuery, Nothing]) -> Response:
     """List open sessions."""
-    query, replica = call.query, call.node.replica
+    query, node = call.query, call.node
     view = view_of(call, filter_of(query))
     after = parse_cursor(view, query.sort, query.cursor) if query.cursor else None
-    position = replica.position()  # first: others may have a turn while we look
-    found, last = await page_of(
-        replica, view, Page(sort=query.sort, limit=query.limit, after=after)
-    )
+    position = node.position()  # first: others may have a turn while we look
+    found, last = await node.page(view, Page(sort=query.sort, limit=query.limit, after=after))
     if query.fields is None:
-        rendered = replica.renderings(found, full=view.full)
+        rendered = node.renderings(found, full=view.full)
     else:
         names = tuple(dict.fromkeys(query.fields.split(",")))
         rendered = [
@@ -79,24 +73,8 @@ async def list_sessions(call: Call[Principal, SessionQuery, Nothing]) -> Respons
     return raw_reply(body, headers={"ETag": tag})
 
 
-async def page_of(replica: Replica, view: View, page: Page) -> tuple[list[Session], SortKey | None]:
-    """Return a page of *view* in steps that let other tasks run, and where the next one starts."""
-    found: dict[str, Session] = {}  # a session that moves meanwhile is met again
-    after = page.after
-    for turn in range(SCANNED_TURNS):
-        if turn:
-            await asyncio.sleep(0)
-        limit = page.limit - len(found)
-        rest = Page(sort=page.sort, limit=limit, after=after, scan_limit=SCANNED_AT_ONCE)
-        part, after = replica.page(view, rest)
-        found.update((session.id, session) for session in part)
-        if after is None or len(found) == page.limit:
-            break
-    return list(found.values()), after
-
-
 def filter_of(query: Filter) -> Filter:
-    """Return the filter of a query with more parameters, because equal filters make equal views."""
+    """Return the filter in a query that asks for more: only equal filters make equal views."""
     return Filter(**{name: getattr(query, name) for name in Filter.__struct_fields__})
 
 
@@ -129,7 +107,7 @@ async def close_session(call: Call[Principal, CloseQuery, Nothing]) -> Response:
     if query.close_after == 0:
         now = Close(reason=query.reason, by=by, revision=revision)
         return shown(call, await do(call, session, now))
-    at = call.node.clock.now_ms() + round(query.close_after * 1000)
+    at = call.node.now_ms() + round(query.close_after * 1000)
     later = RequestClose(at=at, reason=query.reason, by=by, revision=revision)
     return shown(call, await do(call, session, later), 202)
 

@@ -48,7 +48,7 @@ async def put_closing(call: Call[Principal, Nothing, ClosingBody]) -> Response:
     session = await closable(call)
     body = call.body
     wanted = RequestClose(
-        at=call.node.clock.now_ms() + round(body.after_s * 1000),
+        at=call.node.now_ms() + round(body.after_s * 1000),
         reason=given(body.reason),
         by=call.caller.name,
         extend_max_ms=round(body.extend_max_s * 1000),

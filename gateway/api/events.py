@@ -36,9 +36,7 @@ from gateway.core.query import Filter, View
 from gateway.http.endpoint import JSON, AnyEndpoint, Call, Endpoint, Nothing, reply
 from gateway.http.problems import problem
 from gateway.http.request import read_query
-from gateway.live.channel import Trimmed
-from gateway.live.outbound import Tick
-from gateway.node import Node
+from gateway.node import Node, Tick, Trimmed
 from gateway.realtime.sse import SSE, EventStream
 from gateway.realtime.subscriber import position_of, resume_point, view_of
 
@@ -139,8 +137,8 @@ async def _page(context: Context, view: View, since: Position, wait_s: float) ->
     events: list[Raw] = []
     upto = since
     try:
-        while not upto.covers(now := node.replica.position(view.hash32)):
-            async for tick in node.replicator.replay(view, upto, now):
+        while not upto.covers(now := node.position(view.hash32)):
+            async for tick in node.replay(view, upto, now):
                 events.extend(Raw(item.data) for item in tick.items)
                 if len(events) >= PAGE_EVENTS:
                     return _resumed(tick.position, events, more=tick.position != now)
@@ -169,7 +167,7 @@ def _resumed(
 
 
 def _started_over(node: Node, view: View, reason: str | None) -> _Page:
-    position = str(node.replica.position(view.hash32))
+    position = str(node.position(view.hash32))
     return _Page(position=position, mode="snapshot", reason=reason, events=[])
 
 

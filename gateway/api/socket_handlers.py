@@ -244,7 +244,7 @@ class NativeSessionSocket(SessionSocket[str]):
                 if isinstance(message, protocol.StreamMessage):
                     self.stopping = self.stopping or set()
                     self.stopping.add(message.key)
-                wanted = command_of(message, via, self.node.clock.now_ms())
+                wanted = command_of(message, via, self.node.now_ms())
                 return await self._apply(wanted, message.ref)
 
     async def _stream(self, message: protocol.StreamMessage) -> int | None:

@@ -144,5 +144,5 @@ async def _reach(node: Node, at: str) -> None:
         PositionAhead: This node has not reached it within 2 s.
     """
     position = Position.parse(at)
-    if not node.replica.position().covers(position):
+    if not node.position().covers(position):
         await node.wait_for_position(position)

@@ -259,6 +259,12 @@ class LimitExceeded(Conflict):
     title = "A limit would be exceeded."
 
 
+class TooManySessions(LimitExceeded):
+    """There are as many open sessions as the settings allow."""
+
+    title = "There are too many sessions."
+
+
 class SessionClosed(GatewayError):
     """The session is closed for good.
 
@@ -356,5 +362,7 @@ def _tree(base: type[GatewayError]) -> list[type[GatewayError]]:
     return found
 
 
-ERRORS: Final[dict[str, type[GatewayError]]] = {error.code: error for error in _tree(GatewayError)}
+ERRORS: Final[dict[str, type[GatewayError]]] = {
+    error.code: error for error in _tree(GatewayError) if "code" in vars(error)
+}
 """Every error by its ``code``; documents and tests are made from it."""

@@ -146,8 +146,8 @@ class Pipeline:
         context, traits = self._context, self._style.traits
         raw = response.raw_headers  # ``headers`` would search the list for each header
         if traits.tells_position:
-            raw.append((b"gateway-position", str(context.node.replica.position()).encode()))
-        if (lag_ms := context.node.replicator.lag_ms()) > 0:
+            raw.append((b"gateway-position", str(context.node.position()).encode()))
+        if (lag_ms := context.node.lag_ms()) > 0:
             raw.append((b"gateway-lag-ms", str(lag_ms).encode()))
         if all(name != b"cache-control" for name, _ in raw):
             raw.append(self._cache_control)

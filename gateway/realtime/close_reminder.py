@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.core.model import Closing
-from gateway.store.clock import RedisClock
 
 REMIND_BEFORE_MS: Final = (10_000, 3_000)  # before the deadline, besides half of the time
 
@@ -21,19 +20,19 @@ class CloseReminder:
     """The timer of one connection.
 
     Args:
-        clock: Redis time.
+        now_ms: Returns Redis time in milliseconds.
     """
 
-    __slots__ = ("_clock", "_timer")
+    __slots__ = ("_now_ms", "_timer")
 
-    def __init__(self, clock: RedisClock) -> None:
-        self._clock = clock
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
         self._timer: asyncio.TimerHandle | None = None
 
     def schedule(self, closing: Closing, remind: Callable[[Closing], None]) -> None:
         """Call *remind* when it is time, in place of what was scheduled before."""
         self.stop()
-        now_ms = self._clock.now_ms()
+        now_ms = self._now_ms()
         if times := reminder_times(closing, now_ms):
             wait_s = (times[0] - now_ms) / 1000
             self._timer = asyncio.get_running_loop().call_later(wait_s, remind, closing)

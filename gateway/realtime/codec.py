@@ -21,8 +21,7 @@ from gateway.connections.lifecycle import ConnectionEnded, ServerClose
 from gateway.core.document import Message
 from gateway.core.event import CloseCancelled, CloseExtended, ClosingScheduled, StreamStopped
 from gateway.core.model import Session
-from gateway.live.channel import Subscription
-from gateway.live.outbound import OutboundMessage
+from gateway.node import OutboundMessage, Subscription
 
 M_co = TypeVar("M_co", covariant=True)
 M_contra = TypeVar("M_contra", contravariant=True)

@@ -26,8 +26,8 @@ from gateway.connections.registry import ConnectionRegistry
 from gateway.core.errors import CloseCode, RateLimited
 from gateway.core.frames import Writer
 from gateway.core.token_bucket import BURST_S, TokenBucket
-from gateway.live.channel import Push
 from gateway.metrics import OVERFLOWS
+from gateway.node import Push
 from gateway.realtime.codec import Codec, HeartbeatRule, SocketHandler
 from gateway.realtime.connection_state import ConnectionState, Transition, next_state
 

@@ -18,8 +18,7 @@ from typing import Any, Final
 from gateway.core.document import Message, Recipients
 from gateway.core.errors import AlreadyConnected, GatewayError
 from gateway.core.model import Session
-from gateway.live.hub import Notice
-from gateway.node import Node
+from gateway.node import Node, Notice
 from gateway.realtime.connection import WebSocketConnection
 
 CONTESTED: Final = "connection:contested"  # topics; the body is the first connection's id
@@ -72,8 +71,7 @@ class _Contest:
         """
         if self._first is None:
             return True
-        hub = self._node.hub
-        hub.attach(self._session_id, self)
+        self._node.attach(self._session_id, self)
         try:
             await self._node.publish(_about(self._session_id, CONTESTED, self._first))
             async with asyncio.timeout_at(until_s) as self._patience:
@@ -83,7 +81,7 @@ class _Contest:
         except TimeoutError:
             return self._has_gone.is_set()
         finally:
-            hub.detach(self._session_id, self)
+            self._node.detach(self._session_id, self)
 
     def put(self, notice: Notice) -> None:
         """Take what happens to the session."""
@@ -103,7 +101,7 @@ class _Contest:
         patience.reschedule(min(until_s, self._proved_at_s + RACE_S))
 
     def _live_connection(self) -> str | None:
-        session = self._node.replica.sessions.get(self._session_id)
+        session = self._node.sessions.get(self._session_id)
         held = session.connection if session and session.is_connected else None
         return held.id if held else None
 

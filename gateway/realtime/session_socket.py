@@ -41,8 +41,8 @@ from gateway.core.event import (
     StreamStopped,
 )
 from gateway.core.model import Cause, Closing, Connection, Session
-from gateway.live.hub import MAILBOX_MAX, Notice
 from gateway.metrics import OVERFLOWS
+from gateway.node import MAILBOX_MAX, Notice
 from gateway.realtime.close_reminder import CloseReminder
 from gateway.realtime.codec import SessionNotice, SocketRules
 from gateway.realtime.connection import WebSocketConnection
@@ -99,7 +99,7 @@ class SessionSocket(ObserverSocket[M]):
         self._record = record
         self._session: Session | None = None
         self._early: list[Notice] | None = []  # until the greeting
-        self._reminder = CloseReminder(context.node.clock)
+        self._reminder = CloseReminder(context.node.now_ms)
         self._held: str | None = None  # the session whose record may name this connection
         self._writing: asyncio.Task[Session] | None = None
         self._is_attached = False
@@ -194,7 +194,7 @@ class SessionSocket(ObserverSocket[M]):
         self._held = session.id
         self.node.hold(session.id, self._record.id)
         if self.rules.has_mailbox:
-            self.node.hub.attach(session.id, self)
+            self.node.attach(session.id, self)
         self._context.connections.announce_handover(self._record.id)
         self.connection.bind(self)
 
@@ -205,7 +205,7 @@ class SessionSocket(ObserverSocket[M]):
             return
         self._context.connections.complete_handover(self._record.id)
         if self.rules.has_mailbox:
-            self.node.hub.detach(session_id, self)
+            self.node.detach(session_id, self)
         self.node.release(self._record.id)
 
     async def _take_back(self, session_id: str) -> None:
@@ -327,9 +327,9 @@ class SessionSocket(ObserverSocket[M]):
             ServerClose: It names another one, or the session is gone.
         """
         known = self.session
-        session = self.node.replica.sessions.get(known.id)
+        session = self.node.sessions.get(known.id)
         if session is None:
-            if tombstone := self.node.replica.gone.get(known.id):
+            if tombstone := self.node.tombstone(known.id):
                 raise ServerClose(CloseCode.SESSION_CLOSED, tombstone.reason or "closed")
             raise self.cut_off()
         if session.revision > known.revision:

@@ -23,7 +23,7 @@ from gateway.connections.lifecycle import (
 )
 from gateway.context import Context
 from gateway.core.errors import GatewayError
-from gateway.live.channel import Subscription
+from gateway.node import Subscription
 from gateway.realtime.codec import Codec
 
 SSE: Final = "text/event-stream"

@@ -15,9 +15,7 @@ from gateway.connections.lifecycle import ConnectionEnded
 from gateway.core.errors import Forbidden
 from gateway.core.position import Position
 from gateway.core.query import Filter, View
-from gateway.live.channel import Subscription
-from gateway.live.outbound import OutboundMessage, Tick
-from gateway.node import Node
+from gateway.node import Node, OutboundMessage, Subscription, Tick
 from gateway.realtime.connection import WebSocketConnection
 
 M = TypeVar("M")
@@ -58,10 +56,10 @@ def position_of(node: Node, subscription: Subscription | None) -> str:
     Within a snapshot it belongs to no view, so that no client resumes there; see ``live.channel``.
     """
     if subscription is None:
-        return str(node.replica.position())
+        return str(node.position())
     if subscription.is_behind:
         return subscription.position
-    return str(node.replica.position(subscription.view.hash32))
+    return str(node.position(subscription.view.hash32))
 
 
 class Subscriber(Generic[M]):
@@ -99,7 +97,7 @@ class Subscriber(Generic[M]):
         Raises:
             Overloaded: There are too many different subscriptions.
         """
-        here = self._node.replica.position(view.hash32)
+        here = self._node.position(view.hash32)
         self._begin(self._node.subscribe(view, here))
 
     def _begin(self, subscription: Subscription) -> None:

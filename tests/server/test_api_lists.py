@@ -5,7 +5,7 @@ from base64 import urlsafe_b64decode
 import httpx2
 import pytest
 
-from gateway.api import endpoints_sessions
+from gateway.live import reads
 from tests.server.conftest import Gateway
 from tests.server.test_api_sessions import opened
 
@@ -120,8 +120,8 @@ async def test_page_that_looked_at_enough_is_short_and_goes_on(
     http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, sort: str, turns: int
 ) -> None:
     """A filter that matches few of many gives short pages, which together hold all that match."""
-    monkeypatch.setattr(endpoints_sessions, "SCANNED_AT_ONCE", 2)
-    monkeypatch.setattr(endpoints_sessions, "SCANNED_TURNS", turns)
+    monkeypatch.setattr(reads, "SCANNED_AT_ONCE", 2)
+    monkeypatch.setattr(reads, "SCANNED_TURNS", turns)
     for number in range(12):
         await opened(http, id=f"s-{number}", name="Ann" if number in (1, 8) else "Bob")
     pages: list[list[str]] = []
@@ -144,8 +144,8 @@ async def test_short_page_names_nobody_who_is_not_in_view(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a page goes on that looked at others' sessions does not say which ones there are."""
-    monkeypatch.setattr(endpoints_sessions, "SCANNED_AT_ONCE", 2)
-    monkeypatch.setattr(endpoints_sessions, "SCANNED_TURNS", 1)
+    monkeypatch.setattr(reads, "SCANNED_AT_ONCE", 2)
+    monkeypatch.setattr(reads, "SCANNED_TURNS", 1)
     async with gateway.http() as http, gateway.http("ws-1") as other:
         for number in range(20):
             workspace = "ws-1" if number % 2 else "ws-2"

@@ -5,8 +5,7 @@ import asyncio
 import httpx2
 import pytest
 
-from gateway.api import endpoints_history, endpoints_lists
-from gateway.live import replica
+from gateway.live import history, reads, replica
 from tests.server.conftest import Gateway
 from tests.server.test_api_sessions import opened
 
@@ -46,8 +45,8 @@ async def test_page_of_streams_that_looked_at_enough_doubles_nothing(
     http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, turns: int
 ) -> None:
     """A page that ends because it looked at enough sessions goes on after the last of them."""
-    monkeypatch.setattr(endpoints_lists, "SCANNED_AT_ONCE", 1)
-    monkeypatch.setattr(endpoints_lists, "SCANNED_TURNS", turns)
+    monkeypatch.setattr(reads, "SCANNED_AT_ONCE", 1)
+    monkeypatch.setattr(reads, "SCANNED_TURNS", turns)
     for number in range(3):
         await opened(http, id=f"s-{number}", streams=[{"key": "t", "kind": "k"}])
 
@@ -128,13 +127,13 @@ async def test_pages_of_the_history_hold_every_row_once(
             await opened(http, id=session_id, watch={"key": "m"})
             await http.delete(f"/v1/sessions/{session_id}")
         if remembered < replica.HISTORY_MAX:
-            monkeypatch.setattr(endpoints_history, "HISTORY_MAX", remembered)
+            monkeypatch.setattr(history, "HISTORY_MAX", remembered)
             rows = gateway.node.replica.history
             for _ in range(len(rows) - remembered):
                 rows.popleft()
-        monkeypatch.setattr(endpoints_history, "ROWS_AT_ONCE", 2)
-        monkeypatch.setattr(endpoints_history, "OLD_ROWS_STEP", 3)
-        monkeypatch.setattr(endpoints_history, "OLD_ROWS_MAX", 6)
+        monkeypatch.setattr(history, "ROWS_AT_ONCE", 2)
+        monkeypatch.setattr(history, "OLD_ROWS_STEP", 3)
+        monkeypatch.setattr(history, "OLD_ROWS_MAX", 6)
 
         for limit in (1, 5, 100):
             found = await all_pages(http, "/v1/history", "history", limit)

@@ -36,8 +36,8 @@ async def get_log(call: Call[Principal, schema.LogParameters, Any]) -> Response:
 async def _until_ended(node: Node, session_id: str) -> AsyncIterator[bytes]:
     """Yield nothing for as long as a session is open."""
     yield b""  # sends the headers
-    while session := node.replica.sessions.get(session_id):
-        with node.hub.mailbox(session) as box:
+    while session := node.sessions.get(session_id):
+        with node.mailbox(session) as box:
             try:
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await box.get()
@@ -58,7 +58,7 @@ async def list_locations(call: ApiCall) -> Response:
     view = View(visibility=call.caller.visibility())
     query = SessionListQuery(image=call.path["image"])
     hosts: dict[str, set[str]] = {LOCATION: {home_of(call).host}}
-    for seen in await matching(call, query, call.node.replica.all_in(view)):
+    for seen in await matching(call, query, call.node.all_in(view)):
         hosts.setdefault(seen.location, set()).add(seen.host)
     return reply(
         schema.LocationList(

@@ -77,7 +77,7 @@ def _with(call: ApiCall, players: tuple[str, ...]) -> list[Session]:
         view = View(filter=Filter(member=player), visibility=visibility)
         found |= {
             session.id: session
-            for session in call.node.replica.all_in(view)
+            for session in call.node.all_in(view)
             if call.caller.covers(session.workspace)
         }
         if len(found) > LEAVE_MAX:

@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from gateway.auth.principals import Principal
 from gateway.core.command import RequestClose
-from gateway.core.errors import Conflict, Forbidden, NotFound, Overloaded, SessionClosed
+from gateway.core.errors import Conflict, Forbidden, NotFound, SessionClosed
 from gateway.core.model import Private, Session, SessionId
 from gateway.core.query import View
 from gateway.dialects.gameye.coerce import ttl_ms
@@ -55,8 +55,8 @@ def home_of(call: ApiCall) -> HomeAddress:
 async def list_sessions(call: Call[Principal, SessionListQuery, Any]) -> Response:
     """List what runs, or everything."""
     query = call.query
-    replica, visibility = call.node.replica, call.caller.visibility()
-    sessions = replica.all_in(View(filter=query.index, visibility=visibility))
+    node, visibility = call.node, call.caller.visibility()
+    sessions = node.all_in(View(filter=query.index, visibility=visibility))
     if query.all:
         sessions.extend(await _ended(call))
         sessions.sort(key=lambda session: (session.created_at, session.id))
@@ -71,7 +71,7 @@ async def matching(
     call: ApiCall, query: SessionListQuery, sessions: Iterable[Session]
 ) -> list[GameSession]:
     """Return those *sessions* that *query* asks for, in Gameye's words."""
-    now_ms, home = call.node.clock.now_ms(), home_of(call)
+    now_ms, home = call.node.now_ms(), home_of(call)
     found = []
     for number, session in enumerate(sessions, 1):
         seen = game_session(session, home, now_ms)
@@ -119,19 +119,16 @@ async def _ended(call: ApiCall) -> list[Session]:
 async def describe_session(call: Call[Principal, bool, Any]) -> Response:
     """Look at one session, also one that ended."""
     session = await visible(call, call.path["id"])
-    seen = game_session(session, home_of(call), call.node.clock.now_ms())
+    seen = game_session(session, home_of(call), call.node.now_ms())
     return reply(description(seen, as_text=call.query))
 
 
 async def start_session(call: Call[Principal, Any, StartBody]) -> Response:
     """Open a session without a connection."""
-    body, replica = call.body, call.node.replica
+    body = call.body
     session_id = str(uuid4()) if body.id is UNSET else body.id
-    is_new = session_id not in replica.sessions
-    if is_new and len(replica.sessions) >= call.context.settings.max_sessions:
-        raise Overloaded("There are too many sessions.")
     session = await call.node.open(_new_session(call, session_id))
-    seen = game_session(session, home_of(call), call.node.clock.now_ms())
+    seen = game_session(session, home_of(call), call.node.now_ms())
     return reply(started(seen), 201, {"Location": f"{call.request.root}/session/{session.id}"})
 
 
@@ -170,7 +167,7 @@ async def stop_session(call: ApiCall) -> Response:
         raise Conflict(f"It ended at {timestamp(session.closed.at)}.")
     if not call.caller.covers(session.workspace):
         raise Forbidden("This token is good for another workspace.")
-    now_ms = call.node.clock.now_ms()
+    now_ms = call.node.now_ms()
     at = now_ms + round(call.context.settings.gameye_stop_after_s * 1000)
     if session.closing and session.closing.at <= at:
         raise Conflict(f"It is stopping, and ends at {timestamp(session.closing.at)}.")

@@ -32,6 +32,7 @@ from gateway.core.errors import (
     RateLimited,
     SessionClosed,
     StoreFull,
+    TooManySessions,
     Unauthorized,
     Unavailable,
 )
@@ -178,6 +179,7 @@ TABLE: Final[dict[type[GatewayError], ErrorRow]] = {  # the nearest ancestor of 
     Overloaded: _CAPACITY,
     StoreFull: _CAPACITY,
     Invalid: _INVALID,
+    TooManySessions: _CAPACITY,
     LimitExceeded: _INVALID,
     PayloadTooLarge: _INVALID,
     OutcomeUnknown: ErrorRow(

@@ -50,7 +50,7 @@ class MaxScaleLogins:
         self._signing = context.settings
         self._verifier: Verifier | None = None
         if not _can_sign(context.settings):
-            self._signing = _own(context.settings, context.node.store.secret)
+            self._signing = _own(context.settings, context.node.secret)
             self._verifier = Verifier(self._signing)
 
     async def caller(self, scope: AsgiScope) -> Principal:

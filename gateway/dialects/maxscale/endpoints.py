@@ -159,18 +159,18 @@ class Endpoints:
 
     async def list_sessions(self, call: ApiCall) -> Response:
         """List sessions, by number."""
-        filters, replica, context = call.query.filters(), call.node.replica, render_context(call)
+        filters, node, context = call.query.filters(), call.node, render_context(call)
         view = View(
             filter=Filter(service=service_asked_for(filters)), visibility=call.caller.visibility()
         )
         collection = Collection(
             kind="sessions",
-            count=lambda: replica.count(view),
-            all=lambda: sorted(replica.all_in(view), key=attrgetter("number")),
-            page=lambda offset, limit: replica.page(
+            count=lambda: node.count(view),
+            all=lambda: sorted(node.all_in(view), key=attrgetter("number")),
+            page=lambda offset, limit: node.part(
                 view, Page(sort=Sort.NUMBER, limit=limit, offset=offset)
-            )[0],
-            render=lambda session: resource(session, replica.active.get(session.id), context),
+            ),
+            render=lambda session: resource(session, node.last_active_at(session.id), context),
             tag=lambda session: f"{session.number}.{_tag(call, session)}",
         )
         return await collection_reply(call, collection, filters, context, self._validators)
@@ -182,7 +182,7 @@ class Endpoints:
         headers = dict(current.headers())
         if is_unmodified(call.request.headers(), current, is_read=True):
             return Response(status_code=304, headers=headers)
-        active_at = call.node.replica.active.get(session.id)
+        active_at = call.node.last_active_at(session.id)
         shown = document(session, active_at, render_context(call))
         return resource_reply(call, shown, "sessions", headers)
 
@@ -246,7 +246,7 @@ class Endpoints:
             raise BadRequest(f"ttl is at most {CLOSE_AFTER_MAX_S} seconds")
         node, by = call.node, call.caller.name
         if ttl_s:
-            at = node.clock.now_ms() + ttl_s * 1000
+            at = node.now_ms() + ttl_s * 1000
             await node.apply(session.id, RequestClose(at=at, by=by))
         else:
             await node.apply(session.id, Close(by=by))
@@ -322,7 +322,7 @@ def filter_names(wanted: schema.FilterReferences) -> list[str] | None:
 
 def _sessions(call: ApiCall) -> list[Session]:
     """Return the sessions that the caller sees."""
-    return call.node.replica.all_in(View(visibility=call.caller.visibility()))
+    return call.node.all_in(View(visibility=call.caller.visibility()))
 
 
 def _visible(call: ApiCall) -> Session:
@@ -333,14 +333,14 @@ def _visible(call: ApiCall) -> Session:
     """
     text = call.path["id"]
     number = int(text) if _NUMBER.fullmatch(text) else 0
-    session = call.node.replica.numbered(number)
+    session = call.node.numbered(number)
     if session is None or not call.caller.visibility().allows(session):
         raise NotFound(f"{text[:64]} is not a session")
     return session
 
 
 def _tag(call: ApiCall, session: Session) -> str:
-    return tag_of(session, call.node.replica.active.get(session.id))
+    return tag_of(session, call.node.last_active_at(session.id))
 
 
 async def _change(call: ApiCall, session: Session, patch: Object) -> None:
@@ -352,4 +352,4 @@ async def _change(call: ApiCall, session: Session, patch: Object) -> None:
 
 
 def _restart(call: ApiCall) -> Object:
-    return {"restart_requested_at": rfc3339(call.node.clock.now_ms())}
+    return {"restart_requested_at": rfc3339(call.node.now_ms())}

@@ -161,7 +161,7 @@ def render_context(call: AnyCall) -> RenderContext:
     is_versioned = f"{_path(request)}/".startswith(f"/{VERSION}/")
     return RenderContext(
         base=f"{root}{VERSION}/" if is_versioned else root,
-        now_ms=call.node.clock.now_ms(),
+        now_ms=call.node.now_ms(),
         is_seed=settings.maxscale_generation == "seed",
         is_full=call.caller.is_full,
     )

@@ -43,8 +43,7 @@ from gateway.dialects.neko.schema import (
     StateOf,
 )
 from gateway.dialects.neko.service import Service
-from gateway.live.channel import Subscription
-from gateway.live.outbound import Tick
+from gateway.node import Subscription, Tick
 from gateway.realtime.codec import Announcement, ClosingFrames
 from gateway.realtime.connection import WebSocketConnection
 
@@ -206,7 +205,7 @@ class NekoCodec:
             return ended.reason
         if ended.code == CloseCode.DRAINING:
             node = self._service.node
-            return SHUTDOWN if node.lease.live == {node.id} else None
+            return SHUTDOWN if node.is_alone else None
         return ENDS.get(ended.code)
 
 

@@ -67,7 +67,7 @@ class Control:
 
     def host_id(self, caller: NekoCaller) -> str | None:
         """Return what the host is called; empty if *caller* may not see that one."""
-        host = self._node.replica.sessions.get(self.room_of(caller).host or "")
+        host = self._node.sessions.get(self.room_of(caller).host or "")
         if host is None:
             return None
         return shown_id(host) if caller.visibility.allows(host) else ""

@@ -146,7 +146,7 @@ async def stats(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     shown = NekoStats(
         has_host=host_id is not None,
         host_id=host_id or None,
-        server_started_at=rfc3339(service.node.lease.up_since_ms),
+        server_started_at=rfc3339(service.node.up_since_ms),
         total_users=users,
         last_user_left_at=None if users else _left_at(service, caller, admin=False),
         total_admins=admins,

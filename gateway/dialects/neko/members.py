@@ -23,7 +23,7 @@ from gateway.core.errors import Unauthorized
 from gateway.core.model import Profile
 from gateway.dialects.neko.errors import Refused
 from gateway.dialects.neko.login import NekoCaller, default_profile
-from gateway.live.documents import Documents
+from gateway.node import Documents
 from gateway.settings import SettingsError
 
 MEMBERS: Final = "neko.member"  # kind of the documents; the key is the name

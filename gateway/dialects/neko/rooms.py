@@ -35,8 +35,7 @@ from gateway.dialects.neko.render import (
     told,
 )
 from gateway.dialects.neko.schema import Broadcast, Identified, NekoSettings, Unicast
-from gateway.live.commit_view import CommitView, EventItem
-from gateway.node import Node
+from gateway.node import CommitView, EventItem, Node
 from gateway.realtime.contest import CONTEST_TOPICS
 
 DIALECT: Final = "neko"
@@ -135,7 +134,7 @@ class Rooms:
     def start(self) -> None:
         """Take everything from the mirror, which must not change until the channel is there."""
         self._rooms.clear()
-        for session in self._node.replica.sessions.values():
+        for session in self._node.sessions.values():
             self._note(session)
         for key, body in self._node.documents.all(ROOMS):
             room = self.room(key)
@@ -177,7 +176,7 @@ class Rooms:
         if changed is not None and changed.id == room.wanted:
             session: Session | None = changed
         else:
-            session = self._node.replica.sessions.get(room.wanted or "")
+            session = self._node.sessions.get(room.wanted or "")
         if session is None or not is_there(session):
             return False
         profile = profile_of(session)
@@ -261,7 +260,7 @@ class Rooms:
         by = body.get("by", VIRTUAL_ID)
         news: list[News] = []
         if room.host != was:
-            news.extend(_host_news(key, by, self._node.replica.sessions.get(room.host or "")))
+            news.extend(_host_news(key, by, self._node.sessions.get(room.host or "")))
         if room.shown != before:
             news.extend(_settings_news(key, by, room))
         return news
@@ -282,7 +281,7 @@ class Rooms:
 
     def _known(self, session_id: str | None) -> str:
         """Return what a session is called here; whoever is not one keeps the name given."""
-        session = self._node.replica.sessions.get(session_id or "")
+        session = self._node.sessions.get(session_id or "")
         return shown_id(session) if session else session_id or VIRTUAL_ID
 
 

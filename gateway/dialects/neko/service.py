@@ -49,7 +49,7 @@ from gateway.dialects.neko.members import Member, Members
 from gateway.dialects.neko.render import is_there, profile_of
 from gateway.dialects.neko.rooms import DIALECT, VIEW, Rooms, room_of
 from gateway.dialects.neko.schema import NekoSettings, ProfileChange
-from gateway.live.outbound import Restart
+from gateway.node import Restart
 
 GRACE_MS: Final = 5_000  # a lost client that is back within this was never away; neko's constant
 ATTEMPTS: Final = 5  # at a change of a profile that others keep changing
@@ -103,7 +103,7 @@ class Service:
 
     def sessions(self, caller: NekoCaller) -> list[Session]:
         """Return the open sessions that *caller* sees."""
-        return self.node.replica.all_in(caller.view)
+        return self.node.all_in(caller.view)
 
     async def session(self, name: str, caller: NekoCaller) -> Session | None:
         """Return the open session called *name*, if *caller* sees it."""
@@ -140,7 +140,7 @@ class Service:
         room = self.rooms.room(member.principal.workspace or "")
         if room.settings.locked_logins and not member.profile.is_admin:
             raise Refused(403, "logins are locked")
-        if len(node.replica.sessions) >= context.settings.max_sessions:
+        if len(node.sessions) >= context.settings.max_sessions:
             raise LimitExceeded("There are too many sessions.")
         before = node.documents.resolve(HANDLES, name)
         if before is not None:
@@ -250,8 +250,8 @@ async def run(context: Context) -> None:
     """Follow every change for the rooms of this node, for ever."""
     service = service_of(context)
     node, rooms = service.node, service.rooms
-    node.hub.register(DIALECT, rooms.render)
-    position = node.replica.position(VIEW.hash32)
+    node.register(DIALECT, rooms.render)
+    position = node.position(VIEW.hash32)
     with node.subscribe(VIEW, position) as subscription:
         rooms.start()
         service.started.set()

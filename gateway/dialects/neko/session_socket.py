@@ -116,7 +116,7 @@ class NekoSocket(SessionSocket[ClientEvent]):
         # Nothing may wait from here to the greeting: it is one moment's picture.
         self._stack.enter_context(self._service.rooms.heard())
         self.subscriber.start_here(VIEW)
-        known = self.node.replica.sessions.get(session.id)
+        known = self.node.sessions.get(session.id)
         if known is not None and known.revision < attached.revision:
             raise self.cut_off()
         self.check()
@@ -152,7 +152,7 @@ class NekoSocket(SessionSocket[ClientEvent]):
 
     async def handle(self, message: ClientEvent) -> None:
         """Do what an event asks; neko answers nothing, least of all a refusal."""
-        known = self.node.replica.sessions.get(self.session.id)
+        known = self.node.sessions.get(self.session.id)
         held = known.connection if known and known.is_connected else None
         if held is None or held.id != self.connection_id:
             return  # displaced; the end is on its way

@@ -26,9 +26,7 @@ from gateway.core.query import View
 from gateway.dialects.plex import render, schema
 from gateway.dialects.plex.render import notification, state_of
 from gateway.dialects.plex.state import ITEM, Plex
-from gateway.live.channel import Subscription
-from gateway.live.commit_view import CommitView, EventItem, Step
-from gateway.live.outbound import Tick
+from gateway.node import CommitView, EventItem, Step, Subscription, Tick
 from gateway.realtime.codec import Announcement, ClosingFrames
 from gateway.realtime.sse import sse_event
 
@@ -183,10 +181,10 @@ class PushCodec:
         """Tell playbacks again of which nothing was heard; each look is for a part of them."""
         if subscription is None or not self._wants(PLAYING):
             return b""
-        node, now_ms = self._plex.node, self._plex.node.clock.now_ms()
+        node, now_ms = self._plex.node, self._plex.node.now_ms()
         self._turn = (self._turn + 1) % TURNS
         view, pushes = subscription.view, []
-        for session in node.replica.sessions.values():
+        for session in node.sessions.values():
             watch = session.watch
             if watch is None or session.number % TURNS != self._turn:
                 continue

@@ -49,7 +49,7 @@ class HistoryEndpoints(PlexEndpoints):
 
     async def list_history(self, call: PlexCall) -> Response:
         """List finished watches; of equal ones the first field's direction decides."""
-        wanted = conditions(read_pairs(call.request.scope), self._node.clock.now_ms() // 1000)
+        wanted = conditions(read_pairs(call.request.scope), self._node.now_ms() // 1000)
         order = orders(call.query.sort)
         found = [
             seen
@@ -84,7 +84,7 @@ class HistoryEndpoints(PlexEndpoints):
         raise NotFound
 
     async def _render(self, seen: Seen) -> schema.HistoryItem:
-        ids = await self._numbers.of(*seen, self._node.clock.now_ms())
+        ids = await self._numbers.of(*seen, self._node.now_ms())
         return render.history_item(*seen, ids)
 
     async def _seen(self, call: PlexCall) -> list[Seen]:
@@ -186,7 +186,7 @@ class LibraryEndpoints(PlexEndpoints):
         """Yield what the caller may see: what plays now, then what was played, newest first."""
         visibility = call.caller.visibility()
         view = View(filter=Filter(watching=True), visibility=visibility)
-        async for session in paced(self._node.replica.all_in(view)):
+        async for session in paced(self._node.all_in(view)):
             if session.watch is not None:
                 since_ms = session.watching_since or session.created_at
                 yield Played(session.watch, session.workspace, since_ms)

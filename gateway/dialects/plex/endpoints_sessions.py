@@ -76,7 +76,7 @@ class SessionEndpoints(PlexEndpoints):
         """Push what happens, as server-sent events."""
         check_room(call.context)
         view = self._plex.pushes_to(call.caller)
-        here = self._node.replica.position(view.hash32)
+        here = self._node.position(view.hash32)
         return EventStream(
             call.context,
             call.caller,
@@ -91,11 +91,11 @@ class SessionEndpoints(PlexEndpoints):
     async def list_sessions(self, call: PlexCall) -> Response:
         """List what plays now."""
         view = View(filter=Filter(watching=True), visibility=call.caller.visibility())
-        found = self._node.replica.all_in(view)
+        found = self._node.all_in(view)
         return await listing(call, METADATA, found, partial(self._metadata, call))
 
     async def _metadata(self, call: PlexCall, session: Session) -> schema.Metadata:
-        now_ms = self._node.clock.now_ms()
+        now_ms = self._node.now_ms()
         watch = session.watch
         if watch is None:  # never: only those that watch are listed
             raise NotFound
@@ -136,14 +136,14 @@ class SessionEndpoints(PlexEndpoints):
     def _transcodes(self, caller: Principal) -> list[Transcode]:
         return [
             (session, stream)
-            for session in self._node.replica.all_in(View(visibility=caller.visibility()))
+            for session in self._node.all_in(View(visibility=caller.visibility()))
             for stream in session.streams
             if render.is_transcode(stream)
         ]
 
     async def _transcode(self, call: PlexCall, found: Transcode) -> schema.TranscodeSession:
         name = self._plex.transcodes.name(*found, call.caller.visibility())
-        return render.transcode_session(*found, name, self._node.clock.now_ms())
+        return render.transcode_session(*found, name, self._node.now_ms())
 
     async def stop_transcode(self, call: PlexCall) -> Response:
         """End a transcode; its client is asked to, and is told nothing else."""
@@ -202,8 +202,8 @@ class SessionEndpoints(PlexEndpoints):
         clients: dict[str, Player] = {}
         if visibility.by == "all":
             accounts.update(name for _, name, _ in self._numbers.all(ACCOUNT))
-        rows = [row for row in self._node.replica.history if may_see(visibility, row)]
-        sessions = self._node.replica.all_in(View(visibility=visibility))
+        rows = [row for row in self._node.recent_history() if may_see(visibility, row)]
+        sessions = self._node.all_in(View(visibility=visibility))
         owners: list[HistoryRow | Session] = [*rows, *sessions]
         async for owner in paced(owners):
             if owner.account is not None:

@@ -32,9 +32,7 @@ from gateway.dialects.plex.render import ADDRESS, ITEM_PATH, extra_of
 from gateway.dialects.plex.schema import TERMINATED, TimelineContainer
 from gateway.dialects.plex.state import PlexEndpoints
 from gateway.dialects.plex.style import PlexCall, container
-from gateway.live.documents import CLAIM_MS
-from gateway.live.lease import rendezvous_owner
-from gateway.node import Node
+from gateway.node import CLAIM_MS, Node
 
 HANDLE: Final = "plex.playback"  # the kind of the documents that lead to sessions
 KEEPALIVE_MS: Final = 180_000  # after which real servers drop a player that vanished
@@ -147,7 +145,7 @@ class TimelineEndpoints(PlexEndpoints):
 
     async def _begin(self, call: PlexCall, report: PlayerReport, handle: str) -> None:
         node, context, principal = self._node, call.context, call.caller
-        if len(node.replica.sessions) >= context.settings.max_sessions:
+        if len(node.sessions) >= context.settings.max_sessions:
             raise errors.Overloaded("There are too many sessions.")
         trusted = networks(context.settings.trusted_proxies)
         peer, said = client_address(call.request.scope, trusted), report.said
@@ -196,7 +194,7 @@ class TimelineEndpoints(PlexEndpoints):
             await node.apply(session.id, StartWatch(watch=now))
             return
         watch = _merged(before, now)
-        if _is_expected(before, watch, node.clock.now_ms()):
+        if _is_expected(before, watch, node.now_ms()):
             progress = Progress(position_ms=watch.position_ms, bandwidth=watch.bandwidth)
             with suppress(errors.NotWatching):
                 await node.report(session.id, progress)
@@ -277,8 +275,8 @@ async def sweep(node: Node, now_ms: int) -> int:
     found = [
         (handle, body["session"])
         for handle, body in node.documents.all(HANDLE)
-        if body["session"] not in node.replica.sessions
-        and body["session"] not in node.replica.gone
+        if body["session"] not in node.sessions
+        and node.tombstone(body["session"]) is None
         and body["at"] < now_ms - CLAIM_MS
     ]
     for handle, session_id in found:
@@ -291,8 +289,8 @@ async def run(context: Context) -> None:
     node = context.node
     while True:
         await asyncio.sleep(SWEEP_S)
-        if rendezvous_owner("plex.sweep", node.lease.live) == node.id:
+        if node.is_owner("plex.sweep"):
             try:
-                await sweep(node, node.clock.now_ms())
+                await sweep(node, node.now_ms())
             except GatewayError as error:
                 log.warning("sweep: %s", error.code)

@@ -144,7 +144,7 @@ def application(context: Context, root: str) -> Application:
         root: The path that it is mounted at; empty at the root.
     """
     plex = Plex(context)
-    context.node.hub.register(DIALECT, partial(pushes_of, plex))
+    context.node.register(DIALECT, partial(pushes_of, plex))
     style = PlexStyle(context, EndpointTable(described(endpoints(plex), ABOUT, root)))
     notifications = WebSocketEndpoint(context, partial(_admit, plex), _refuse)
     sockets = {form: notifications for path in SOCKETS for form in (path, f"{path}/")}

@@ -20,11 +20,11 @@ from gateway.context import Context
 from gateway.core.errors import Conflict
 from gateway.core.event import HistoryRow
 from gateway.core.model import Client, Session, Stream, Watch
+from gateway.core.position import Position
 from gateway.core.query import View, Visibility
 from gateway.dialects.plex.render import Ids, is_transcode, transcode_session
 from gateway.dialects.plex.schema import OWNER, TranscodeSession
-from gateway.live.documents import Documents
-from gateway.live.replica import Replica
+from gateway.node import Documents, Node
 
 DIALECT: Final = "plex"
 ACCOUNT: Final = "plex.account"
@@ -135,9 +135,9 @@ class Transcodes:
     number stands before it; sessions out of sight do not count.
     """
 
-    def __init__(self, replica: Replica) -> None:
-        self._replica = replica
-        self._seen: tuple[list[str], list[int]] | None = None
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._seen: Position | None = None
         self._holders: dict[str, list[Session]] = {}
 
     def name(self, session: Session, stream: Stream, visibility: Visibility) -> str:
@@ -154,7 +154,7 @@ class Transcodes:
             oldest = min(holders, key=_age)
             return oldest, next(known for known in _transcodes(oldest) if known.key == name)
         later = _LATER.fullmatch(name)
-        session = self._replica.numbered(int(later[1])) if later else None
+        session = self._node.numbered(int(later[1])) if later else None
         if later and session and visibility.allows(session):
             for stream in _transcodes(session):
                 if stream.key == later[2]:
@@ -172,10 +172,10 @@ class Transcodes:
 
     def _table(self) -> dict[str, list[Session]]:
         """Return who has which key; looked up once for all questions between two changes."""
-        seen = (list(self._replica.epochs), list(self._replica.offsets))
+        seen = self._node.position()
         if self._seen != seen:
             self._holders = {}
-            for session in self._replica.sessions.values():
+            for session in self._node.sessions.values():
                 for stream in _transcodes(session):
                     self._holders.setdefault(stream.key, []).append(session)
             self._seen = seen
@@ -201,14 +201,14 @@ class Plex:
         self.context = context
         self.node = context.node
         self.numbers = Numbers(context.node.documents)
-        self.transcodes = Transcodes(context.node.replica)
+        self.transcodes = Transcodes(context.node)
         self.turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Who reports for which playback at this moment, by handle."""
 
     @property
     def machine(self) -> str:
         """The server's identifier: the same on all nodes and for as long as the data lives."""
-        return sha1(b"plex machine " + self.node.store.secret, usedforsecurity=False).hexdigest()
+        return sha1(b"plex machine " + self.node.secret, usedforsecurity=False).hexdigest()
 
     def pushes_to(self, caller: Principal) -> View:
         """Return what *caller* is told of."""

@@ -72,6 +72,7 @@ _STATUS: Final[dict[type[GatewayError], tuple[int, int]]] = {
     errors.MethodNotAllowed: (405, 1005),
     errors.UriTooLong: (414, 1014),
     errors.RateLimited: (429, 1029),
+    errors.TooManySessions: (503, 1053),
     errors.Conflict: (503, 1053),
     errors.Unavailable: (503, 1053),
 }

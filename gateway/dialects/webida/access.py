@@ -71,7 +71,7 @@ class Access:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._signer = Signer(context.node.store.secret)
+        self._signer = Signer(context.node.secret)
         self._access_s = ACCESS_S[context.settings.webida_generation]
 
     # --- who is it
@@ -171,10 +171,10 @@ class Access:
 
     def _kept_id(self, caller: WebidaCaller, principal: Principal) -> str | None:
         """Return the session id that a renewed token keeps, ``None`` if it gets another one."""
-        replica, session_id = self._context.node.replica, caller.principal.session
-        if session_id is None or session_id in replica.gone:
+        node, session_id = self._context.node, caller.principal.session
+        if session_id is None or node.tombstone(session_id) is not None:
             return None  # an id is never used again, so keeping it would help nobody
-        session = replica.sessions.get(session_id)
+        session = node.sessions.get(session_id)
         if session is not None and not principal.covers(session.workspace):
             return None  # the new token is good for another workspace
         return session_id

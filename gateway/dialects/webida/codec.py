@@ -16,8 +16,7 @@ from gateway.core.frames import TEXT, frame
 from gateway.core.model import Closing, Session
 from gateway.dialects.webida.engineio import EngineSocket, Heard
 from gateway.dialects.webida.render import CALLED_OFF, Words, announced, warning
-from gateway.live.channel import Subscription
-from gateway.node import Node
+from gateway.node import Node, Subscription
 from gateway.realtime.codec import Announcement, ClosingFrames
 
 
@@ -80,7 +79,7 @@ class EngineCodec:
         return self.flush()
 
     def _warn_of(self, closing: Closing) -> None:
-        left_ms = closing.at - self._node.clock.now_ms()
+        left_ms = closing.at - self._node.now_ms()
         self._engine.emit(self._words.closing, *warning(self._words, closing.reason, left_ms))
 
     def heartbeat(self, subscription: Subscription | None) -> bytes:  # noqa: ARG002

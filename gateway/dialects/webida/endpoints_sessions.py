@@ -152,7 +152,7 @@ def _in_workspace(call: WorkspaceCall, workspace: str | None) -> list[Session]:
     if visibility.by == "nothing":
         raise Forbidden("This token may see no sessions.")
     view = View(filter=Filter(workspace=workspace), visibility=visibility)
-    found = call.node.replica.all_in(view)
+    found = call.node.all_in(view)
     return sorted(
         found, key=lambda session: (session.connected_at or session.created_at, session.id)
     )
@@ -186,7 +186,7 @@ def _command(call: WorkspaceCall, after_s: int) -> AnyCommand:
     by = call.caller.principal.name
     if after_s == 0:
         return Close(by=by)
-    return RequestClose(at=call.node.clock.now_ms() + after_s * 1000, by=by)
+    return RequestClose(at=call.node.now_ms() + after_s * 1000, by=by)
 
 
 async def _close_all(call: WorkspaceCall, sessions: list[Session], after_s: int) -> list[str]:

@@ -346,7 +346,7 @@ class WebidaSocket(SessionSocket[list[Heard]]):
             raise Forbidden
         if workspace is not None and not may_enter(principal, workspace):
             raise Forbidden
-        if len(self.node.replica.sessions) >= self._request.context.settings.max_sessions:
+        if len(self.node.sessions) >= self._request.context.settings.max_sessions:
             raise LimitExceeded
         return Session(
             id=session_id,

@@ -245,10 +245,10 @@ async def test_same_id_twice_is_a_conflict(served: Served, http: httpx2.AsyncCli
         assert (answer.status_code, answer.json()["code"]) == (409, "CONFLICT")
 
 
-async def test_start_without_room_is_420(settings: Settings, served: Served) -> None:
+async def test_start_without_room_is_420(served: Served) -> None:
     """No capacity is Gameye's 420 with its error object, not 429, and says when to come again."""
-    full = replace(served.context, settings=replace(settings, max_sessions=1))
-    async with serving(full) as url, Served(url, full).http() as http:
+    served.node.max_sessions = 1
+    async with served.http() as http:
         await begin(http)
         answer = await http.post("/session", json=START)
 

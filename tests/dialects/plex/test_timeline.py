@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-from msgspec.structs import replace
 
 from gateway.core.command import Close, RequestClose
 from gateway.core.model import Deadline, Session
@@ -339,9 +338,9 @@ async def test_sweeping_is_done_now_and_then(plex: Plex, monkeypatch: pytest.Mon
 
 async def test_full_gateway_refuses_a_playback(plex: Plex, ann: Player) -> None:
     """Too many sessions: 503, and the player may ask again."""
-    full = replace(plex.context, settings=replace(plex.context.settings, max_sessions=0))
+    plex.node.max_sessions = 0
     params = {"ratingKey": "1", "state": "playing"}
-    async with serving(full) as url:
+    async with serving(plex.context) as url:
         reply = await ann.http.get(f"{url}/:/timeline", params=params, headers=ann.headers)
 
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
