@@ -205,8 +205,13 @@ class Http(HttpToolsProtocol):
             or len(self.headers) >= HEADERS_MAX
         ):
             raise RequestRefused(HEADERS_TOO_LARGE)
-        if self._in_head:  # httptools leaves the blanks behind a value (RFC 9112 section 5.1)
-            super().on_header(name, value.rstrip(b" \t"))
+        if not self._in_head:
+            return
+        name = name.lower()
+        value = value.rstrip(b" \t")  # httptools leaves them there (RFC 9112 section 5.1)
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Check the head and start the application, unless the request is an upgrade."""
@@ -217,10 +222,11 @@ class Http(HttpToolsProtocol):
         self._in_body = True
         self._unread_bytes = 0
         self._forget_deadline()
-        path, _, query = self.url.partition(b"?")
+        raw_path, _, query = self.url.partition(b"?")
+        path = raw_path.decode("ascii")
         scope["method"], scope["http_version"] = method, version
-        scope["raw_path"] = self.root_path.encode("ascii") + path
-        scope["path"] = self.root_path + unquote(path.decode("ascii"))
+        scope["raw_path"] = self.root_path.encode("ascii") + raw_path
+        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
         scope["query_string"] = query
         if self.parser.should_upgrade():
             return  # see _upgrade
@@ -286,16 +292,16 @@ class Http(HttpToolsProtocol):
 
     def _get_upgrade(self) -> bytes | None:
         """Return the protocol that the client asks for; both headers may come in several lines."""
-        asked = dict.fromkeys((b"connection", b"upgrade"), b"")
+        connection = upgrade = b""
         for name, value in self.headers:
-            if name in asked:
-                asked[name] += value.lower() + b","
-        connection, upgrade = (
-            [token.strip() for token in value.split(b",")] for value in asked.values()
-        )
-        if b"upgrade" not in connection:
+            if name == b"connection":
+                connection = connection + b"," + value if connection else value
+            elif name == b"upgrade":
+                upgrade = upgrade + b"," + value if upgrade else value
+        if b"upgrade" not in _tokens(connection):
             return None
-        return b"websocket" if b"websocket" in upgrade else upgrade[0]
+        asked = _tokens(upgrade)
+        return b"websocket" if b"websocket" in asked else asked[0]
 
     def _upgrade(self, early: bytes) -> None:
         if self._get_upgrade() != b"websocket":
@@ -377,6 +383,11 @@ class Http(HttpToolsProtocol):
             self._answering.disconnected = True
             self._answering.waiting_for_100_continue = False  # nothing may be written any more
             self._answering.message_event.set()
+
+
+def _tokens(value: bytes) -> list[bytes]:
+    """Return the members of a list in a header, in lower case."""
+    return [token.strip() for token in value.lower().split(b",")]
 
 
 def _address(name: object) -> tuple[str, int] | None:
