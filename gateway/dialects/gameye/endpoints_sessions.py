@@ -97,7 +97,7 @@ async def _ended(call: ApiCall) -> list[Session]:
     visibility = call.caller.visibility()
     wanted: list[str] = []
     # A copy, of the same moment as the list of what runs: nothing twice, nothing left out.
-    for number, gone in enumerate(reversed(list(call.node.replica.gone.values())), 1):
+    for number, gone in enumerate(reversed(call.node.tombstones()), 1):
         if visibility.allows_of(gone.id, gone.account, gone.workspace):
             wanted.append(gone.id)
             if len(wanted) == ENDED_MAX:
