@@ -127,7 +127,7 @@ class NekoCodec:
         return False
 
     def greet(self, subject: Session | Subscription, token: str | None) -> bytes:  # noqa: ARG002
-        """Return what a new client hears first: one moment's picture of everything it sees."""
+        """Return the first messages of a new client: a consistent snapshot of what it may see."""
         if isinstance(subject, Subscription) or self.caller is None:
             return b""
         caller, service = self.caller, self._service
@@ -152,7 +152,7 @@ class NekoCodec:
         return b"".join(frame(TEXT, text) for text in texts)
 
     def notify(self, notice: Announcement) -> bytes:
-        """Return what a tick of the node's channel means to this client.
+        """Return the messages that a tick of the node's channel has for this client.
 
         Raises:
             ServerClose: The client is too slow, history was lost, or the session is not its own.
@@ -210,7 +210,7 @@ class NekoCodec:
 
 
 def understood(data: str | bytes, kind: type[T]) -> T | None:
-    """Return what a client said; nothing if it cannot be understood: neko has no answer to it."""
+    """Decode a message of a client; ``None`` if it is invalid, which neko does not answer."""
     try:
         return decode(data, type=kind)
     except (MsgspecError, ValueError, RecursionError):

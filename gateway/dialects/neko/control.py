@@ -66,14 +66,14 @@ class Control:
         return self._rooms.room(caller.workspace or "")
 
     def host_id(self, caller: NekoCaller) -> str | None:
-        """Return what the host is called; empty if *caller* may not see that one."""
+        """Return the id of the host; empty if *caller* may not see it."""
         host = self._node.sessions.get(self.room_of(caller).host or "")
         if host is None:
             return None
         return shown_id(host) if caller.visibility.allows(host) else ""
 
     def check_may_host(self, caller: NekoCaller) -> None:
-        """Do nothing if *caller* may have to do with control.
+        """Raise unless *caller* may take part in control.
 
         Raises:
             Refused: It may not.
@@ -170,7 +170,7 @@ class Control:
         await self._write(caller.workspace or "", change)
 
     async def forget(self, key: str, grant: str) -> None:
-        """Let a room's document say that control which was announced as lost is lost."""
+        """Write to a room's document that control was lost, as it was announced."""
 
         def change(body: Body) -> Body:
             if body.get("grant") != grant or "host" not in body:

@@ -27,7 +27,7 @@ _ID, _SEES = "neko.id", "neko.sees"  # no environment variable's name holds a do
 
 
 class NekoCaller(Struct, frozen=True, kw_only=True):
-    """Who asks.
+    """The caller of a request or a socket.
 
     Args:
         id: What the caller's session is called here.
@@ -47,7 +47,7 @@ class NekoCaller(Struct, frozen=True, kw_only=True):
 
     @property
     def view(self) -> View:
-        """What it sees of sessions."""
+        """The view of sessions that this caller may see."""
         return View(visibility=self.visibility)
 
 
@@ -57,7 +57,7 @@ def caller_key(caller: NekoCaller) -> Hashable:
 
 
 def private_of(name: str, visibility: Visibility, token_hash: str) -> Private:
-    """Return what a session keeps of the login that opened it."""
+    """Return the private part of a session that is opened by a login."""
     return Private(token_hash=token_hash, environment={_ID: name, _SEES: visibility.by})
 
 
@@ -98,7 +98,7 @@ def caller_of(session: Session) -> NekoCaller:
 
 
 def virtual(principal: Principal) -> NekoCaller:
-    """Return the API session of who shows a key or token of the gateway."""
+    """Return the API session of a caller with a key or token of the gateway."""
     return NekoCaller(
         id=VIRTUAL_ID,
         profile=replace(
@@ -116,7 +116,7 @@ def virtual(principal: Principal) -> NekoCaller:
 
 
 def default_profile(name: str, principal: Principal) -> Profile:
-    """Return the profile of somebody of whom nothing else is known: rights follow the scopes."""
+    """Return a profile whose rights follow from the scopes, for lack of another one."""
     return Profile(
         name=name,
         is_admin=principal.has(Scope.WRITE) and principal.has(Scope.CLOSE),

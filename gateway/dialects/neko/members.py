@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Kept(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept of a member; without a hash it is somebody of the users file."""
+    """The stored form of a member; one without a hash stands in the users file."""
 
     profile: Profile | None = None
     hash: str | None = None
@@ -42,7 +42,7 @@ class Kept(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Member(Struct, frozen=True, kw_only=True):
-    """Somebody who may log in."""
+    """A person who may log in."""
 
     name: str
     profile: Profile
@@ -65,7 +65,7 @@ class Members:
     # --- who
 
     async def verify(self, name: str, password: str, now_ms: int) -> Member:
-        """Return who logs in.
+        """Return the member that logs in.
 
         Raises:
             Unauthorized: There is no such member, or the password is wrong; they look the same.

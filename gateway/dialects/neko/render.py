@@ -60,14 +60,14 @@ PLUGINS: Final = (
 
 
 def is_there(session: Session) -> bool:
-    """Whether *session* counts as connected: attached, or lost so lately that nobody was told."""
+    """Whether *session* counts as connected: attached, or lost within the grace period."""
     if session.closed:
         return False
     return session.is_connected or session.settles_at is not None
 
 
 def profile_of(session: Session) -> Profile:
-    """Return what *session* may do here; a name that was given elsewhere shows as well."""
+    """Return the profile of *session*; one of another door gets a neutral one."""
     profile = session.profile
     if profile is None:
         name = session.name or session.id
@@ -126,7 +126,7 @@ def settings_by(by: str, settings: NekoSettings) -> SettingsBy:
 
 
 def told(shown_id: str, before: Session | None, after: Session) -> tuple[list[bytes], list[bytes]]:
-    """Return what one commit of a session means: what comes before the room's news, and after it.
+    """Return the events of one commit: those before the room's events, and those after them.
 
     neko's order is: the profile, who has control, the settings, whether somebody is there, whether
     that one watches, and at last that the session is gone.

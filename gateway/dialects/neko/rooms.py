@@ -48,14 +48,14 @@ log = logging.getLogger(__name__)
 
 
 class Fence(Struct, frozen=True, gc=False):
-    """What a session's own socket must know of it: the record now, and how its connection ended."""
+    """What fences a session's own socket: the record, and how its connection ended."""
 
     record: Session
     cause: Cause | None = None
 
 
 class News(EventItem, frozen=True, gc=False):
-    """One message, and who hears it; what is unset does not restrict.
+    """One message and its recipients; a field that is unset does not restrict them.
 
     Args:
         about: Only those who may see this session.
@@ -93,7 +93,7 @@ class Room:
 
     @property
     def is_kept(self) -> bool:
-        """Whether more is known of it than when its last member left."""
+        """Whether it must be kept: it has a document, or an admin is there."""
         return self.is_changed or bool(self.admins)
 
     @property
@@ -124,7 +124,7 @@ class Rooms:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Say what happens to sessions, which nobody hears without it."""
+        """Render events of sessions as long as a socket listens; else they are skipped."""
         self._hearers += 1
         try:
             yield
@@ -132,7 +132,7 @@ class Rooms:
             self._hearers -= 1
 
     def start(self) -> None:
-        """Take everything from the mirror, which must not change until the channel is there."""
+        """Build all rooms from the replica, which must not change until the channel exists."""
         self._rooms.clear()
         for session in self._node.sessions.values():
             self._note(session)
@@ -145,7 +145,7 @@ class Rooms:
             room.host = room.wanted if self._may_host(room) else None
 
     def room(self, key: str) -> Room:
-        """Return the room of *key*; there is one for whoever asks."""
+        """Return the room of *key*; it is made if it is unknown."""
         known = self._rooms.get(key)
         if known is None:
             if len(self._rooms) >= ROOMS_KEPT:
@@ -199,7 +199,7 @@ class Rooms:
     # --- the renderer
 
     def render(self, view: View, change: CommitView) -> list[EventItem]:
-        """Return what *change* means to the sockets of this node; called once for each."""
+        """Return the events of *change* for the sockets of this node; called once for each."""
         del view
         match change.entry:
             case SessionEntry():
@@ -229,7 +229,7 @@ class Rooms:
         return news
 
     def _consequences(self, key: str, by: str, changed: Session) -> list[News]:
-        """Return what a change of a session means to its room, by what it is called here."""
+        """Return the events of a room that a change of a session causes."""
         room = self.room(key)
         news: list[News] = []
         was_locked, room.locked = room.locked, _is_locked(room)
@@ -240,7 +240,7 @@ class Rooms:
         return news
 
     def _rehost(self, key: str, room: Room, changed: Session | None = None) -> bool:
-        """Say again who has control; return whether that is news."""
+        """Work out again which session has control; return whether that changed."""
         was = room.host
         room.host = room.wanted if self._may_host(room, changed) else None
         if was is not None and was == room.wanted and room.host is None:
@@ -280,7 +280,7 @@ class Rooms:
         return [News("send", unicast, only=to)]
 
     def _known(self, session_id: str | None) -> str:
-        """Return what a session is called here; whoever is not one keeps the name given."""
+        """Return the id that a session is shown by; the name of anything else stays."""
         session = self._node.sessions.get(session_id or "")
         return shown_id(session) if session else session_id or VIRTUAL_ID
 

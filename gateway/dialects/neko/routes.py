@@ -41,7 +41,7 @@ async def upgrade_required(_: AnyCall) -> Response:
 
 
 class BatchEndpoint:
-    """Many requests in one, done one after the other, each with its own rights and answer.
+    """Runs many requests of one body, one after the other, each with its own rights and reply.
 
     Each goes through the same pipeline as a request of its own, with the headers of the outer one
     (so its bearer or cookie, not its ``?token=``). neko itself takes a batch from anybody; here the

@@ -25,7 +25,7 @@ Text = Annotated[str, Meta(max_length=256, pattern=r"^[^\x00]*$")]
 
 
 class Shape(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of what is shown; what is unset is left out."""
+    """Base of rendered objects; unset members are left out."""
 
 
 # --- sessions
@@ -142,7 +142,7 @@ class KeyboardModifiers(Struct, frozen=True):
 
 
 class ErrorMessage(Struct, frozen=True):
-    """Every error: the HTTP status again, and a sentence."""
+    """The body of every error: the HTTP status again, and a sentence."""
 
     code: int
     message: str
@@ -152,7 +152,7 @@ class ErrorMessage(Struct, frozen=True):
 
 
 class Identified(Struct, frozen=True):
-    """Whom an event is about."""
+    """The session that an event is about."""
 
     id: str
 
@@ -262,7 +262,7 @@ class SessionLoginRequest(Struct, frozen=True):
 
 
 class ProfileChange(Struct, frozen=True, kw_only=True):
-    """A part of a member's profile; what is left out stays."""
+    """A partial profile; members that are left out keep their value."""
 
     name: Text | UnsetType = UNSET
     is_admin: bool | UnsetType = UNSET
@@ -330,7 +330,7 @@ class ScreenRequest(Struct, frozen=True):
 
 
 class Spoken(Struct, frozen=True):
-    """A message of a socket: ``send/unicast`` has a receiver, ``send/broadcast`` has none."""
+    """The payload of ``send/unicast``, and of ``send/broadcast``, which has no receiver."""
 
     subject: str = ""
     body: Any = None
@@ -338,7 +338,7 @@ class Spoken(Struct, frozen=True):
 
 
 class ClientEvent(Struct, frozen=True):
-    """What a socket says."""
+    """A message of a client's socket."""
 
     event: str
     payload: Raw = Raw()
@@ -355,7 +355,7 @@ Batch = Annotated[list[BatchRequest], Meta(max_length=BATCH_MAX)]
 
 
 class BatchResponse(Struct, frozen=True, omit_defaults=True):
-    """What became of one request; without a body if the answer has none that is JSON."""
+    """The result of one request of a batch; ``body`` only if the reply was JSON."""
 
     path: str
     method: str
@@ -364,7 +364,7 @@ class BatchResponse(Struct, frozen=True, omit_defaults=True):
 
 
 class MembersQuery(Struct, frozen=True):
-    """Which members of all; 0 is no limit."""
+    """A page of the members; 0 is no limit."""
 
     offset: int = 0
     limit: int = 0

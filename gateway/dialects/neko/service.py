@@ -77,7 +77,7 @@ class Service:
     # --- who asks
 
     async def caller(self, token: str) -> NekoCaller:
-        """Return whose *token* is: a member's, or that of the API session.
+        """Return the caller of *token*: a member, or the API session.
 
         Raises:
             Unauthorized: Nobody's.
@@ -161,14 +161,14 @@ class Service:
     # --- changes
 
     async def close(self, session: Session, *, by: str, reason: str | None = None) -> None:
-        """Close *session*; done as well if somebody else was faster."""
+        """Close *session*; one that is closed already is no error."""
         try:
             await self.node.apply(session.id, Close(by=by, reason=reason))
         except (NotFound, SessionClosed):
             return
 
     async def disconnect(self, session: Session) -> None:
-        """End what *session* is connected by and what it watches; it stays.
+        """End the connection and the watch of *session*; the session stays.
 
         Raises:
             NotFound: It is gone.
@@ -180,7 +180,7 @@ class Service:
             await self.node.apply(session.id, Unwatch())
 
     async def set_profile(self, session: Session, wanted: ProfileChange) -> None:
-        """Change what *session* may do; what is not named stays.
+        """Change the profile of *session*; members that *wanted* leaves out stay.
 
         Raises:
             Invalid: It cannot be kept.

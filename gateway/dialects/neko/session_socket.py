@@ -151,7 +151,7 @@ class NekoSocket(SessionSocket[ClientEvent]):
     # --- what the client says
 
     async def handle(self, message: ClientEvent) -> None:
-        """Do what an event asks; neko answers nothing, least of all a refusal."""
+        """Handle an event of the client; neko answers none, not even a refused one."""
         known = self.node.sessions.get(self.session.id)
         held = known.connection if known and known.is_connected else None
         if held is None or held.id != self.connection_id:
@@ -229,7 +229,7 @@ def _refuse(error: GatewayError, _scope: Scope) -> Response:
 
 
 async def _let_in(service: Service, scope: Scope, token: str | None) -> tuple[NekoCaller, Session]:
-    """Return whose *token* is, and that one's session.
+    """Return the caller of *token* and its session.
 
     Raises:
         Dismissal: Nobody's, or somebody's who may not connect.

@@ -98,7 +98,7 @@ class NekoStyle:
         return self._table.match(request.path, request.method)
 
     async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> NekoCaller:  # noqa: ARG002
-        """Return who sent a request.
+        """Return the caller of a request.
 
         Raises:
             Unauthorized: Nobody who is known.

@@ -44,7 +44,7 @@ _ALL_OF_ONE: Final = frozenset({Scope.CONNECT, Scope.READ, Scope.WRITE, Scope.CL
 
 
 class WebidaCaller(Struct, frozen=True, kw_only=True):
-    """Who asks.
+    """The caller of a request or a socket.
 
     Args:
         principal: Rights; its ``session`` is the one that the caller is, or will be.
@@ -58,12 +58,12 @@ class WebidaCaller(Struct, frozen=True, kw_only=True):
 
     @property
     def is_session(self) -> bool:
-        """Whether the token of a session was shown: it opens nothing, and nobody logs in by it."""
+        """Whether the token of a session was shown, which opens nothing and is no login."""
         return self.claims is None and self.principal.session is not None
 
 
 class Access:
-    """Who may come in through this door.
+    """Checks and issues the tokens of this door.
 
     Args:
         context: Users, tokens, and the store's secret.
@@ -77,7 +77,7 @@ class Access:
     # --- who is it
 
     async def caller(self, text: str | None) -> WebidaCaller:
-        """Return whose the token is that a request shows.
+        """Return the caller whose token a request shows.
 
         Raises:
             Unauthorized: There is none, it is none of ours, for logging in only, or expired.
@@ -88,7 +88,7 @@ class Access:
         return caller
 
     async def visitor(self, text: str | None) -> WebidaCaller:
-        """Return whose the token is that a socket shows; it may have expired.
+        """Return the caller whose token a socket shows; the token may have expired.
 
         Raises:
             Unauthorized: As :meth:`caller`.
@@ -111,7 +111,7 @@ class Access:
     # --- tokens
 
     async def login(self, scope: AsgiScope, name: str, password: str, master: str | None) -> Token:
-        """Return the ACCESS token of who logs in, with a new session id.
+        """Check a login; return an ACCESS token with a new session id.
 
         Args:
             scope: The request.
@@ -216,7 +216,7 @@ class Access:
     # --- is the person still there
 
     async def _again(self, claims: WebidaClaims) -> Principal:
-        """Return who a token's bearer is today.
+        """Return the principal of a token as the users file has it today.
 
         Raises:
             Unauthorized: Not there any more, or not with that password.
@@ -236,7 +236,7 @@ class Access:
         raise Unauthorized(INVALID)
 
     async def _known(self, name: str) -> list[tuple[str, Principal]]:
-        """Return everybody of this name, with the mark of the password that is kept."""
+        """Return every principal of this name, with the mark of its stored password."""
         found: list[tuple[str, Principal]] = []
         key = self._context.settings.admin_key
         if name == ADMIN and key is not None:

@@ -28,7 +28,7 @@ class RefusedInside(ServerClose):
 
 
 class EngineCodec:
-    """What one connection says and hears.
+    """The messages of one connection, in both directions.
 
     Args:
         node: This node.
@@ -44,16 +44,16 @@ class EngineCodec:
         self._words = words
 
     def open(self, interval_ms: int, timeout_ms: int) -> tuple[list[Heard], bytes]:
-        """Begin; return what the client has asked for already, and what it is sent first."""
+        """Begin the protocol; return the client's implied requests and the first frames."""
         heard = self._engine.open(interval_ms, timeout_ms)
         return heard, self.flush()
 
     def flush(self) -> bytes:
-        """Return what the protocol has to say."""
+        """Return the frames that the protocol has queued."""
         return b"".join(frame(TEXT, text.encode()) for text in self._engine.texts_to_send())
 
     def receive(self, data: str | bytes) -> list[Heard]:
-        """Return what a text means; binary data belongs to events, which mean nothing here.
+        """Parse a text; binary data belongs to events, which are ignored.
 
         Raises:
             BadRequest: It is no text of the protocol.
@@ -61,12 +61,12 @@ class EngineCodec:
         return self._engine.receive(data) if isinstance(data, str) else []
 
     def greet(self, subject: Session | Subscription, token: str | None) -> bytes:  # noqa: ARG002
-        """Return that the client is in its namespace."""
+        """Return the packet that lets the client into its namespace."""
         self._engine.accept()
         return self.flush()
 
     def notify(self, notice: Announcement) -> bytes:
-        """Return the event that *notice* is, if this generation has one."""
+        """Return the event for *notice*, if this generation has one."""
         match notice:
             case ClosingScheduled() | CloseExtended():
                 self._warn_of(notice.closing)
@@ -83,11 +83,11 @@ class EngineCodec:
         self._engine.emit(self._words.closing, *warning(self._words, closing.reason, left_ms))
 
     def heartbeat(self, subscription: Subscription | None) -> bytes:  # noqa: ARG002
-        """Return nothing: in this protocol it is the client that pings."""
+        """Return nothing, because in this protocol the client pings."""
         return b""
 
     def close(self, ended: ServerClose) -> ClosingFrames:
-        """Return why the client is refused, or that it stays away, or nothing, and a close."""
+        """Return the refusal or the dismissal, if the client shall stay away, and the close."""
         if isinstance(ended, RefusedInside):
             self._engine.refuse(ended.reason)
         elif not ended.message.reconnect:

@@ -99,7 +99,7 @@ async def find_session(call: Call[WebidaCaller, WorkspaceQuery, Nothing]) -> Res
 
 
 async def close_session(call: Call[WebidaCaller, DeleteQuery, Nothing]) -> Response:
-    """Close a session after a while; answered before that."""
+    """Schedule the close of a session; the reply does not wait for it."""
     after_s, principal = call.query.close_after, call.caller.principal
     session = await _visible(call, call.path["sessionId"])
     if session.id != principal.session:
@@ -111,7 +111,7 @@ async def close_session(call: Call[WebidaCaller, DeleteQuery, Nothing]) -> Respo
 
 
 async def close_sessions(call: Call[WebidaCaller, DeleteQuery, Nothing]) -> Response:
-    """Close a session, or many, after a while."""
+    """Schedule the close of one session or of many."""
     if call.path["sessionId"] != EVERY:
         return await close_session(call)
     after_s, principal = call.query.close_after, call.caller.principal
@@ -122,7 +122,7 @@ async def close_sessions(call: Call[WebidaCaller, DeleteQuery, Nothing]) -> Resp
 
 
 def _many(call: WorkspaceCall) -> list[Session]:
-    """Return the sessions that ``*`` means in generation C.
+    """Return the sessions that ``*`` selects in generation C.
 
     Raises:
         BadRequest: No workspace is named.

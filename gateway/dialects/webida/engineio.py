@@ -59,7 +59,7 @@ class Packet:
 
 
 class OpenPacket(Struct, frozen=True):
-    """What an Engine.IO server says first. Times in milliseconds, as the protocol has them."""
+    """The first packet of an Engine.IO server. Times in milliseconds, as the protocol has them."""
 
     sid: str
     upgrades: tuple[str, ...]
@@ -74,7 +74,7 @@ class Joining(Struct, frozen=True):
 
 
 class Sign(Enum):
-    """What else matters of what a client says.
+    """Other packets of a client that matter.
 
     ``SAID``: an event; what it says means nothing here. ``LEFT``: it goes, and does not come back
     by itself.
@@ -88,7 +88,7 @@ Heard = Joining | Sign
 
 
 class EngineSocket:
-    """One client's connection.
+    """The protocol state of one connection.
 
     Args:
         sid: Its id, as both sides call it.
@@ -102,12 +102,12 @@ class EngineSocket:
         self._texts: list[str] = []
 
     def texts_to_send(self) -> list[str]:
-        """Return what is to be sent, in order, and forget it."""
+        """Return the queued texts in order, and clear the queue."""
         texts, self._texts = self._texts, []
         return texts
 
     def open(self, interval_ms: int, timeout_ms: int) -> list[Heard]:
-        """Begin.
+        """Queue the opening packets.
 
         Args:
             interval_ms: Between two pings of the client.
@@ -122,7 +122,7 @@ class EngineSocket:
         return []
 
     def receive(self, text: str) -> list[Heard]:
-        """Take in what the client says.
+        """Parse a text of the client; queue the answer, if the protocol wants one.
 
         Raises:
             BadRequest: It is no text of the protocol.
@@ -173,11 +173,11 @@ class EngineSocket:
     # --- what the server says
 
     def accept(self) -> None:
-        """Let the client in."""
+        """Let the client into its namespace."""
         self._say(self._namespace, Packet.CONNECT)
 
     def refuse(self, text: str) -> None:
-        """Tell the client why it may not come in, and not to try again by itself."""
+        """Refuse the client and dismiss it."""
         self._say(self._namespace, Packet.ERROR, text)
         self.dismiss()
 
@@ -196,7 +196,7 @@ class EngineSocket:
 
 
 def _check_event(data: str) -> None:
-    """Refuse an event that is none; what it says means nothing here.
+    """Check the form of an event; its content is ignored.
 
     Raises:
         BadRequest: It is not a list that begins with a name.

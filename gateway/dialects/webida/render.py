@@ -58,7 +58,7 @@ def session_c(session: Session, *, full: bool) -> SessionC:
 
 
 def name_of(session: Session) -> str:
-    """Return what people call the session: its name, or the product's: place and socket."""
+    """Return the session's name; without one the workspace and the socket, as the product does."""
     if session.name:
         return session.name
     place = f"workspace-{session.workspace}" if session.workspace else "global"
@@ -102,7 +102,7 @@ def _date(at: int | None) -> str | UnsetType:
 
 
 class Words(Struct, frozen=True):
-    """How one generation says on the socket what happens.
+    """The names of namespace and events in one generation.
 
     Args:
         namespace: Where its clients connect.
@@ -150,13 +150,13 @@ def warning(words: Words, reason: str | None, left_ms: int) -> tuple[object, ...
 
 
 def announced(message: Message) -> object:
-    """Return what a message says to a client; ``None``: it is not for Webida's."""
+    """Return the content of an announcement; ``None`` if the message is another product's."""
     if RESERVED in message.topic:
         return None
     return message.topic if message.body is None else message.body
 
 
 def will_close(ids: list[str], close_after_s: int) -> str:
-    """Return the sentence that tells what a close did."""
+    """Return the confirmation of a close."""
     what = f"session {ids[0]} closes" if len(ids) == 1 else f"{len(ids)} sessions close"
     return f"{what} in {close_after_s} seconds" if close_after_s else f"{what} now"

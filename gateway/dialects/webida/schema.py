@@ -66,7 +66,7 @@ class SessionC(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Token(Struct, frozen=True, kw_only=True, rename="camel"):
-    """A token and what it says; ``session_id`` stands in every ACCESS token of ours."""
+    """A token and its claims; ``session_id`` stands in every ACCESS token of ours."""
 
     text: str
     token_type: Literal["MASTER", "ACCESS"]
@@ -77,7 +77,7 @@ class Token(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class WebidaUser(Struct, frozen=True, kw_only=True):
-    """Who is logged in."""
+    """The logged-in user."""
 
     id: str
     email: str | UnsetType = UNSET
@@ -85,13 +85,13 @@ class WebidaUser(Struct, frozen=True, kw_only=True):
 
 
 class RestOK(Struct, frozen=True):
-    """It is done."""
+    """The reply to a successful change."""
 
     message: str
 
 
 class RestError(Struct, frozen=True):
-    """It is not done; people and programs read ``message``."""
+    """The reply to a refused request; people and programs read ``message``."""
 
     code: str
     message: str
@@ -101,13 +101,13 @@ class RestError(Struct, frozen=True):
 
 
 class WorkspaceQuery(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Whose workspace's sessions are meant; in generation C ``*`` is every workspace."""
+    """The workspace whose sessions are meant; in generation C ``*`` is every workspace."""
 
     workspace_id: Name | None = None
 
 
 class DeleteQuery(WorkspaceQuery, frozen=True, kw_only=True, rename="camel"):
-    """When to close: after so many seconds, 0 is now."""
+    """After how many seconds to close; 0 is now."""
 
     close_after: int
 
@@ -119,7 +119,7 @@ class TokenQuery(WorkspaceQuery, frozen=True, kw_only=True, rename="camel"):
 
 
 class LoginBody(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Who logs in: by id and password, or by a MASTER token beside anything."""
+    """A login by id and password, or by a MASTER token, beside which they are ignored."""
 
     login_id: str
     login_password: str

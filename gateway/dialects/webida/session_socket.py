@@ -87,7 +87,7 @@ UNSUPPORTED: Final = (5, "Unsupported protocol version")
 
 
 class EngineRefusal(BadRequest):
-    """A request that Engine.IO refuses, by a number and in words of its own."""
+    """A request that is refused with a number and a message of Engine.IO."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
@@ -159,7 +159,7 @@ def _engine_failed(error: EngineRefusal) -> Response:
 
 
 class SocketRequest(Struct, frozen=True):
-    """What a client asked for with its handshake.
+    """The handshake of a client.
 
     Args:
         context: The node and its surroundings.
@@ -179,7 +179,7 @@ class SocketRequest(Struct, frozen=True):
 
 
 class WebidaSocket(SessionSocket[list[Heard]]):
-    """One client, from its first words to its end.
+    """The socket of one client, from its handshake to its end.
 
     Args:
         request: What it asked for.
@@ -218,7 +218,7 @@ class WebidaSocket(SessionSocket[list[Heard]]):
         self.connection.spawn(self._come_in())
 
     async def handle(self, message: list[Heard]) -> None:
-        """Do what a text of the client means."""
+        """Handle the packets of one text."""
         self._take(message)
         self.connection.send(self._codec.flush())
 
@@ -235,7 +235,7 @@ class WebidaSocket(SessionSocket[list[Heard]]):
                     pass
 
     def heartbeat(self) -> bytes:
-        """Look whether the session still names this connection, once it is in."""
+        """Check that the session still names this connection, once it is attached."""
         return super().heartbeat() if self._is_in else b""
 
     # --- coming in
@@ -255,7 +255,7 @@ class WebidaSocket(SessionSocket[list[Heard]]):
         self.begin()
 
     async def _attach(self) -> None:
-        """Open the session, or come back to it.
+        """Open the session or attach to it.
 
         Raises:
             ServerClose: The client did not ask for its namespace.

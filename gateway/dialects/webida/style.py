@@ -60,7 +60,7 @@ S = TypeVar("S", bound=Struct)
 
 
 class Row(NamedTuple):
-    """What an error of ours is for Webida's clients."""
+    """The status and code of an error for Webida's clients."""
 
     status: int
     code: str
@@ -90,7 +90,7 @@ TABLE: Final[dict[type[GatewayError], Row]] = {  # the nearest ancestor of an er
 
 
 def row_of(kind: type[GatewayError]) -> Row:
-    """Return what errors of *kind* are for Webida's clients."""
+    """Return the status and code of errors of *kind*; the nearest ancestor counts."""
     return next((TABLE[ancestor] for ancestor in kind.__mro__ if ancestor in TABLE), _INTERNAL)
 
 
@@ -130,7 +130,7 @@ class WebidaStyle:
         return self._table.match(request.path, request.method)
 
     async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> WebidaCaller:  # noqa: ARG002
-        """Return whose token it is; one in the address is none, because addresses are logged."""
+        """Return the caller; a token in the address is ignored, because addresses are logged."""
         return await self._access.caller(request.header("authorization"))
 
     async def read(
@@ -226,7 +226,7 @@ def _wanted(kind: Any) -> str:  # noqa: ANN401 - a type
 
 
 def _whole_number(name: str, texts: list[str] | None) -> int:
-    """Return a number of seconds, in any spelling that ECMAScript has for it."""
+    """Return a whole number, written in any form that ECMAScript parses."""
     if not texts:
         raise BadRequest(f'"{name}" is required')
     if len(texts) > 1 or len(texts[0]) > _NUMBER_MAX or not _NUMBER.fullmatch(texts[0]):

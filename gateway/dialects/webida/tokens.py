@@ -28,7 +28,7 @@ _PURPOSE: Final = b"webida tokens"
 
 
 class WebidaClaims(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What a token says. Times in seconds since the Unix epoch.
+    """The claims of a token. Times in seconds since the Unix epoch.
 
     Args:
         type: ``M`` for MASTER, ``A`` for ACCESS.
@@ -57,12 +57,12 @@ class WebidaClaims(Struct, frozen=True, kw_only=True, omit_defaults=True, rename
     until: int | None = None
 
     def is_expired(self, now_ms: int) -> bool:
-        """Whether it was good once, and is not any more."""
+        """Whether the token has expired."""
         return now_ms >= (self.exp + LEEWAY_S) * 1000
 
 
 class Signer:
-    """Makes tokens and tells ours from others.
+    """Signs tokens and verifies them.
 
     Args:
         secret: Of the store: every node has the same.
@@ -77,7 +77,7 @@ class Signer:
         return f"{signed}.{self._signature(signed)}"
 
     def read(self, text: str) -> WebidaClaims | None:
-        """Return what a token of ours says, expired or not; ``None`` if it is none of ours."""
+        """Return the claims of a token, expired or not; ``None`` if its signature is not ours."""
         if not text.startswith(_HEADER) or len(text) > TEXT_MAX or not text.isascii():
             return None
         signed, _, signature = text.rpartition(".")
@@ -90,7 +90,7 @@ class Signer:
             return None
 
     def mark(self, kept: str) -> str:
-        """Return what stands for a kept password in tokens: it tells nothing of it."""
+        """Return the mark of a stored password for use in tokens; it cannot be inverted."""
         return hmac.digest(self._key, kept.encode(), "sha256").hex()[:16]
 
     def _signature(self, signed: str) -> str:
