@@ -83,10 +83,10 @@ def _pushes_of_step(plex: Plex, view: View, step: Step, at: int) -> list[EventIt
         case event.StreamUpdated(stream=stream):
             return _transcode(plex, view, "update", after, stream, at)
         case event.StreamStopped(key=key) if before:
-            ended = next(stream for stream in before.streams if stream.key == key)
-            return _transcode(plex, view, "end", before, ended, at)
-        case _:
-            return []
+            for stream in before.streams:
+                if stream.key == key:
+                    return _transcode(plex, view, "end", before, stream, at)
+    return []
 
 
 def _playing(  # noqa: PLR0917 - each is one thing

@@ -26,7 +26,6 @@ from gateway.core.model import Watch
 from gateway.core.query import Filter, View, Visibility
 from gateway.dialects.plex import render, schema
 from gateway.dialects.plex.query import Order, conditions, orders
-from gateway.dialects.plex.render import ITEM_PATH, SECTION_PATH
 from gateway.dialects.plex.state import ACCOUNT, DEVICE, ITEM, SECTION, PlexEndpoints
 from gateway.dialects.plex.style import METADATA, PlexCall, container, listing, paced
 from gateway.http.request import read_pairs
@@ -204,10 +203,16 @@ class LibraryEndpoints(PlexEndpoints):
         return await listing(call, METADATA, found, self._render, around)
 
     async def _render(self, played: Played) -> schema.LibraryItem:
-        workspace, numbers = played.workspace, self._numbers
-        section = None if workspace is None else await numbers.give(SECTION, workspace)
-        number = await numbers.give(ITEM, played.watch.key)
-        return library_item(played.watch, number, section, workspace, played.since_ms)
+        watch, workspace, since_s = played.watch, played.workspace, played.since_ms // 1000
+        section = None if workspace is None else await self._numbers.give(SECTION, workspace)
+        return schema.LibraryItem(
+            **render.item_fields(watch, await self._numbers.give(ITEM, watch.key)),
+            **render.section_fields(section, workspace),
+            duration=watch.duration_ms or 0,
+            added_at=since_s,
+            updated_at=since_s,
+            live=render.is_live(watch) or None,
+        )
 
     async def _section(self, name: str, since_ms: int) -> schema.Section:
         number = await self._numbers.give(SECTION, name)
@@ -216,24 +221,3 @@ class LibraryEndpoints(PlexEndpoints):
         return schema.Section(
             key=str(number), title=name, uuid=uuid, created_at=since_s, updated_at=since_s
         )
-
-
-def library_item(
-    watch: Watch, item: int, section: int | None, workspace: str | None, since_ms: int
-) -> schema.LibraryItem:
-    """Return what is or was watched in a workspace, known since then, as an item of a library."""
-    since_s = since_ms // 1000
-    return schema.LibraryItem(
-        **render.item_fields(watch),
-        rating_key=str(item),
-        key=f"{ITEM_PATH}{item}",
-        title=watch.title or watch.key,
-        type=render.kind_of(watch),
-        duration=watch.duration_ms or 0,
-        added_at=since_s,
-        updated_at=since_s,
-        live=render.is_live(watch) or None,
-        library_section_id=None if section is None else str(section),
-        library_section_key=None if section is None else f"{SECTION_PATH}{section}",
-        library_section_title=workspace,
-    )

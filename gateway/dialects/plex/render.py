@@ -22,7 +22,6 @@ from gateway.dialects.plex.coerce import coerced, digits_of, integer_of, text_of
 from gateway.dialects.plex.schema import OWNER, Kind, State
 
 ITEM_PATH: Final = "/library/metadata/"
-SECTION_PATH: Final = "/library/sections/"
 TRANSCODE_PATH: Final = "/transcode/sessions/"
 HISTORY_PATH: Final = "/status/sessions/history/"
 TRANSCODE: Final = "transcode"  # the kind of a stream that is a transcode
@@ -65,22 +64,15 @@ def metadata(
     want some, JSON's readers do not agree on their types.
     """
     since_s = (session.watching_since or session.created_at) // 1000
-    section = None if ids.section is None else str(ids.section)
     return schema.Metadata(
-        **item_fields(watch),
-        type=kind_of(watch),
+        **item_fields(watch, ids.item),
+        **section_fields(ids.section, session.workspace),
         session_key=str(session.number),
-        rating_key=str(ids.item),
-        key=f"{ITEM_PATH}{ids.item}",
-        title=watch.title or watch.key,
         duration=watch.duration_ms,
         view_offset=offset_ms(session, watch, now_ms),
         added_at=since_s,
         updated_at=since_s if watch.position_at is None else watch.position_at // 1000,
         live=is_live(watch) or None,
-        library_section_id=section,
-        library_section_key=None if section is None else f"{SECTION_PATH}{section}",
-        library_section_title=session.workspace,
         user=schema.PlexUser(id=str(ids.account), title=session.account or OWNER_NAME),
         player=_player(session, watch, ids, full=full),
         session=schema.PlaybackSession(
@@ -206,15 +198,28 @@ def _media(watch: Watch, ids: Ids, transcode: schema.TranscodeSession | None) ->
 # --- items
 
 
-def item_fields(watch: Watch) -> dict[str, Any]:
-    """Return what the client said of the item, as far as it is what Plex's clients can read."""
+def item_fields(watch: Watch, number: int) -> dict[str, Any]:
+    """Return what every entry says of its item: what its client said that Plex's clients can read.
+
+    *number* is the item's.
+    """
     item = coerced(schema.Item, watch.item or {})
+    item |= {"rating_key": str(number), "key": f"{ITEM_PATH}{number}"}
+    item |= {"title": watch.title or watch.key, "type": kind_of(watch)}
     item.setdefault("guid", f"gateway://item/{quote(watch.key.lstrip('/'))}")
     if kind_of(watch) == "episode":
         item.setdefault("grandparent_title", "")
         if not item.keys() & {"parent_key", "parent_rating_key", "parent_thumb"}:
             item.pop("grandparent_key", None)  # python-plexapi would ask for its children
     return item
+
+
+def section_fields(section: int | None, workspace: str | None) -> dict[str, Any]:
+    """Return what an entry says of its workspace, which is the section of this number."""
+    if section is None or workspace is None:
+        return {}
+    named = {"library_section_id": str(section), "library_section_title": workspace}
+    return {**named, "library_section_key": f"/library/sections/{section}"}
 
 
 # --- transcodes
@@ -250,12 +255,8 @@ def transcode_key(name: str) -> str:
 def history_item(row: HistoryRow, watch: Watch, ids: Ids) -> schema.HistoryItem:
     """Return a finished watch as a row of the history."""
     return schema.HistoryItem(
-        **item_fields(watch),
+        **item_fields(watch, ids.item),
         history_key=f"{HISTORY_PATH}{row.number}",
-        key=f"{ITEM_PATH}{ids.item}",
-        rating_key=str(ids.item),
-        title=watch.title or watch.key,
-        type=kind_of(watch),
         viewed_at=row.at // 1000,
         account_id=ids.account,
         device_id=ids.device,
