@@ -8,7 +8,8 @@ Its exceptions from the common rules, and why:
 - Unknown parameters are passed over, and of repeated ones the first counts: clients send dozens of
   hints, and python-plexapi spells what is unset ``None``.
 - XML unless ``Accept`` names JSON, whatever else it names; nothing is a 406.
-- There is no challenge in a 401: a browser would ask for a password that does not exist.
+- The challenge of a 401 names where a token belongs; browsers pass over schemes that they do not
+  know.
 
 XML is the same words as JSON: scalars become attributes, objects elements, true is ``1``; the items
 of a library are called ``Video``, ``Track`` or ``Photo`` by what they are.
@@ -91,7 +92,7 @@ class PlexStyle:
         nobody=Principal(name="anybody"),
         allows=None,
         exposes="X-Plex-Container-Start, X-Plex-Container-Total-Size, Retry-After",
-        challenge=None,
+        challenge="X-Plex-Token",
         vary="Accept, Origin, X-Plex-Token",
     )
 
