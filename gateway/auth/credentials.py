@@ -102,7 +102,7 @@ def read_credential(scope: Scope, *, in_query: bool = False) -> Credential:
     sessions = _offers(offered, "session.")
     if len(found) > 1 or len(sessions) > 1:
         raise BadRequest("More than one token is shown.")
-    if not found and (cookie := _cookie(scope)):
+    if not found and (cookie := cookie_value(scope, COOKIE)):
         found.append(("cookie", cookie))
     return Credential(
         token=found[0][1] if found else None,
@@ -130,11 +130,12 @@ def _queried(scope: Scope) -> list[str]:
     return [value for name, value in pairs if name == "token"]
 
 
-def _cookie(scope: Scope) -> str | None:
+def cookie_value(scope: Scope, name: str) -> str | None:
+    """Return the value of the first cookie of that name, if it has one that a cookie may have."""
     for header in headers(scope, b"cookie"):
         for pair in header.split(";"):
-            name, _, value = pair.strip().partition("=")
-            if name == COOKIE and _COOKIE_VALUE.fullmatch(value):
+            known, _, value = pair.strip().partition("=")
+            if known == name and _COOKIE_VALUE.fullmatch(value):
                 return value
     return None
 

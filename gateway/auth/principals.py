@@ -20,7 +20,7 @@ from typing import Final, Self
 
 from msgspec import Struct
 
-from gateway.auth.tokens import LEEWAY_MS, Verifier
+from gateway.auth.tokens import LEEWAY_MS, Claims, Verifier
 from gateway.core.errors import Forbidden, Unauthorized
 from gateway.core.model import Session
 from gateway.core.query import Visibility
@@ -253,14 +253,22 @@ class Authenticator:
             return found
         if self._verifier is None:
             raise Unauthorized
-        claims = await self._verifier.verify(token, now_ms)
-        return Principal.of_token(
-            claims.account or "token",
-            claims.scopes,
-            account=claims.account,
-            workspace=claims.workspace,
-            expires_at=None if claims.expires_at is None else claims.expires_at + LEEWAY_MS,
-        )
+        return principal_of_claims(await self._verifier.verify(token, now_ms))
+
+
+def principal_of_claims(claims: Claims) -> Principal:
+    """Return whom the claims of a verified token speak of.
+
+    Raises:
+        Unauthorized: As :meth:`Principal.of_token`.
+    """
+    return Principal.of_token(
+        claims.account or "token",
+        claims.scopes,
+        account=claims.account,
+        workspace=claims.workspace,
+        expires_at=None if claims.expires_at is None else claims.expires_at + LEEWAY_MS,
+    )
 
 
 def admin() -> Principal:

@@ -18,14 +18,15 @@ from starlette.types import Scope as AsgiScope
 from gateway.auth.credentials import (
     Credential,
     check_same_site,
+    cookie_value,
     cors_origin,
     headers,
     networks,
     one_header,
     origins,
 )
-from gateway.auth.principals import TOKEN_MAX, Principal
-from gateway.auth.tokens import LEEWAY_MS, Claims, Verifier, configured_key, create_token
+from gateway.auth.principals import TOKEN_MAX, Principal, principal_of_claims
+from gateway.auth.tokens import Claims, Verifier, configured_key, create_token
 from gateway.context import Context, caller_key
 from gateway.core.errors import Unauthorized
 from gateway.settings import Settings
@@ -68,7 +69,7 @@ class MaxScaleLogins:
         return await self._context.rate_limited(scope, self._by_token(scope, known), caller_key)
 
     async def _by_cookie(self, scope: AsgiScope) -> Principal | None:
-        if (cookie := _cookie(scope)) is None:
+        if not (cookie := cookie_value(scope, COOKIE)):
             return None
         try:
             principal = await self._bearer(cookie)
@@ -117,7 +118,9 @@ class MaxScaleLogins:
     async def _bearer(self, token: str) -> Principal:
         if self._verifier is not None and len(token) <= TOKEN_MAX and token.isascii():
             with suppress(Unauthorized):
-                return _principal(await self._verifier.verify(token, self._context.wall_ms()))
+                return principal_of_claims(
+                    await self._verifier.verify(token, self._context.wall_ms())
+                )
         return await self._context.principal_of(Credential(token=token, source="header"))
 
     def _check_site(self, scope: AsgiScope, token: str) -> None:
@@ -125,16 +128,6 @@ class MaxScaleLogins:
         if cors_origin(scope, origins(settings.allowed_origins)) is None:
             shown = Credential(token=token, source="cookie")
             check_same_site(scope, shown, networks(settings.trusted_proxies))
-
-
-def _principal(claims: Claims) -> Principal:
-    return Principal.of_token(
-        claims.account or "token",
-        claims.scopes,
-        account=claims.account,
-        workspace=claims.workspace,
-        expires_at=claims.expires_at and claims.expires_at + LEEWAY_MS,
-    )
 
 
 def _can_sign(settings: Settings) -> bool:
@@ -168,12 +161,3 @@ def _pair(text: str) -> str:
         return b64decode(text, validate=True).decode()
     except ValueError as error:  # binascii.Error and UnicodeDecodeError are ValueErrors
         raise Unauthorized from error
-
-
-def _cookie(scope: AsgiScope) -> str | None:
-    for header in headers(scope, b"cookie"):
-        for pair in header.split(";"):
-            name, _, value = pair.strip().partition("=")
-            if name == COOKIE and value:
-                return value
-    return None

@@ -14,9 +14,9 @@ Facts: MaxScale REST API, *Common Parameters*, 24.02.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from operator import ge, gt, le, lt
-from typing import Any, Final, Literal, NoReturn, assert_never, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import eq, ge, gt, le, lt, ne
+from typing import Any, Final, NoReturn
 
 from msgspec import Struct
 
@@ -30,12 +30,14 @@ FILTERS_MAX: Final = 32  # of one request
 Json = Any
 Step = tuple[str, ...] | None  # names or indexes of which each is followed; None follows all
 Path = tuple[Step, ...]
-Relation = Literal["eq", "ne", "lt", "le", "gt", "ge"]
-Junction = Literal["and", "or", "not"]
+Predicate = Callable[[Json], bool]
 
-_ORDER: Final[Mapping[str, Callable[[Any, Any], bool]]] = {"lt": lt, "le": le, "gt": gt, "ge": ge}
-_RELATIONS: Final[Mapping[str, Relation]] = {name: name for name in get_args(Relation)}
-_JUNCTIONS: Final[Mapping[str, Junction]] = {name: name for name in get_args(Junction)}
+_RELATIONS: Final = {"eq": eq, "ne": ne, "lt": lt, "le": le, "gt": gt, "ge": ge}
+_JUNCTIONS: Final[Mapping[str, Callable[[Iterable[bool]], bool]]] = {
+    "and": all,
+    "or": any,
+    "not": lambda truths: not any(truths),
+}
 _CALL: Final = re.compile(r"([a-z]+)\(")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 _STEP: Final = re.compile(
@@ -47,32 +49,22 @@ _STEP: Final = re.compile(
 )
 
 
-class Comparison(Struct, frozen=True):
-    """A value in relation to a literal."""
-
-    relation: Relation
-    wanted: Json
-
-
-class Joined(Struct, frozen=True):
-    """Expressions that all, some or none of which must be true."""
-
-    junction: Junction
-    parts: tuple["Comparison | Joined", ...]
-
-
-Expression = Comparison | Joined
-
-
 class DocumentFilter(Struct, frozen=True):
-    """One filter of a request."""
+    """One filter of a request.
+
+    Args:
+        path: Where the values are.
+        holds: Whether a value is one that is asked for.
+        equal_to: The value that is asked for, if the expression is just that value.
+    """
 
     path: Path
-    expression: Expression
+    holds: Predicate
+    equal_to: Json = None
 
     def matches(self, resource: Json) -> bool:
         """Whether a value in *resource* (maps, lists and what they hold) is what is asked for."""
-        return any(_is_true(self.expression, value) for value in _found(resource, self.path))
+        return any(map(self.holds, _found(resource, self.path)))
 
 
 def by_pointer(text: str) -> DocumentFilter | None:
@@ -86,7 +78,7 @@ def by_pointer(text: str) -> DocumentFilter | None:
         return None
     names = pointer.removeprefix("/").split("/")
     steps = tuple((name.replace("~1", "/").replace("~0", "~"),) for name in names)
-    return DocumentFilter(_bounded(steps, pointer), _Reader(expression).whole())
+    return _filter(steps, pointer, expression)
 
 
 def by_path(path: str, expression: str) -> DocumentFilter:
@@ -113,13 +105,14 @@ def by_path(path: str, expression: str) -> DocumentFilter:
                 steps.append(tuple(step["indexes"].split(",")))
             case _:
                 steps.append(None)
-    return DocumentFilter(_bounded(tuple(steps), path), _Reader(expression).whole())
+    return _filter(tuple(steps), path, expression)
 
 
-def _bounded(steps: Path, text: str) -> Path:
+def _filter(steps: Path, path: str, expression: str) -> DocumentFilter:
     if len(steps) > STEPS_MAX:
-        raise BadRequest(f"A path has at most {STEPS_MAX} steps: {excerpt(text)}")
-    return steps
+        raise BadRequest(f"A path has at most {STEPS_MAX} steps: {excerpt(path)}")
+    reader = _Reader(expression)
+    return DocumentFilter(steps, reader.whole(), reader.equal_to)
 
 
 class _Reader:
@@ -129,34 +122,43 @@ class _Reader:
         self._text = text
         self._place = 0
         self._literals = json.JSONDecoder(parse_constant=self._constant)
+        self.equal_to: Json = None  # if the whole expression asks for this value alone
 
-    def whole(self) -> Expression:
-        """Return the expression that the text is."""
+    def whole(self) -> Predicate:
+        """Return whether a value is one that the text asks for, as a function."""
         found = self._expression(0)
         if self._place != len(self._text):
             self._refuse()
         return found
 
-    def _expression(self, depth: int) -> Expression:
+    def _expression(self, depth: int) -> Predicate:
         call = _CALL.match(self._text, self._place)
         if call is None:
-            return Comparison("eq", self._literal())
+            return self._comparison("eq", depth)
         if depth >= DEPTH_MAX:
             self._refuse()
         self._place = call.end()
-        if relation := _RELATIONS.get(call[1]):
-            compared = Comparison(relation, self._literal())
-            self._take(")")
-            return compared
-        junction = _JUNCTIONS.get(call[1])
-        if junction is None:
+        if call[1] in _RELATIONS:
+            found = self._comparison(call[1], depth)
+        elif call[1] in _JUNCTIONS:
+            found = self._junction(_JUNCTIONS[call[1]], depth)
+        else:
             self._refuse()
+        self._take(")")
+        return found
+
+    def _comparison(self, relation: str, depth: int) -> Predicate:
+        wanted = self._literal()
+        if relation == "eq" and depth == 0:
+            self.equal_to = wanted
+        return lambda value: _relates(relation, value, wanted)
+
+    def _junction(self, joined: Callable[[Iterable[bool]], bool], depth: int) -> Predicate:
         parts = [self._expression(depth + 1)]
         while self._text.startswith(",", self._place):
             self._place += 1
             parts.append(self._expression(depth + 1))
-        self._take(")")
-        return Joined(junction, tuple(parts))
+        return lambda value: joined(part(value) for part in parts)
 
     def _literal(self) -> Json:
         try:
@@ -197,28 +199,13 @@ def _found(value: Json, path: Path) -> Iterator[Json]:
                     yield from _found(value[int(index)], rest)
 
 
-def _is_true(expression: Expression, value: Json) -> bool:
-    match expression:
-        case Comparison(relation, wanted):
-            return _relates(relation, value, wanted)
-        case Joined("and", parts):
-            return all(_is_true(part, value) for part in parts)
-        case Joined("or", parts):
-            return any(_is_true(part, value) for part in parts)
-        case Joined("not", parts):
-            return not any(_is_true(part, value) for part in parts)
-    assert_never(expression)  # type: ignore[arg-type] # mypy does not narrow the junction
-
-
-def _relates(relation: Relation, value: Json, wanted: Json) -> bool:
-    if relation == "eq":
-        return _equal(value, wanted)
-    if relation == "ne":
-        return not _equal(value, wanted)
+def _relates(relation: str, value: Json, wanted: Json) -> bool:
+    if relation in ("eq", "ne"):
+        return _equal(value, wanted) == (relation == "eq")
     if (_is_number(value) and _is_number(wanted)) or (
         isinstance(value, str) and isinstance(wanted, str)
     ):
-        return _ORDER[relation](value, wanted)
+        return bool(_RELATIONS[relation](value, wanted))
     return relation in ("le", "ge") and _equal(value, wanted)
 
 

@@ -16,7 +16,6 @@ from gateway.core.errors import BadRequest
 from gateway.dialects.maxscale.filters import (
     FILTERS_MAX,
     STEPS_MAX,
-    Comparison,
     DocumentFilter,
     by_path,
     by_pointer,
@@ -161,11 +160,9 @@ class CommonParameters(Struct, frozen=True):
 def service_asked_for(filters: Iterable[DocumentFilter]) -> str | None:
     """Return the one service whose sessions can match, as the vendor's GUI asks; else ``None``."""
     for wanted in filters:
-        match wanted:
-            case DocumentFilter(path, Comparison("eq", str(name))) if (
-                path == _SERVICE and name != NO_SERVICE
-            ):
-                return name
+        name = wanted.equal_to
+        if wanted.path == _SERVICE and isinstance(name, str) and name != NO_SERVICE:
+            return name
     return None
 
 

@@ -8,9 +8,10 @@ wrong other.
 Names and types: MaxScale REST API, 24.02; the seed's: its first description, 2017-05.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, defstruct, field
 
 from gateway.core.model import Object
 from gateway.dialects.maxscale.facts import ClientFacts, LogSwitches, MemoryUse, Statement
@@ -282,52 +283,37 @@ class PartialDocument(Struct, frozen=True, kw_only=True):
 # --- parameters of queries, as they are described; ``query`` reads them
 
 
-class FormQuery(Struct, frozen=True, kw_only=True):
-    """The parameter that every document has."""
-
-    pretty: Annotated[
-        str | None,
-        Meta(description="Whether the reply is indented: not if `false`, `off`, `no` or `0`."),
-    ] = None
-
-
-class ResourceQuery(FormQuery, frozen=True, kw_only=True):
-    """The parameters of one resource."""
-
-    fields: Annotated[
-        str | None, Meta(description="Comma-separated paths of what to keep of that type.")
-    ] = field(name="fields[TYPE]", default=None)
+def _query(name: str, texts: Mapping[str, str]) -> type[Struct]:
+    """Return a type that describes parameters, each by its text."""
+    found = [
+        (
+            f"p{place}",
+            Annotated[str | None, Meta(description=text)],
+            field(name=known, default=None),
+        )
+        for place, (known, text) in enumerate(texts.items())
+    ]
+    return defstruct(name, found, frozen=True, kw_only=True)
 
 
-class CollectionQuery(ResourceQuery, frozen=True, kw_only=True):
-    """The parameters of a list."""
+_FORM: Final = {"pretty": "Whether the reply is indented: not if `false`, `off`, `no` or `0`."}
+_ONE: Final = {**_FORM, "fields[TYPE]": "Comma-separated paths of what to keep of that type."}
+_MANY: Final = {
+    **_ONE,
+    "filter": 'JSON pointer, equals sign, expression: `/attributes/user="ann"`.',
+    "filter[PATH]": "Expression for the values at a JSON path: `gt(60)`.",
+    "page[size]": "Resources a page.",
+    "page[number]": "Which page, from 0.",
+}
+_LOGIN: Final = {
+    **_FORM,
+    "max-age": "Seconds that the token is good for: 28 800, 86 400 at most.",
+    "persist": "`yes`: the token comes as a cookie.",
+    "logout": "`yes`: the cookie is removed.",
+}
 
-    filter: Annotated[
-        str | None,
-        Meta(description='JSON pointer, equals sign, expression: `/attributes/user="ann"`.'),
-    ] = None
-    path_filter: Annotated[
-        str | None, Meta(description="Expression for the values at a JSON path: `gt(60)`.")
-    ] = field(name="filter[PATH]", default=None)
-    size: Annotated[str | None, Meta(description="Resources a page.")] = field(
-        name="page[size]", default=None
-    )
-    number: Annotated[str | None, Meta(description="Which page, from 0.")] = field(
-        name="page[number]", default=None
-    )
-
-
-class LoginQuery(FormQuery, frozen=True, kw_only=True):
-    """The parameters of a login."""
-
-    max_age: Annotated[
-        str | None, Meta(description="Seconds that the token is good for: 28 800, at most 86 400.")
-    ] = field(name="max-age", default=None)
-    persist: Annotated[str | None, Meta(description="`yes`: the token comes as a cookie.")] = None
-    logout: Annotated[str | None, Meta(description="`yes`: the cookie is removed.")] = None
-
-
-class CloseSessionQuery(Struct, frozen=True, kw_only=True):
-    """The parameter of a close."""
-
-    ttl: Annotated[str | None, Meta(description="Seconds until then.")] = None
+FormQuery: Final = _query("FormQuery", _FORM)
+ResourceQuery: Final = _query("ResourceQuery", _ONE)
+CollectionQuery: Final = _query("CollectionQuery", _MANY)
+LoginQuery: Final = _query("LoginQuery", _LOGIN)
+CloseSessionQuery: Final = _query("CloseSessionQuery", {"ttl": "Seconds until then."})

@@ -15,7 +15,7 @@ from msgspec.json import decode
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope as AsgiScope
 
-from gateway.auth.credentials import Credential, check_same_site, headers, networks
+from gateway.auth.credentials import Credential, check_same_site, cookie_value, headers, networks
 from gateway.core.errors import GatewayError, MethodNotAllowed, Unauthorized
 from gateway.dialects.neko.errors import NO_DATA, UNREADABLE, Refused, refusal, status_of
 from gateway.dialects.neko.login import NekoCaller, caller_key
@@ -160,12 +160,8 @@ def token_of(scope: AsgiScope, *, cookie: bool) -> tuple[str | None, bool]:
 
     A cookie, where they are used at all, beats a header, and that beats the query.
     """
-    if cookie:
-        for header in headers(scope, b"cookie"):
-            for pair in header.split(";"):
-                name, _, value = pair.strip().partition("=")
-                if name == COOKIE and value:
-                    return value, True
+    if cookie and (value := cookie_value(scope, COOKIE)):
+        return value, True
     for header in headers(scope, b"authorization"):
         if header.startswith("Bearer "):
             return header.removeprefix("Bearer "), False
