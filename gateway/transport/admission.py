@@ -46,7 +46,7 @@ class AdmissionControl:
         self._idle: OrderedDict[Idle, None] = OrderedDict()  # the one that is idle longest first
         self._warned_at_s = -WARN_EVERY_S
 
-    def judge(self, count: int, transport: asyncio.Transport) -> Verdict:
+    def admit(self, count: int, transport: asyncio.Transport) -> Verdict:
         """Return what happens to a connection that has just been accepted.
 
         Args:

@@ -90,7 +90,7 @@ class Http(HttpToolsProtocol):
         object in uvloop.
         """
         self.connections.add(self)
-        match self.admission.judge(len(self.connections), transport):
+        match self.admission.admit(len(self.connections), transport):
             case Verdict.SERVE:
                 self._begin(transport)
             case Verdict.REFUSE:

@@ -60,7 +60,7 @@ class Https(Http):
             self._begin(transport)
             return
         self.connections.add(self)
-        if self.admission.judge(len(self.connections), transport) is Verdict.SERVE:
+        if self.admission.admit(len(self.connections), transport) is Verdict.SERVE:
             try:
                 descriptor = os.dup(transport.get_extra_info("socket").fileno())
             except OSError as error:  # no descriptor is left, or the client has gone

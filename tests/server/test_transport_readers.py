@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
+from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
 from gateway.core.frames import TEXT, Writer
 from gateway.core.frames import frame as server_frame
+from gateway.settings import Settings
 from gateway.transport import Limits
+from gateway.transport.uvicorn_internals import ServerState
+from tests.server.conftest import ADMIN, serving
 from tests.server.echo import Client, Echo, Served, frame, serve, upgrade
 from tests.support import S, eventually
 
@@ -297,3 +301,29 @@ class TestPulse:
             go_on.set()
             assert (await client.frame())[0] == 9
             assert heard == 4 * 65536
+
+
+@pytest.mark.parametrize(
+    "path, header",
+    [
+        ("/v1/events", {"authorization": f"Bearer {ADMIN}"}),
+        ("/v1/connect", {"authorization": f"Bearer {ADMIN}"}),
+        ("/plex/:/websockets/notifications", {"x_plex_token": ADMIN}),
+    ],
+)
+@pytest.mark.parametrize("said", [frame(10, b"Hi!"), frame(9, b"Hi?")])
+async def test_door_keeps_a_client_with_pongs_of_its_own(
+    settings: Settings, path: str, header: dict[str, str], said: bytes
+) -> None:
+    """A client that answers pings by a fixed text, or pings by itself, keeps its socket."""
+    async with serving(replace(settings, heartbeat_s=0.1 * S, pong_s=0.09 * S)) as gateway:
+        served = Served(int(gateway.url.rpartition(":")[2]), ServerState())
+        async with Client.open(served, upgrade(path, **header)) as client:
+            assert (await client.head()).startswith("HTTP/1.1 101 ")
+            pings = 0
+            while pings < 5:
+                opcode, _ = await client.frame()
+                assert opcode != 8
+                if opcode == 9:
+                    pings += 1
+                    client.writer.write(said)
