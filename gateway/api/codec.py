@@ -20,7 +20,6 @@ from gateway.core.protocol import FromServer, ServerHeartbeat, render
 from gateway.core.public import render_session, rfc3339
 from gateway.node import Node, Restart, SnapshotPage, Subscription, Tick
 from gateway.realtime.codec import Announcement, ClosingFrames
-from gateway.realtime.connection import WebSocketConnection
 from gateway.realtime.sse import sse_event
 from gateway.realtime.subscriber import position_of
 
@@ -52,17 +51,17 @@ class NativeCodec:
 
     Args:
         node: This node.
-        connection: The connection of the client.
+        heartbeat_ms: Milliseconds of silence after which there is a heartbeat.
     """
 
-    __slots__ = ("_connection", "_node", "is_full")
+    __slots__ = ("_heartbeat_ms", "_node", "is_full")
 
     shares_frames: Final = True
 
-    def __init__(self, node: Node, connection: WebSocketConnection[str]) -> None:
+    def __init__(self, node: Node, heartbeat_ms: int) -> None:
         self.is_full = False  # whether the client may see the whole of its session
         self._node = node
-        self._connection = connection
+        self._heartbeat_ms = heartbeat_ms
 
     def receive(self, data: str | bytes) -> str | None:
         """Return the text of a message; it is parsed when it is handled.
@@ -79,14 +78,13 @@ class NativeCodec:
 
     def greet(self, subject: Session | Subscription, token: str | None) -> bytes:
         """Return the ``hello`` of a session or of a subscription."""
-        heartbeat_ms = self._connection.heartbeat_ms
         if isinstance(subject, Subscription):
-            return text_frame(observer_hello(self._node, subject, heartbeat_ms))
+            return text_frame(observer_hello(self._node, subject, self._heartbeat_ms))
         hello = protocol.Hello(
             session=render_session(subject, full=self.is_full),
             session_token=token,
             position=position_of(self._node, None),
-            heartbeat_ms=heartbeat_ms,
+            heartbeat_ms=self._heartbeat_ms,
         )
         return text_frame(hello)
 

@@ -48,7 +48,7 @@ class WebSocketRequest:
     def make_codec(self, connection: WebSocketConnection[str]) -> NativeCodec:
         """Return the codec of *connection*, which belongs to this request from now on."""
         self.connection = connection
-        self.codec = NativeCodec(self.context.node, connection)
+        self.codec = NativeCodec(self.context.node, connection.heartbeat_ms)
         return self.codec
 
     def read(self) -> None:

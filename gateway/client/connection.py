@@ -182,7 +182,7 @@ async def _receive(socket: ClientConnection) -> GatewayMessage | Closed:
             data = await socket.recv(decode=False)
         except ConnectionClosed as error:
             if error.rcvd:
-                return Closed(error.rcvd.code, error.rcvd.reason)
+                return Closed.from_close(error.rcvd.code, error.rcvd.reason)
             return Closed(ABNORMAL, error.sent.reason if error.sent else "")
         try:
             message = parse(data)
@@ -196,7 +196,8 @@ async def _receive(socket: ClientConnection) -> GatewayMessage | Closed:
                 async with asyncio.timeout(CLOSE_WITHIN_S):
                     await socket.wait_closed()
             await socket.close()
-            return Closed(message.code, message.reason, message.retry_after_ms)
+            detail = message.detail or ""
+            return Closed(message.code, message.reason, message.retry_after_ms, detail=detail)
         if message is not None:
             return message
 

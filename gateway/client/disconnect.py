@@ -76,12 +76,23 @@ class Closed:
         reason: The reason of the close, or the code of an error; empty if neither is known.
         retry_after_ms: How long to wait, in milliseconds, if the gateway said so.
         error_code: The code of the error that refused the connection, if it is known.
+        detail: A sentence for people that the gateway said, such as what was wrong in a request.
     """
 
     code: int
     reason: str = ""
     retry_after_ms: int | None = None
     error_code: str | None = None
+    detail: str = ""
+
+    @classmethod
+    def from_close(cls, code: int, reason: str) -> "Closed":
+        """Return the end that a close frame tells; ``reason`` may hold an error and its detail."""
+        name, found, detail = reason.partition(": ")
+        known = ERRORS.get(name)
+        if found and known is not None and known.close_code == code:
+            return cls(code, name, detail=detail)
+        return cls(code, reason)
 
     @property
     def comes_back(self) -> bool:
@@ -100,6 +111,7 @@ class Closed:
         known = ERRORS.get(self.error_code or self.reason)
         if known is not None and (self.error_code or known.close_code == self.code):
             kind, detail = known, ""
+        detail = self.detail or detail
         if self.reason != kind.code:
             detail = " ".join(filter(None, (detail, self.reason[:_DETAIL_MAX])))
         return failure(kind, detail, retry_after_s)

@@ -369,4 +369,5 @@ class WebSocketConnection(LiveConnection, Generic[M]):
 
     def release(self) -> None:
         """Leave the registry: nothing more has to be done for this connection."""
+        self._handler = None  # which holds this: no work for the garbage collector
         self._registry.remove(self)

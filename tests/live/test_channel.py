@@ -248,3 +248,27 @@ async def test_snapshot_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch)
         assert isinstance(await subscription.next(), SnapshotPage)
         channel = world.hub._channels[ALL.key]  # noqa: SLF001
         await eventually(lambda: channel.frozen is None)
+
+
+async def test_reader_that_renders_may_leave_when_it_hears_its_end() -> None:
+    """A reader that is handed ticks may close its subscription in the middle; others go on."""
+    world = World()
+    world.write(1)
+    first, second = (world.hub.subscribe(ALL, world.at(1)) for _ in range(2))
+    told: list[str] = []
+
+    def leave(tick: Tick) -> bool:
+        told.append(f"first {len(tick.items)}")
+        first.close()
+        return False
+
+    def stay(tick: Tick) -> bool:
+        told.append(f"second {len(tick.items)}")
+        return True
+
+    assert first.follow_ticks(leave, lambda: None)
+    assert second.follow_ticks(stay, lambda: None)
+    world.write(2)
+
+    assert told[:2] == ["first 1", "second 1"]
+    assert told[2:] == ["second 1"]

@@ -87,7 +87,7 @@ class Connection:
         self.socket: WebSocketConnection[str] = WebSocketConnection(
             self,
             self.sockets,
-            lambda connection: NativeCodec(node, connection),
+            lambda connection: NativeCodec(node, connection.heartbeat_ms),
             number=0,
             heartbeat=HeartbeatRule(interval_s=3600),
             messages_per_s=1,

@@ -206,6 +206,22 @@ async def test_refusal_of_the_first_connection_is_raised(
     assert type(caught.value) is kind
 
 
+@pytest.mark.parametrize("told", ["bye", "close frame"])
+async def test_refusal_says_what_was_wrong(told: str) -> None:
+    """The detail of a refusal is in the error, also when only the close frame tells it."""
+
+    async def refuse(peer: Peer) -> None:
+        if told == "bye":
+            await peer.say(
+                "bye", code=4507, reason="forbidden", reconnect=False, detail="Not linger_ms."
+            )
+        await peer.socket.close(4507, "forbidden: Not linger_ms.")
+
+    async with scripted(refuse) as gateway:
+        with pytest.raises(errors.Forbidden, match=r"^Not linger_ms\.$"):
+            await connect(gateway.url).__aenter__()
+
+
 async def test_word_without_answer_is_said_again() -> None:
     """What the connection broke off is said again on the next one, with its ref and in order."""
     refs: list[str] = []

@@ -91,6 +91,33 @@ async def test_client_may_not_set_more(gateway: Gateway, query: dict[str, object
         assert not gateway.node.replica.sessions
 
 
+@pytest.mark.parametrize(
+    "token, query, body, names",
+    [
+        ("ws-1", {"nam": "x"}, {"nam": "x"}, "nam"),
+        ("ws-1", {"linger_ms": -1}, {"linger_ms": -1}, "linger_ms"),
+        ("ann", {"linger_ms": 5}, {"linger_ms": 5}, "linger_ms"),
+        ("ws-1", {"workspace": "ws-2"}, {"workspace": "ws-2"}, "another workspace"),
+    ],
+)
+async def test_refusal_says_what_rest_says(
+    gateway: Gateway,
+    token: str,
+    query: dict[str, object],
+    body: dict[str, object],
+    names: str,
+) -> None:
+    """A refused socket is told the detail that REST gives, in its bye and in its close frame."""
+    async with await dial(gateway, token=token, params=query) as talk, gateway.http(token) as http:
+        bye = await talk.bye()
+        rest = (await http.post("/v1/sessions", json=body)).json()
+
+    assert bye["reason"] in (rest["code"], "bad_request")
+    assert names in bye["detail"]
+    assert names in rest["detail"]
+    assert talk.socket.close_reason == f"{bye['reason']}: {bye['detail']}"[:123]
+
+
 @pytest.mark.parametrize("token", ["reader", "nothing"])
 async def test_without_the_scope_connect_nothing_is_opened(gateway: Gateway, token: str) -> None:
     """A token without connect opens no session: 4507."""

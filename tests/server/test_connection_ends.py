@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 from msgspec.structs import replace
 
-from gateway.core.command import Disconnect
-from gateway.core.model import Session
+from gateway.core.command import Connect, Disconnect
+from gateway.core.model import Connection, Session
+from gateway.node import Node
 from gateway.settings import Settings
 from tests.server.conftest import Gateway, serving
 from tests.server.echo import frame, upgrade
@@ -28,6 +29,11 @@ async def other(settings: Settings) -> AsyncIterator[Gateway]:
 def record(gateway: Gateway, session_id: str) -> Session:
     """Return what a node knows of a session."""
     return gateway.node.replica.sessions[session_id]
+
+
+def new_connection(node: Node) -> Connection:
+    """Return a connection that displaces another."""
+    return Connection(id="newer", node=node.id, connected_at=0)
 
 
 async def ended(gateway: Gateway, session_id: str, cause: str) -> Session:
@@ -128,6 +134,37 @@ async def test_wrongly_ended_connection_attaches_again(gateway: Gateway, other: 
         await eventually(lambda: record(gateway, "one").is_connected)
 
         assert (await ann.ask("watch", key="m"))["type"] == "ack"
+
+
+async def test_client_that_another_node_displaced_is_told_so(
+    gateway: Gateway, other: Gateway
+) -> None:
+    """A socket whose session went to another node is displaced, though that client left again."""
+    async with await dial(gateway, session="one") as ann:
+        connection = (await ann.hear("hello"))["session"]["connection"]["id"]
+        node = other.node
+        await node.apply("one", Disconnect(connection=connection, cause="server"))
+        await node.apply("one", Connect(connection=new_connection(node)))
+        await node.apply("one", Disconnect(connection="newer", cause="lost"))
+
+        assert (await ann.bye())["code"] == 4505
+        assert record(gateway, "one").state == "away"
+
+
+async def test_displacement_that_was_missed_is_found_out(
+    settings: Settings, other: Gateway
+) -> None:
+    """A socket that missed the news finds out from the record, and is told 4505 as well."""
+    async with (
+        serving(replace(settings, heartbeat_s=0.1)) as gateway,
+        await dial(gateway, session="one") as ann,
+    ):
+        await ann.hear("hello")
+        await eventually(lambda: other.node.replica.sessions.get("one"))
+        gateway.node.hub._mailboxes.clear()  # noqa: SLF001 - as if the news had been lost
+        await other.node.apply("one", Connect(connection=new_connection(other.node)))
+
+        assert (await ann.bye())["code"] == 4505
 
 
 async def test_goodbye_waits_for_the_store(gateway: Gateway) -> None:
