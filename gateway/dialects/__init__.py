@@ -1,5 +1,6 @@
-"""Five products' session APIs over the gateway's one state, each in its own room.
+"""Five products' session APIs over the gateway's one state, each in a package of its own.
 
-A dialect is a package with two modules: ``shapes``, pure rendering in the product's words, and
-``routes``, its paths, auth style, errors and live channel. Dialects do not know each other.
+``routes`` has the table of a product's endpoints and ``style`` the port of its HTTP API, ``codec``
+the port of its live channel if it has one. ``endpoints_*`` handle requests, ``schema`` has the
+types of the API, and ``render`` makes them of sessions. Dialects do not import each other.
 """

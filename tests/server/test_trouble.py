@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket as sockets
 from collections.abc import AsyncIterator
+from ssl import SSLContext
 from urllib.parse import urlsplit
 
 import pytest
@@ -131,8 +132,8 @@ class TestStalled:
     def settings(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
         """A short patience."""
 
-        def impatient(limits: Limits) -> type[asyncio.Protocol]:
-            return http_protocol(replace(limits, stalled_s=0.2))
+        def impatient(limits: Limits, tls: SSLContext | None = None) -> type[asyncio.Protocol]:
+            return http_protocol(replace(limits, stalled_s=0.2), tls)
 
         monkeypatch.setattr("gateway.app.http_protocol", impatient)
         return settings
