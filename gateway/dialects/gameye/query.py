@@ -6,7 +6,7 @@ that a slip never lists everything.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -14,6 +14,8 @@ from msgspec import Struct
 from gateway.core.query import Filter
 from gateway.dialects.gameye.render import FIELDS, GameSession
 from gateway.dialects.gameye.schema import ArtifactParameters, LogParameters, Violation, violated
+
+EXACT: Final = ("location", "image", "tag", "host")  # parameters that are values of fields
 
 Pairs = list[tuple[str, str]]
 
@@ -43,10 +45,7 @@ class SessionListQuery(Struct, frozen=True, kw_only=True):
 
     Args:
         all: Whether those that ended are shown too.
-        location: The region, exactly.
-        image: The image, exactly.
-        tag: The build, exactly.
-        host: The machine, exactly.
+        exactly: The values that fields must have, by name.
         fewer_than: Sessions with fewer players.
         more_than: Sessions with more players.
         having: What must all be true.
@@ -55,10 +54,7 @@ class SessionListQuery(Struct, frozen=True, kw_only=True):
     """
 
     all: bool = False
-    location: str | None = None
-    image: str | None = None
-    tag: str | None = None
-    host: str | None = None
+    exactly: Mapping[str, str] = {}
     fewer_than: int | None = None
     more_than: int | None = None
     having: tuple[LabelFilter, ...] = ()
@@ -70,10 +66,7 @@ class SessionListQuery(Struct, frozen=True, kw_only=True):
         players = len(seen.session.members)
         return (
             (self.all or not seen.is_ended)
-            and (self.location is None or seen.location == self.location)
-            and (self.image is None or seen.image == self.image)
-            and (self.tag is None or seen.tag == self.tag)
-            and (self.host is None or seen.host == self.host)
+            and all(seen.field(name) == value for name, value in self.exactly.items())
             and (self.fewer_than is None or players < self.fewer_than)
             and (self.more_than is None or players > self.more_than)
             and all(wanted.holds(seen) for wanted in self.having)
@@ -160,10 +153,7 @@ def read_list(pairs: Iterable[tuple[str, str]]) -> SessionListQuery:
     reader.brackets("playerCount", frozenset({"lt", "gt"}))
     query = SessionListQuery(
         all=reader.flag("all"),
-        location=reader.text("location"),
-        image=reader.text("image"),
-        tag=reader.text("tag"),
-        host=reader.text("host"),
+        exactly={name: text for name in EXACT if (text := reader.text(name)) is not None},
         fewer_than=reader.read("playerCount[lt]", _integer, "an integer"),
         more_than=reader.read("playerCount[gt]", _integer, "an integer"),
         having=reader.wanted("filter"),

@@ -16,7 +16,6 @@ VIOLATIONS_MAX: Final = 32  # in one reply; more help nobody
 
 _CLEAN: Final = r"^[^\x00]*$"  # no process takes NUL in its arguments or environment
 
-Created = Annotated[int, Meta(description="Milliseconds since the Unix epoch.")]
 Encoding = Annotated[
     Literal["object", "string"], Meta(description="How `port` and `labels` are sent")
 ]
@@ -57,18 +56,23 @@ class PortMapping(Struct, frozen=True):
     host: PortNumber
 
 
-class SessionListEntry(Reply, frozen=True, kw_only=True):
-    """A session in a list; ``port`` and ``labels`` as objects, or as strings that hold JSON."""
+class SessionFields(Reply, frozen=True, kw_only=True):
+    """A session; ``port`` and ``labels`` are objects, or strings that hold JSON."""
 
     id: str
     image: str
     tag: str
     location: str
     host: str
-    created: Created
+    created: Annotated[int, Meta(description="Milliseconds since the Unix epoch.")]
     port: dict[str, int] | str
     status: Status
     labels: dict[str, str] | str
+
+
+class SessionListEntry(SessionFields, frozen=True, kw_only=True):
+    """A session in a list."""
+
     player_count: int
 
 
@@ -79,18 +83,9 @@ class JoinedPlayers(Reply, frozen=True, kw_only=True):
     joined_count: int
 
 
-class SessionDescription(Reply, frozen=True, kw_only=True):
+class SessionDescription(SessionFields, frozen=True, kw_only=True):
     """One session alone: it has its players instead of their number."""
 
-    id: str
-    image: str
-    tag: str
-    location: str
-    host: str
-    created: Created
-    port: dict[str, int] | str
-    status: Status
-    labels: dict[str, str] | str
     players: JoinedPlayers
 
 
