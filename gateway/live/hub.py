@@ -163,20 +163,20 @@ class Hub:
     @contextmanager
     def mailbox(self, session: Session) -> Iterator[Mailbox]:
         """Collect the notices of *session* from now on."""
-        box = Mailbox(session)
-        self.attach(session.id, box)
+        sink = Mailbox(session)
+        self.attach(session.id, sink)
         try:
-            yield box
+            yield sink
         finally:
-            self.detach(session.id, box)
+            self.detach(session.id, sink)
 
-    def attach(self, session_id: str, box: NoticeSink) -> None:
-        """Deliver the notices of a session to *box* from now on."""
-        self._mailboxes[session_id] = (*self._mailboxes.get(session_id, ()), box)
+    def attach(self, session_id: str, sink: NoticeSink) -> None:
+        """Deliver the notices of a session to *sink* from now on."""
+        self._mailboxes[session_id] = (*self._mailboxes.get(session_id, ()), sink)
 
-    def detach(self, session_id: str, box: NoticeSink) -> None:
-        """Deliver no more notices to *box*."""
-        others = tuple(one for one in self._mailboxes.get(session_id, ()) if one is not box)
+    def detach(self, session_id: str, sink: NoticeSink) -> None:
+        """Deliver no more notices to *sink*."""
+        others = tuple(one for one in self._mailboxes.get(session_id, ()) if one is not sink)
         if others:
             self._mailboxes[session_id] = others
         else:
@@ -205,9 +205,9 @@ class Hub:
         """Make every subscriber start over, because the replica was loaded again."""
         for channel in self._channels.values():
             channel.restart(reason, self._replica.position())
-        for boxes in list(self._mailboxes.values()):
-            for box in boxes:
-                box.put(Notice())
+        for sinks in list(self._mailboxes.values()):
+            for sink in sinks:
+                sink.put(Notice())
 
     def _interested(self, change: CommitView) -> Iterable[Channel]:
         if not self._channels:
@@ -227,14 +227,14 @@ class Hub:
 
     def _deliver(self, change: CommitView) -> None:
         if isinstance(change.entry, SessionEntry):
-            for box in self._mailboxes.get(change.entry.record.id, ()):
-                box.put(Notice(change=change))
+            for sink in self._mailboxes.get(change.entry.record.id, ()):
+                sink.put(Notice(change=change))
         elif isinstance(change.entry, MessageEntry):
             message = change.entry.message
-            for boxes in self._recipients(message):
-                for box in boxes:
-                    if message.to.workspace is None or box.workspace == message.to.workspace:
-                        box.put(Notice(message=message))
+            for sinks in self._recipients(message):
+                for sink in sinks:
+                    if message.to.workspace is None or sink.workspace == message.to.workspace:
+                        sink.put(Notice(message=message))
 
     def _recipients(self, message: Message) -> Iterable[tuple[NoticeSink, ...]]:
         if message.to.session is not None:

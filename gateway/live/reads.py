@@ -1,6 +1,6 @@
-"""Reads: what a node answers from memory, for its doors.
+"""Reads: the reads of a node, from memory, for its doors.
 
-Lists never wait for Redis. What takes longer than one turn of the loop yields to other tasks.
+Lists never wait for Redis. Reads that take longer than a moment let other tasks run.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from gateway.live.replicator import Replicator
 from gateway.store.clock import RedisClock
 from gateway.store.store import Store
 
-SCANNED_AT_ONCE: Final = 500  # sessions that are looked at before other tasks get a turn
-SCANNED_TURNS: Final = 40  # of that: a page looks at 20,000 sessions, and ends early then
+SCANNED_AT_ONCE: Final = 500  # sessions that are scanned before other tasks run
+SCANNED_TURNS: Final = 40  # of that: a page scans at most 20,000 sessions
 
 
 class NodeStatus(NamedTuple):
@@ -65,7 +65,7 @@ class NodeReads:
 
     async def page(self, view: View, page: Page) -> tuple[list[Session], SortKey | None]:
         """Return a page of *view*, and the sort key after which the next one starts."""
-        found: dict[str, Session] = {}  # a session that moves on meanwhile is met again
+        found: dict[str, Session] = {}  # a session that moves meanwhile is met again
         after = page.after
         for turn in range(SCANNED_TURNS):
             if turn:
@@ -108,15 +108,15 @@ class NodeReads:
         return self.replica.numbered(number)
 
     def tombstone(self, session_id: str) -> Tombstone | None:
-        """Return what is left of a session that was closed lately."""
+        """Return the tombstone of a session that was closed lately."""
         return self.replica.gone.get(session_id)
 
     def tombstones(self) -> list[Tombstone]:
-        """Return what is left of all sessions that were closed lately."""
+        """Return the tombstones of all sessions that were closed lately."""
         return list(self.replica.gone.values())
 
     def last_active_at(self, session_id: str) -> int | None:
-        """Return when the client of a session spoke last, in milliseconds, at most 10 s late."""
+        """Return when the client of a session was last active, at most 10 s late."""
         return self.replica.active.get(session_id)
 
     def recent_history(self) -> list[HistoryRow]:
@@ -140,7 +140,7 @@ class NodeReads:
     # --- positions
 
     def position(self, view: int = 0) -> Position:
-        """Return how far this node has applied the log.
+        """Return the position up to which this node has applied the log.
 
         Args:
             view: The hash of the view that the position is for.
@@ -155,7 +155,7 @@ class NodeReads:
         """
         return self.replicator.replay(view, since, upto)
 
-    # --- the node and its neighbours
+    # --- nodes
 
     def now_ms(self) -> int:
         """Return Redis time in milliseconds."""
@@ -170,11 +170,11 @@ class NodeReads:
         return self.replicator.lag_ms()
 
     async def caught_up(self) -> None:
-        """Wait until this node has read everything there is."""
+        """Wait until this node has applied everything that was there at its start."""
         await self.replicator.caught_up()
 
     def silent_ms(self) -> int:
-        """Return for how long the store has not been heard, in milliseconds."""
+        """Return for how many milliseconds the store has not answered."""
         return self.replicator.silent_ms()
 
     @property
@@ -213,18 +213,18 @@ class NodeReads:
         """Whether this node is the one of all live nodes that does *work*."""
         return rendezvous_owner(work, self.lease.live) == self.id
 
-    # --- what happens to a session here
+    # --- notices
 
     def attach(self, session_id: str, sink: NoticeSink) -> None:
-        """Tell *sink* what happens to a session, until :meth:`detach`."""
+        """Deliver the notices of a session to *sink*, until :meth:`detach`."""
         self.hub.attach(session_id, sink)
 
     def detach(self, session_id: str, sink: NoticeSink) -> None:
-        """Tell *sink* nothing more."""
+        """Deliver no more notices to *sink*."""
         self.hub.detach(session_id, sink)
 
     def mailbox(self, session: Session) -> AbstractContextManager[Mailbox]:
-        """Return a mailbox that takes what happens to *session*."""
+        """Return a mailbox that collects the notices of *session*."""
         return self.hub.mailbox(session)
 
     def register(self, dialect: str, renderer: Renderer) -> None:
