@@ -83,7 +83,8 @@ class LingeringClose:
     """Closes a connection whose client may still be sending.
 
     Closing a socket with unread bytes resets it, and the client may lose our last response. So only
-    our side is closed first, and what still arrives is thrown away, within bounds.
+    our side is closed first, and what still arrives is thrown away, within bounds. TLS has no half
+    close here: the client has the same time to read the response and to close by itself.
     """
 
     __slots__ = ("_discarded", "_timer", "_transport")
@@ -92,14 +93,14 @@ class LingeringClose:
         self._transport = transport
         self._discarded = 0
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(LINGER_S, transport.abort)
+        is_tls = not transport.can_write_eof()
+        end = transport.close if is_tls else transport.abort  # close has a deadline in TLS
+        self._timer = loop.call_later(LINGER_S, end)
         if transport.is_closing():
             return
-        if not transport.can_write_eof():  # TLS
-            transport.close()
-            return
         try:
-            transport.write_eof()
+            if not is_tls:
+                transport.write_eof()
             transport.resume_reading()
         except OSError:  # the client has reset it; connection_lost follows
             transport.abort()

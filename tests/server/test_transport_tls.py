@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
+from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 
 from gateway.settings import Settings
@@ -243,6 +244,37 @@ async def test_stuck_reader_is_given_up_over_tls(
         writer.transport.abort()
         await eventually(lambda: not served.state.connections)
     assert echo.ends == [{"type": "websocket.disconnect", "code": 1008}]
+
+
+@pytest.mark.parametrize(
+    "loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+def test_response_before_the_body_is_not_lost(
+    tls: ssl.SSLContext,
+    trusting: ssl.SSLContext,
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """A client that is refused while it sends its body reads why, over TLS as well."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"connection", b"close"), (b"content-length", b"3")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": b"big"})
+
+    async def scenario() -> None:
+        async with serve(app, None, tls) as served:
+            reader, writer = await asyncio.open_connection("localhost", served.port, ssl=trusting)
+            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 900000\r\n\r\n")
+            assert b" 413 " in await reader.readuntil(b"\r\n\r\n")
+            for _ in range(9):
+                writer.write(bytes(50_000))
+                await writer.drain()
+            assert await reader.read() == b"big"
+            writer.transport.abort()
+            await eventually(lambda: not served.state.connections)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())
 
 
 async def test_gateway_speaks_tls_as_it_is_set(
