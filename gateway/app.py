@@ -56,7 +56,7 @@ class Dialect(Protocol):
     """One product's session API; a package below ``dialects``."""
 
     def application(self, context: Context, root: str) -> Application:
-        """Return what serves the product's own paths, mounted at *root*."""
+        """Return the application of the product's own paths, mounted at *root*."""
         ...
 
     async def run(self, context: Context) -> None:
@@ -182,11 +182,11 @@ def create_app(context: Context) -> Starlette:
 class _Prefixes:
     """Applications by the first segment of the path, as an ASGI application.
 
-    Starlette's ``Mount`` does not do: its pattern misses a path that holds a line break, which then
-    would be refused in the words of another door.
+    Starlette's ``Mount`` is not used, because its pattern misses a path with a line break, which
+    another door would then refuse.
 
     Args:
-        root: Answers what no prefix answers.
+        root: The application for all other paths.
         below: By segment; an application sees the path below its prefix, but for probes.
     """
 

@@ -1,4 +1,4 @@
-"""Passwords: argon2 hashes, made and checked away from the event loop, a bounded number at a time.
+"""Passwords: argon2 hashes, made and checked in threads, a bounded number at a time.
 
 Checking a password for a name that nobody has costs as much as checking a wrong one. A right
 password is remembered for a minute under a keyed hash, because some clients send theirs with every
@@ -22,9 +22,9 @@ from gateway.metrics import OVERFLOWS
 
 THREADS: Final = 2  # argon2 takes 64 MiB and a core each time
 WAITING_MAX: Final = 64  # at a time; at 30 to 130 ms each the last one waits for 1 to 4 s
-REMEMBERED_MS: Final = 60_000  # also how long a right password stays right in memory
-REMEMBERED_MAX: Final = 1024  # passwords remembered; the oldest goes first
-PASSWORD_MAX: Final = 1024  # characters; hashing more would be work for nothing
+REMEMBERED_MS: Final = 60_000  # a password that was changed stays valid for this long
+REMEMBERED_MAX: Final = 1024  # passwords in the cache; the oldest is dropped first
+PASSWORD_MAX: Final = 1024  # characters; longer ones would only cost time
 
 
 class PasswordHashing:
@@ -84,7 +84,7 @@ class PasswordHashing:
         if self._remembers(memo, now_ms):
             return True
         async with self._slot():
-            if self._remembers(memo, now_ms):  # the same client, a moment earlier
+            if self._remembers(memo, now_ms):  # the same client has just sent it
                 return True
             loop = asyncio.get_running_loop()
             is_right = await loop.run_in_executor(self._threads, self._verify, kept, given)

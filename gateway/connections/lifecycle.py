@@ -1,11 +1,11 @@
 """Life of a long-lived connection: heartbeat, token expiry, deadlines of writes, and its end.
 
-A :class:`LiveConnection` sends with a deadline, beats when it was silent, ends when its token
-expires, and can be ended from outside. How it ends is one of two exceptions, :class:`ClientClosed`
-and :class:`ServerClose`; they are raised anywhere and caught in one place, so that every end goes
-the same way.
+A :class:`LiveConnection` sends with a deadline, sends heartbeats after silence, ends when its token
+expires, and can be ended from outside. An end is one of two exceptions, :class:`ClientClosed` and
+:class:`ServerClose`; they are raised anywhere and caught in one place, so that every end takes the
+same path.
 
-Not here: all of them together (``connections.registry``), what is said (``api``, ``dialects``).
+Not here: the registry of all (``connections.registry``), messages (``api``, ``dialects``).
 """
 
 import asyncio
@@ -22,14 +22,14 @@ SEND_WITHIN_S: Final = 10.0  # a client that took nothing for so long is too slo
 CLOSE_WITHIN_S: Final = 1.0  # for the last message and the close frame to leave
 HEARTBEAT_JITTER: Final = 0.1  # of the interval, so that heartbeats do not coincide
 EXPIRY_CHECK_S: Final = 3600.0  # the wall clock may step, so check at least so often
-RECONNECT_MIN_MS: Final = 250  # a client that is sent away comes back after this at the earliest
+RECONNECT_MIN_MS: Final = 250  # a client that should reconnect waits at least so long
 RECONNECT_SPREAD_MS: Final = 2_000  # and so much later at the latest
 
-SERVICE_RESTART: Final = 1012  # what the transport says when this process stops
+SERVICE_RESTART: Final = 1012  # the transport's code when this process stops
 NO_STATUS: Final = 1005  # RFC 6455 section 7.4.1: a close frame without a code
 
 _CLEAN: Final = (1000, 1001)  # RFC 6455 section 7.4.1: done; going away, as a page reload does
-_FROM_HERE: Final = (CloseCode.TOO_SLOW, SERVICE_RESTART)  # our doing, not the client's
+_FROM_HERE: Final = (CloseCode.TOO_SLOW, SERVICE_RESTART)  # the gateway's doing, not the client's
 _SERVER_CAUSED: Final = frozenset(
     {CloseCode.DRAINING, CloseCode.TOO_SLOW, CloseCode.STORE_UNAVAILABLE, CloseCode.SERVER_ERROR}
 )
@@ -41,7 +41,7 @@ _DETAILS: Final[dict[str, str]] = {code: kind.title for code, kind in ERRORS.ite
     "no_heartbeat": "Nothing was heard of the client for too long.",
     "too_slow": "The client took too little of what it was sent.",
 }
-"""What people are told of an end of which nothing more is known, by its reason."""
+"""The text for people of an end without a detail, by its reason."""
 
 E = TypeVar("E", bound=Exception)
 
@@ -79,7 +79,7 @@ class ServerClose(ConnectionEnded):
         self.code = code
         self.reason = reason
         self.retry_after_ms = retry_after_ms
-        is_free_text = code == CloseCode.SESSION_CLOSED  # a reason that somebody else chose
+        is_free_text = code == CloseCode.SESSION_CLOSED  # a reason that a caller chose
         self.detail = detail or ("" if is_free_text else _DETAILS.get(reason, ""))
         self.cause = "server" if code in _SERVER_CAUSED else "lost"
 
@@ -106,16 +106,16 @@ class ServerClose(ConnectionEnded):
 
     @property
     def close_reason(self) -> str:
-        """What stands in the close frame: ``reason``, and why."""
+        """The reason of the close frame: ``reason`` and the detail."""
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 def close_cause(code: int, reason: str | None) -> Cause:
-    """Return what the record shall say of an end that the client or the network brought about.
+    """Return the cause, for the record, of an end by the client or the network.
 
     Args:
-        code: Of the close frame, or what happened; see ``core.frames.Listener``.
-        reason: Of the close frame; ``None`` if there was none.
+        code: The code of the close frame, or of what happened; see ``core.frames.Listener``.
+        reason: The reason of the close frame; ``None`` if there was none.
     """
     if code in _FROM_HERE and reason is None:
         return "server"
@@ -158,7 +158,7 @@ class LiveConnection(ABC):
 
     @abstractmethod
     def end(self, ended: ConnectionEnded) -> None:
-        """End this connection as soon as it can; the first one to say so decides how."""
+        """End this connection as soon as possible; the first call decides how."""
 
     def reconnect_after_ms(self, spread_ms: int = RECONNECT_SPREAD_MS) -> int:
         """Return a random delay after which this client should reconnect."""
@@ -205,7 +205,7 @@ class LiveConnection(ABC):
         self._heartbeat_timer = self._expiry_timer = None
 
     def closing_of(self, error: Exception) -> ConnectionEnded:
-        """Return the end that *error* means; one that nobody foresaw is logged."""
+        """Return the end for *error*; an unexpected error is logged."""
         if isinstance(error, ConnectionEnded):
             return error
         if isinstance(error, GatewayError):
@@ -214,5 +214,5 @@ class LiveConnection(ABC):
         return ServerClose(CloseCode.SERVER_ERROR, "internal", self.reconnect_after_ms())
 
     def too_slow(self) -> ServerClose:
-        """Return the end of a connection whose client takes too little."""
+        """Return the end of a connection whose client is too slow."""
         return ServerClose(CloseCode.TOO_SLOW, "too_slow", self.reconnect_after_ms())

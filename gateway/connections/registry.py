@@ -115,7 +115,7 @@ class ConnectionRegistry:
     # --- waves
 
     async def drain(self, over_s: float) -> None:
-        """Send all clients elsewhere (4001), evenly over *over_s* seconds; no new ones come in."""
+        """Close all connections (4001), evenly over *over_s* seconds, and accept no new ones."""
         self.is_draining = True
         for patience in self._waits:
             with suppress(RuntimeError):  # its time is over just now
@@ -134,7 +134,7 @@ class ConnectionRegistry:
                 await self._empty.wait()
 
     async def shed(self) -> None:
-        """Send one wave of clients elsewhere (4008); called each second while the store is gone."""
+        """Close one wave of connections (4008); called each second while the store is gone."""
         wave = self._shuffled()[: max(SHED_MIN, int(self.count * SHED_WAVE))]
         for connection in wave:
             retry_after_ms = connection.reconnect_after_ms(SHED_SPREAD_MS)

@@ -1,8 +1,8 @@
 """History reader: rows of the history from the replica, then from Redis within a budget.
 
-The newest rows are in memory. Older ones come from Redis, a bounded number a request: a reader that
-stops for that reason says so. Rows are in the order in which Redis took them: by that time in
-milliseconds, then by their number, which together are never the same for two rows.
+The newest rows are in memory. Older ones come from Redis, a bounded number per request; ``gave_up``
+says that the budget was spent. Rows are in the order in which Redis stored them: by time in
+milliseconds, then by number, which together are unique.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from gateway.core.event import HistoryRow
 from gateway.live.replica import HISTORY_MAX, Place, Replica, place_of
 from gateway.store.store import Store
 
-ROWS_AT_ONCE: Final = 500  # rows in memory that are looked at before other tasks get a turn
-OLD_ROWS_MAX: Final = 4_000  # rows of Redis that a request looks at: about 20 ms
+ROWS_AT_ONCE: Final = 500  # rows in memory that are read before other tasks run
+OLD_ROWS_MAX: Final = 4_000  # rows of Redis that a request reads: about 20 ms
 OLD_ROWS_STEP: Final = 500  # of them in one command
 ANY_PLACE: Final[Place] = (2**53, 0)  # later than any row's
 
@@ -27,7 +27,7 @@ _row: Final = Decoder(HistoryRow)
 
 
 class HistoryReader:
-    """Reads the history from a place on, into the past.
+    """Reads the history backwards from a place.
 
     Args:
         store: Where the older rows are.
@@ -67,7 +67,7 @@ class HistoryReader:
         return rows
 
     def _floor(self) -> Place | None:
-        """Return the place from which on the replica has every row; ``None`` if it has all."""
+        """Return the place after which the replica has every row; ``None`` if it has all."""
         store, history = self._store, self._replica.history
         if len(history) + self._replica.erased_rows < HISTORY_MAX // store.partitions:
             return None

@@ -1,11 +1,11 @@
-"""Roles: whether the server that answers takes writes, as far as its answers tell.
+"""Roles: whether the server accepts writes, judged by its error replies.
 
-A server that was demoted, has lost its primary or its replicas, or still reads its data answers all
-the same: the connection lives, and nothing is written. Such an answer is told in the log when it
-begins and when writes go on, and the connections that were made before are made anew, since an
-address that follows the primary (a managed endpoint, a load balancer) leads to another server now.
+A server that was demoted, has lost its primary or its replicas, or is still loading its data
+answers without writing anything. The log says when such replies begin and when writes succeed
+again. All older connections are made anew, because an address that follows the primary (a managed
+endpoint, a load balancer) leads to another server now.
 
-Not here: one connection (``connection``), what is not answered at all (``log``, ``lease``).
+Not here: one connection (``connection``), a server that does not answer (``log``, ``lease``).
 """
 
 import logging
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def refusal_of(error: object) -> str | None:
-    """Return what a server says that takes no writes now; ``None`` for every other error."""
+    """Return the words of a server that accepts no writes; ``None`` for any other error."""
     for kind, word in _KINDS:
         if isinstance(error, kind):
             return f"{word} {error}"
@@ -41,7 +41,7 @@ def refusal_of(error: object) -> str | None:
 
 
 class WriteAccess:
-    """What all connections to one store know of it together.
+    """The write access of a store, shared by all its connections.
 
     Args:
         monotonic_ms: A monotonic clock in milliseconds.
@@ -49,14 +49,14 @@ class WriteAccess:
 
     def __init__(self, monotonic_ms: Callable[[], float]) -> None:
         self.refusal: str | None = None
-        """What the server said that takes no writes; ``None`` while they are taken."""
+        """The words of a server that accepts no writes; ``None`` while it accepts them."""
         self.generation = 0
-        """Goes up when writes are refused and when they go on; older connections are made anew."""
+        """Raised when writes are refused and when they succeed; older connections are made anew."""
         self._monotonic_ms = monotonic_ms
         self._since_ms = 0.0
 
     def refused(self, reason: str) -> None:
-        """Note that the server takes no writes."""
+        """Note that the server accepts no writes."""
         if self.refusal is None:
             self.generation += 1
             self._since_ms = self._monotonic_ms()
@@ -64,7 +64,7 @@ class WriteAccess:
         self.refusal = reason
 
     def accepted(self) -> None:
-        """Note that something was written."""
+        """Note that a write succeeded."""
         if self.refusal is not None:
             self.generation += 1
             self.refusal = None
