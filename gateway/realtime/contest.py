@@ -24,6 +24,7 @@ from gateway.realtime.connection import WebSocketConnection
 CONTESTED: Final = "connection:contested"  # topics; the body is the first connection's id
 ALIVE: Final = "connection:alive"
 CONTEST_TOPICS: Final = frozenset({CONTESTED, ALIVE})
+LAG_S: Final = 0.01  # for this node's replica to hear of what the store refused by
 RACE_S: Final = 1.0  # for a first client that lives to go, before the newcomer is refused
 
 
@@ -42,12 +43,13 @@ async def attach_when_free(
         AlreadyConnected: There is one, and it stays.
         GatewayError: What *attach* raises.
     """
-    until_s = asyncio.get_running_loop().time() + patience_s
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + patience_s
     while True:
         try:
             return await attach()
         except AlreadyConnected:
-            if not await _Contest(node, session).first_goes(until_s):
+            if loop.time() >= until_s or not await _Contest(node, session).first_goes(until_s):
                 raise
 
 
@@ -69,7 +71,8 @@ class _Contest:
         Args:
             until_s: When to give up, by the loop's time, if it does not prove that it lives.
         """
-        if self._first is None:
+        if self._first is None:  # this node sees none; the store may know more, for a moment
+            await asyncio.sleep(LAG_S)
             return True
         self._node.attach(self._session_id, self)
         try:

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from websockets.asyncio.client import connect
 
 from gateway.core.command import CancelClose, Close
-from gateway.core.model import State
-from gateway.realtime.contest import RACE_S
+from gateway.core.errors import AlreadyConnected
+from gateway.core.model import Session, State
+from gateway.realtime.contest import RACE_S, attach_when_free
 from gateway.settings import Settings
 from tests.dialects.webida.client import Client, keeping_alive
 from tests.dialects.webida.conftest import ADMIN, Webida, away, close, contested, look, serving
@@ -188,6 +189,20 @@ async def test_client_of_the_native_api_is_asked_too(webida: Webida) -> None:
         assert await second.refused() == DUPLICATE
         await native.send('{"type":"update","ref":"1","changes":{"name":"x"}}')
         assert json.loads(await native.recv())["type"] == "ack"
+
+
+async def test_refusal_that_no_node_can_explain_ends(webida: Webida) -> None:
+    """Who is refused because of a connection that this node never hears of is not kept for ever."""
+    session = await webida.node.open(blank("odd"))
+    asked: list[float] = []
+
+    async def attach() -> Session:
+        asked.append(time.monotonic())
+        raise AlreadyConnected
+
+    with pytest.raises(AlreadyConnected):
+        await attach_when_free(webida.node, session, attach, 50 * MS)
+    assert 1 < len(asked) < 25
 
 
 async def test_client_that_answers_no_ping_gives_way(settings: Settings) -> None:
