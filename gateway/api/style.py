@@ -20,7 +20,7 @@ from gateway.context import Context
 from gateway.core.errors import BadRequest, GatewayError
 from gateway.core.model import Key, Name, SessionId
 from gateway.core.position import Position
-from gateway.http.endpoint import AnyEndpoint, EndpointTable, Match, Nothing
+from gateway.http.endpoint import AnyEndpoint, EndpointTable, Nothing
 from gateway.http.problems import problem
 from gateway.http.request import (
     Request,
@@ -33,7 +33,7 @@ from gateway.http.request import (
     read_query,
     without_token,
 )
-from gateway.http.style import Reading, Traits
+from gateway.http.style import Reading, TableStyle, Traits
 from gateway.node import Node
 
 PATH_TYPES: Final[Mapping[str, Any]] = {"id": SessionId, "key": Key, "name": Name}
@@ -45,7 +45,7 @@ def takes_position(endpoint: AnyEndpoint) -> bool:
     return endpoint.method == "GET" and not endpoint.is_public
 
 
-class NativeStyle:
+class NativeStyle(TableStyle[Principal]):
     """The style of the native API; see :class:`gateway.http.style.Style`.
 
     Args:
@@ -66,14 +66,10 @@ class NativeStyle:
 
     def __init__(self, context: Context, table: EndpointTable) -> None:
         self._context = context
-        self._table = table
+        super().__init__(table)
         self._decoders: dict[Any, Decoder[Any]] = {
             endpoint.body: Decoder(endpoint.body) for endpoint in table.endpoints
         }
-
-    def match(self, request: Request) -> Match:
-        """Return the endpoint of a target."""
-        return self._table.match(request.path, request.method)
 
     async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> Principal:
         """Return the principal of the token."""

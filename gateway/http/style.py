@@ -14,7 +14,7 @@ from starlette.responses import Response
 from gateway import context
 from gateway.auth.principals import Principal
 from gateway.core.errors import GatewayError
-from gateway.http.endpoint import AnyEndpoint, Match
+from gateway.http.endpoint import AnyEndpoint, EndpointTable, Match
 from gateway.http.request import BODY_MAX_BYTES, Request
 
 C = TypeVar("C")
@@ -134,3 +134,21 @@ class Style(Protocol[C]):
     def finish(self, request: Request, response: Response) -> None:
         """Add what the product has in every reply."""
         ...
+
+
+class TableStyle(Style[C]):
+    """The plain way: paths as the table has them, and nothing to add to a reply.
+
+    Args:
+        table: The endpoints.
+    """
+
+    def __init__(self, table: EndpointTable) -> None:
+        self._table = table
+
+    def match(self, request: Request) -> Match:
+        """Return the endpoint of a target."""
+        return self._table.match(request.path, request.method)
+
+    def finish(self, request: Request, response: Response) -> None:
+        """Add nothing."""

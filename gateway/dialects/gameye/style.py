@@ -39,9 +39,9 @@ from gateway.core.errors import (
 from gateway.dialects.gameye.coerce import read_body
 from gateway.dialects.gameye.render import timestamp
 from gateway.dialects.gameye.schema import VIOLATIONS, Failure
-from gateway.http.endpoint import JSON, AnyEndpoint, EndpointTable, Match, Nothing
+from gateway.http.endpoint import JSON, AnyEndpoint, EndpointTable, Nothing
 from gateway.http.request import Request, read_pairs
-from gateway.http.style import Reading, Traits, require_scope
+from gateway.http.style import Reading, TableStyle, Traits, require_scope
 
 PATH_MAX: Final = 512  # characters of the request's path that are repeated; ids are 128 at most
 
@@ -60,7 +60,7 @@ def authorize(principal: Principal, endpoint: AnyEndpoint) -> None:
         raise Forbidden("The scope read is needed.")
 
 
-class GameyeStyle:
+class GameyeStyle(TableStyle[Principal]):
     """Gameye's style.
 
     Args:
@@ -78,11 +78,7 @@ class GameyeStyle:
 
     def __init__(self, context: Context, table: EndpointTable) -> None:
         self._context = context
-        self._table = table
-
-    def match(self, request: Request) -> Match:
-        """Return the endpoint of a target."""
-        return self._table.match(request.path, request.method)
+        super().__init__(table)
 
     async def credential(self, request: Request, _endpoint: AnyEndpoint | None) -> Principal:
         """Return whose bearer token stands in the header; it may stand nowhere else."""
@@ -123,9 +119,6 @@ class GameyeStyle:
         level = logging.ERROR if is_ours else logging.INFO
         log.log(level, "request %s: %d %s", failure.identifier, row.status, error.code)
         return Response(encode(failure), row.status, media_type=JSON)
-
-    def finish(self, request: Request, response: Response) -> None:
-        """Add nothing: Gameye has no header of its own."""
 
 
 class ErrorRow(NamedTuple):

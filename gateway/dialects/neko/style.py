@@ -21,11 +21,11 @@ from gateway.dialects.neko.errors import NO_DATA, UNREADABLE, Refused, refusal, 
 from gateway.dialects.neko.login import NekoCaller, caller_key
 from gateway.dialects.neko.schema import ErrorMessage, MembersQuery, SessionLoginRequest
 from gateway.dialects.neko.service import Service
-from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable, Match, Nothing
+from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable, Nothing
 from gateway.http.openapi import Description
 from gateway.http.pipeline import NoSuchPath
 from gateway.http.request import Request
-from gateway.http.style import Reading, Traits
+from gateway.http.style import Reading, TableStyle, Traits
 
 COOKIE: Final = "NEKO_SESSION"
 PARAMETERS_MAX: Final = 64  # in one query; neko knows four
@@ -72,7 +72,7 @@ def authorize(caller: NekoCaller | None, endpoint: AnyEndpoint) -> None:
         raise Refused(403, "session is not admin")
 
 
-class NekoStyle:
+class NekoStyle(TableStyle[NekoCaller]):
     """How neko's API is spoken; see :class:`gateway.http.style.Style`.
 
     Args:
@@ -91,11 +91,7 @@ class NekoStyle:
 
     def __init__(self, service: Service, table: EndpointTable) -> None:
         self._service = service
-        self._table = table
-
-    def match(self, request: Request) -> Match:
-        """Return the endpoint of a target."""
-        return self._table.match(request.path, request.method)
+        super().__init__(table)
 
     async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> NekoCaller:  # noqa: ARG002
         """Return the caller of a request.
@@ -150,9 +146,6 @@ class NekoStyle:
         ):
             response.delete_cookie(COOKIE, **cookie_form(request))
         return response
-
-    def finish(self, request: Request, response: Response) -> None:
-        """Add nothing."""
 
 
 def token_of(scope: AsgiScope, *, cookie: bool) -> tuple[str | None, bool]:

@@ -37,7 +37,7 @@ from gateway.dialects.plex.schema import Container, ErrorItem, Errors, Word
 from gateway.http.endpoint import JSON, YIELD_EVERY, AnyEndpoint, Call, EndpointTable, Match
 from gateway.http.endpoint import Nothing as NoBody
 from gateway.http.request import Request, read_pairs
-from gateway.http.style import Reading, Traits
+from gateway.http.style import Reading, TableStyle, Traits
 
 XML: Final = "text/xml;charset=utf-8"
 METADATA: Final = "Metadata"  # the JSON name that has no element of its own
@@ -80,7 +80,7 @@ _STATUS: Final[dict[type[GatewayError], tuple[int, int]]] = {
 """Status and code of errors and their kinds; every other one that is the caller's is a 400."""
 
 
-class PlexStyle:
+class PlexStyle(TableStyle[Principal]):
     """How Plex's API is spoken; see :class:`gateway.http.style.Style`.
 
     Args:
@@ -98,7 +98,7 @@ class PlexStyle:
 
     def __init__(self, context: Context, table: EndpointTable) -> None:
         self._context = context
-        self._table = table
+        super().__init__(table)
 
     def match(self, request: Request) -> Match:
         """Return the endpoint of a target, with or without a slash at its end."""
@@ -125,9 +125,6 @@ class PlexStyle:
         """Return the body of :class:`Errors` for who accepts JSON, else Plex's small page."""
         del caller
         return refusal(error, as_json=takes_json(request.scope))
-
-    def finish(self, request: Request, response: Response) -> None:
-        """Add nothing: Plex says nothing more in every reply."""
 
 
 def refusal(error: GatewayError, *, as_json: bool) -> Response:

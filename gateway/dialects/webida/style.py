@@ -44,11 +44,11 @@ from gateway.core.errors import (
 from gateway.core.model import CLOSE_AFTER_MAX_S
 from gateway.dialects.webida.access import Access, WebidaCaller
 from gateway.dialects.webida.schema import RestError
-from gateway.http.endpoint import JSON, AnyEndpoint, EndpointTable, Match, Nothing
+from gateway.http.endpoint import JSON, AnyEndpoint, EndpointTable, Nothing
 from gateway.http.openapi import Description
 from gateway.http.pipeline import NoSuchPath
 from gateway.http.request import Request, check_json, read_pairs
-from gateway.http.style import Reading, Traits
+from gateway.http.style import Reading, TableStyle, Traits
 
 BODY_MAX_BYTES: Final = 16 * 1024  # a login has about 2 KiB, with a master token
 BODY_DISCARD_BYTES: Final = 64 * 1024  # the published client hears a refusal after it has written
@@ -106,7 +106,7 @@ ABOUT: Final = Description(
 )
 
 
-class WebidaStyle:
+class WebidaStyle(TableStyle[WebidaCaller]):
     """How Webida's API is spoken; see :class:`gateway.http.style.Style`.
 
     Args:
@@ -123,11 +123,7 @@ class WebidaStyle:
 
     def __init__(self, access: Access, table: EndpointTable) -> None:
         self._access = access
-        self._table = table
-
-    def match(self, request: Request) -> Match:
-        """Return the endpoint of a target."""
-        return self._table.match(request.path, request.method)
+        super().__init__(table)
 
     async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> WebidaCaller:  # noqa: ARG002
         """Return the caller; a token in the address is ignored, because addresses are logged."""
@@ -162,9 +158,6 @@ class WebidaStyle:
                 return failed(error, f"{request.method[:16]} is not allowed")
             case _:
                 return failed(error)
-
-    def finish(self, request: Request, response: Response) -> None:
-        """Add nothing."""
 
 
 def failed(error: GatewayError, message: str | None = None) -> Response:
