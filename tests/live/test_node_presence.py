@@ -106,6 +106,7 @@ def quick_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "OUTAGE_MS", 2_000 * S)
 
 
+@pytest.mark.alone
 async def test_sessions_of_a_dead_node_are_away_soon(
     valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +142,7 @@ async def test_sessions_of_a_dead_node_are_away_soon(
         assert session.linger_at == session.disconnected_at + 60_000
 
 
+@pytest.mark.alone
 async def test_new_node_is_not_taken_for_dead(
     valkey: EmbeddedValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
