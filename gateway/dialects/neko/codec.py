@@ -1,13 +1,13 @@
-"""Codec: neko's WebSocket messages: what is sent, what of the client's is heard, how it ends.
+"""Codec: encodes and decodes neko's WebSocket messages, and closes its connections.
 
-neko has no error messages: what cannot be understood is passed over. Input that only moves pixels
-would come too often to look at each, so it is heard a few times a second.
+neko has no error messages, so unreadable messages are ignored. Input that only moves pixels is too
+frequent to handle each, so it counts a few times a second.
 
-A client that hears ``system/disconnect`` stays away, one that does not is back within the grace. So
-the word is given only to those who shall stay away: when this node goes and others stay, or the
-connection ended by mistake, nobody is told. neko closes without a close frame (clients see 1006).
+A client that gets ``system/disconnect`` stays away; one that does not reconnects within the grace
+period. So the message is sent only to clients that should stay away, and not when this node drains
+or the connection ended by mistake. neko closes without a close frame (clients see 1006).
 
-Not here: what a message asks for (``session_socket``), who comes in (``websocket``).
+Not here: the handling of messages and the handshake (``session_socket``).
 """
 
 import asyncio
@@ -47,9 +47,9 @@ from gateway.node import Subscription, Tick
 from gateway.realtime.codec import Announcement, ClosingFrames
 from gateway.realtime.connection import WebSocketConnection
 
-INPUT_EVERY_S: Final = 0.25  # between two inputs (a mouse moves 60 times a second) that are heard
+INPUT_EVERY_S: Final = 0.25  # between two inputs that count (a mouse moves 60 times a second)
 
-HEARD: Final = ("control/", "send/", "system/logs")  # events that mean something here
+HEARD: Final = ("control/", "send/", "system/logs")  # events that are handled
 INPUT: Final = tuple(
     f"control/{kind}"
     for kind in (
@@ -68,7 +68,7 @@ ENDS: Final[dict[int, str]] = {
     CloseCode.KICKED: DISCONNECTED,
     CloseCode.SESSION_CLOSED: DELETED,
 }
-"""What a client is told of the ends that the record knows."""
+"""The message of each end that is in the record."""
 
 T = TypeVar("T")
 
@@ -76,11 +76,11 @@ log = logging.getLogger(__name__)
 
 
 class Dismissal(ServerClose):
-    """The connection ends, and the client is told why; it does not come back by itself.
+    """Ends a connection with a message, after which the client does not reconnect.
 
     Args:
-        message: What it is told.
-        cause: What the record shall say.
+        message: The message.
+        cause: The cause for the record.
     """
 
     def __init__(self, message: str, cause: Cause = "kicked") -> None:
@@ -93,23 +93,23 @@ class NekoCodec:
 
     Args:
         service: neko on this node.
-        connection: The client's.
+        connection: The connection of the client.
     """
 
     shares_frames: Final = False
 
     def __init__(self, service: Service, connection: WebSocketConnection[ClientEvent]) -> None:
-        self.caller: NekoCaller | None = None  # who the client is, once it is let in
+        self.caller: NekoCaller | None = None  # the client's caller, once it is admitted
         self.session: Session | None = None
         self.on_fence: Callable[[Fence], bool] = _stay
         self.on_received: Callable[[], None] = _nothing
         self._service = service
         self._connection = connection
-        self._is_fenced = False  # the session is another connection's: nothing is told any more
+        self._is_fenced = False  # the session is another connection's: nothing is sent any more
         self._input_at_s = 0.0
 
     def receive(self, data: str | bytes) -> ClientEvent | None:
-        """Return an event that means something here."""
+        """Decode an event that is handled; ``None`` for any other."""
         received = understood(data, ClientEvent)
         if received is None:
             return None
@@ -164,7 +164,7 @@ class NekoCodec:
             if self._is_fenced or not isinstance(item, News):
                 continue
             if item.fence is not None and self._is_meant(item):
-                self._connection.write(b"".join(frames))  # what comes before an end is heard
+                self._connection.write(b"".join(frames))  # messages before an end are sent
                 frames.clear()
                 self._is_fenced = not self.on_fence(item.fence)
             elif item.fence is None and (data := self._data(item)):
@@ -194,7 +194,7 @@ class NekoCodec:
         return frame(TEXT, HEARTBEAT)
 
     def close(self, ended: ServerClose) -> ClosingFrames:
-        """Return the reason, if the client shall stay away."""
+        """Return the reason for a client that should stay away, and close."""
         message = self._reason(ended)
         if message is None:
             return ClosingFrames()

@@ -1,10 +1,10 @@
-"""Control: what a member may do with its room: take part in control, change how it is run, speak.
+"""Control: the operations of a member on its room: control, settings and messages.
 
-Every way in (REST, socket) comes through here; what is refused is a :class:`Refused`, which REST
-answers and a socket swallows, as neko does. Writes go to the room's document; who is refused on
-what stands there when it is written changes nothing.
+REST and the socket both use them. A refusal is a :class:`Refused`, which REST answers and a socket
+ignores, as neko does. Writes go to the room's document; an operation that is refused on the newest
+document changes nothing.
 
-Not here: what follows for others (``rooms``).
+Not here: the effects on others (``rooms``).
 """
 
 import secrets
@@ -25,18 +25,18 @@ from gateway.dialects.neko.rooms import ASKS_FOR_CONTROL, ROOMS, Room, Rooms
 from gateway.dialects.neko.schema import Int32, NekoSettings
 from gateway.node import Node
 
-SUBJECT_MAX: Final = 128  # characters: what a message of the gateway may be about
-OURS: Final = "neko:"  # subjects that only the gateway uses
+SUBJECT_MAX: Final = 128  # characters of the topic of a message
+OURS: Final = "neko:"  # prefix of subjects that only the gateway uses
 
 Body = dict[str, Any]
 
 
 class Unchanged(Exception):
-    """A document stays as it is."""
+    """Raised to leave a document unchanged."""
 
 
 class SettingsChange(Struct, frozen=True, kw_only=True):
-    """The settings that are given change; of ``plugins`` those that are named."""
+    """A change of settings: those that are given, and of ``plugins`` those that are named."""
 
     private_mode: bool | UnsetType = UNSET
     locked_logins: bool | UnsetType = UNSET
@@ -84,7 +84,7 @@ class Control:
             raise Refused(422, "private mode is enabled")
 
     async def request(self, caller: NekoCaller, *, ask: bool = True) -> bool:
-        """Take control if it is free, else *ask* its host for it; return whether *caller* has it.
+        """Take control if it is free, else *ask* the host; return whether *caller* has it.
 
         Raises:
             Refused: *caller* may not have it.
@@ -119,12 +119,12 @@ class Control:
         await self._reset(caller, room)
 
     async def take(self, caller: NekoCaller) -> None:
-        """Take control, whoever has it; for admins."""
+        """Take control from any host; for admins."""
         self.check_may_host(caller)
         await self._give(caller, _session_of(caller))
 
     async def reset(self, caller: NekoCaller) -> None:
-        """Take control from whoever has it; for admins."""
+        """Take control away from the host; for admins."""
         self.check_may_host(caller)
         await self._reset(caller, self.room_of(caller))
 
@@ -132,7 +132,7 @@ class Control:
         """Give control to *target*; for admins and the host.
 
         Raises:
-            Refused: *target* is nobody, or may not have it.
+            Refused: *target* does not exist, or may not have it.
         """
         self.check_may_host(caller)
         room = self.room_of(caller)
@@ -170,7 +170,7 @@ class Control:
         await self._write(caller.workspace or "", change)
 
     async def forget(self, key: str, grant: str) -> None:
-        """Write to a room's document that control was lost, as it was announced."""
+        """Record in a room's document that control was lost, as it was announced."""
 
         def change(body: Body) -> Body:
             if body.get("grant") != grant or "host" not in body:
@@ -180,7 +180,7 @@ class Control:
         await self._write(key, change)
 
     async def change_settings(self, caller: NekoCaller, wanted: SettingsChange) -> None:
-        """Change how the room is run; a host who may not have control then loses it.
+        """Change the settings; a host who may not have control then loses it.
 
         Raises:
             Invalid: The plugins' settings are nested too deep.
@@ -209,24 +209,24 @@ class Control:
         except Unchanged:
             return
 
-    # --- speaking
+    # --- messages
 
     async def unicast(
         self, caller: NekoCaller, target: Session, subject: str, body: object
     ) -> None:
-        """Say something to one session.
+        """Send a message to one session.
 
         Raises:
-            Invalid: It cannot be said.
+            Invalid: The message is not acceptable.
         """
         _check_said(subject, body)
         await self._say(caller, Recipients(session=target.id), subject, body)
 
     async def broadcast(self, caller: NekoCaller, subject: str, body: object) -> None:
-        """Say something to all others whom *caller* sees.
+        """Send a message to all others that *caller* sees.
 
         Raises:
-            Invalid: It cannot be said, or there is nobody to say it to.
+            Invalid: The message is not acceptable, or there is no recipient.
         """
         _check_said(subject, body)
         match caller.visibility.by:

@@ -1,4 +1,4 @@
-"""Members over neko's REST API: who may log in, and what a change means to their sessions."""
+"""Members over neko's REST API, and the effects of their changes on open sessions."""
 
 from typing import Final
 

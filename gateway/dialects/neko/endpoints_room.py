@@ -1,7 +1,7 @@
-"""The room over neko's REST API: settings, control, and what only moves pixels.
+"""The room over neko's REST API: settings, control, and the desktop.
 
-There is no desktop behind the gateway. What reads one shows an empty one, and what would change one
-is refused with a status that neko's own document has for it.
+There is no desktop behind the gateway. Reads show an empty one, and writes are refused with a
+status that neko's own document has for it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -77,7 +77,7 @@ async def control_give(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
     return Response(status_code=204)
 
 
-# --- pixels
+# --- the desktop
 
 
 def _nothing(_: AnyCall) -> None:

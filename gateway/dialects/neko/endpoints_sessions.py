@@ -1,4 +1,4 @@
-"""Sessions over neko's REST API: the caller's own one, and everybody's."""
+"""Sessions over neko's REST API: the caller's own one, and all that it sees."""
 
 from datetime import timedelta
 from typing import Final

@@ -1,7 +1,7 @@
-"""Errors as neko answers them: ``{"code": <status>, "message": <sentence>}``, whatever went wrong.
+"""Errors in neko's form: ``{"code": <status>, "message": <sentence>}``.
 
-One table says what the gateway's own errors become; a sentence of ours is shown only where neko has
-none. Not here: what a WebSocket is told (``codec``): it knows no errors, only an end.
+One table maps the gateway's errors to neko's; a sentence of ours is used only where neko has none.
+Not here: what a WebSocket is told (``codec``): it knows no errors, only an end.
 """
 
 from typing import Final

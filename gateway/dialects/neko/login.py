@@ -1,14 +1,14 @@
-"""Login: what a session remembers of who opened it, and whom a token speaks for.
+"""Login: the data that a login keeps in its session, and the caller of a token.
 
-neko's session id is the member's name; the gateway's is never used twice. So the name is a *handle*
-(claimed before the session is opened), and the session remembers it, and how much its member may
-see, where no client can change it: in its private part. The bearer is the session's own token, so
-any node can check it against the record.
+neko's session id is the member's name, but an id of the gateway is never reused. So the name is a
+*handle*, which is claimed before the session is opened. The session keeps the name, and how much
+its member may see, in its private part, which no client can change. The bearer token is the
+session's own, so any node can check it against the record.
 
-Who shows a key or a JWT of the gateway instead is what neko calls the API session: it has rights
-but no session of its own, and nobody sees it.
+A caller with a key or a JWT of the gateway is what neko calls the API session: it has rights but no
+session, and no other caller sees it.
 
-Not here: passwords (``members``), where in a request a token stands (``caller``).
+Not here: passwords (``members``), where a token is in a request (``style``).
 """
 
 from collections.abc import Hashable
@@ -22,7 +22,7 @@ from gateway.core.model import Private, Profile, Session
 from gateway.core.query import View, Visibility
 from gateway.dialects.neko.render import VIRTUAL_ID, VIRTUAL_NAME, profile_of
 
-HANDLES: Final = "neko.handle"  # kind of the documents that say which session a name means
+HANDLES: Final = "neko.handle"  # kind of the documents that map names to sessions
 _ID, _SEES = "neko.id", "neko.sees"  # no environment variable's name holds a dot
 
 
@@ -30,12 +30,12 @@ class NekoCaller(Struct, frozen=True, kw_only=True):
     """The caller of a request or a socket.
 
     Args:
-        id: What the caller's session is called here.
-        profile: What it may do.
-        visibility: What it may see.
-        workspace: Its room; ``None`` is the one of everybody without a workspace.
+        id: The id of the caller's session in neko.
+        profile: What the caller may do.
+        visibility: What the caller may see.
+        workspace: Its room; ``None`` is the room of all without a workspace.
         session: Its session as it was found; ``None`` for the API session.
-        key_name: Whose key or token of the gateway the API session shows.
+        key_name: The name of the key or token of the API session.
     """
 
     id: str
@@ -52,7 +52,7 @@ class NekoCaller(Struct, frozen=True, kw_only=True):
 
 
 def caller_key(caller: NekoCaller) -> Hashable:
-    """Return what makes two callers the same one."""
+    """Return the key of the caller for the rate limit."""
     return caller.id, caller.workspace, caller.key_name
 
 
@@ -62,13 +62,13 @@ def private_of(name: str, visibility: Visibility, token_hash: str) -> Private:
 
 
 def _kept(session: Session) -> dict[str, str]:
-    """Return what a login kept; no other door opens a session with a token *and* an environment."""
+    """Return the data of a login; only logins open sessions with a token *and* an environment."""
     private = session.private
     return private.environment or {} if private.token_hash is not None else {}
 
 
 def shown_id(session: Session) -> str:
-    """Return what *session* is called here: its member's name, or its own id."""
+    """Return the id of *session* in neko: its member's name, or its own id."""
     return _kept(session).get(_ID, session.id)
 
 

@@ -1,11 +1,11 @@
 """Members: the people who may log in, as neko lists and changes them.
 
-The people of the gateway's users file are members, and so are those whom an admin adds here. The
-latter are documents, with an argon2 hash; of the former a document keeps at most the profile that
-an admin gave them: their names and passwords belong to the file (``gateway user``). A member sees
-what a login grants: the scope ``read`` is what makes others of its room visible.
+The users of the gateway's users file are members, and so are those that an admin adds here. The
+latter are documents with an argon2 hash. For the former a document holds at most the profile that
+an admin gave them, because their names and passwords are in the file (``gateway user``). A member
+sees others of its room if it has the scope ``read``.
 
-Not here: what a change of a member means to its session (``people``).
+Not here: the effects of a change on open sessions (``endpoints_members``).
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class Members:
         self._documents = documents
         self._users = users
 
-    # --- who
+    # --- reads
 
     async def verify(self, name: str, password: str, now_ms: int) -> Member:
         """Return the member that logs in.
@@ -126,8 +126,9 @@ class Members:
         """Add a member who sees what *caller* sees.
 
         Raises:
-            Refused: The name is taken, there are as many members as may be, or *caller* sees nobody
-                else: whoever it let in would see more.
+            Refused: The name is taken, the maximum of members is reached, or *caller* sees no
+            others,
+                so that the new member would see more than *caller*.
             LimitExceeded: The profile is too large.
         """
         if caller.visibility.by not in ("all", "workspace"):
@@ -144,14 +145,14 @@ class Members:
         )
 
         def change(body: dict[str, Any]) -> dict[str, Any]:
-            if body:  # somebody was faster
+            if body:  # another request was faster
                 raise Refused(422, "member already exists")
             return _body(kept)
 
         await self._documents.write(MEMBERS, name, change)
 
     async def set_profile(self, name: str, profile: Profile) -> None:
-        """Keep a member's *profile*."""
+        """Store a member's *profile*."""
         await self._change(name, profile=profile)
 
     async def set_password(self, member: Member, password: str) -> None:
@@ -164,7 +165,7 @@ class Members:
         await self._change(member.name, hash=await self._hash(password))
 
     async def remove(self, member: Member) -> None:
-        """Forget a member.
+        """Delete a member.
 
         Raises:
             Refused: It stands in the users file.

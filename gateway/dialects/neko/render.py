@@ -1,8 +1,8 @@
-"""Render sessions and events in neko's words. Pure.
+"""Renders sessions and events in neko's form. Pure.
 
-A time says when something happened, not when it was announced, as in neko. A session that was
-opened through another door has no profile of neko's; it is shown with a neutral one: it may log in,
-connect and watch, and has no say in the room.
+As in neko, a time is when something happened, not when it was announced. A session of another door
+has no neko profile and gets a neutral one: it may log in, connect and watch, but has no rights in
+the room.
 """
 
 from typing import Final, Literal
@@ -53,7 +53,7 @@ PLUGINS: Final = (
     event("filetransfer/update", Files()),
     event("openinapp/init", Enabled()),
 )
-"""What a new client hears of the plugins of an installation that has none."""
+"""The messages to a new client about plugins, of which there are none."""
 
 
 # --- rendering
@@ -76,11 +76,11 @@ def profile_of(session: Session) -> Profile:
 
 
 def state_of(session: Session, watched: Session | None = None) -> SessionState:
-    """Return whether somebody is there.
+    """Return the state of a session: whether it is connected and watching.
 
     Args:
         session: The record, which may be closed.
-        watched: Take what is told of watching from this record instead.
+        watched: The record to take the state of watching from, if it is another one.
     """
     since, not_since = None, None
     if is_there(session):
@@ -128,11 +128,11 @@ def settings_by(by: str, settings: NekoSettings) -> SettingsBy:
 def told(shown_id: str, before: Session | None, after: Session) -> tuple[list[bytes], list[bytes]]:
     """Return the events of one commit: those before the room's events, and those after them.
 
-    neko's order is: the profile, who has control, the settings, whether somebody is there, whether
-    that one watches, and at last that the session is gone.
+    neko's order is: the profile, the host, the settings, connected, watching, and at last the end
+    of the session.
 
     Args:
-        shown_id: What the session is called here.
+        shown_id: The id of the session in neko.
         before: The session before it; ``None`` if it was opened by it.
         after: The session after it.
     """

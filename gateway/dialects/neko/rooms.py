@@ -1,15 +1,16 @@
-"""Rooms: what neko keeps beside its sessions (settings, who has control), and what a change means.
+"""Rooms: settings and control of each room, and the events that follow from a change.
 
-There is a room for each workspace, and one for all who have none. A room is one document; what
-follows from it *and* from who is there is derived, so that nothing can drift: a host who is gone
-has no control, and under control protection controls are locked while no admin is there. So the
-news of both belong to the commit that caused them, and come in neko's order, on every node.
+There is a room for each workspace, and one for all sessions without one. A room is one document.
+State that depends on the document *and* on the sessions is derived, so that it cannot drift: a host
+that is gone has no control, and with control protection the controls are locked while no admin is
+present. So the events of both belong to the commit that caused them, and have neko's order on every
+node.
 
-All sockets of this node read one channel. Its renderer, :meth:`Rooms.render`, sees every change
-once, in order, and keeps what was announced. Control that was lost stays lost: each time it is
-given the document gets a new ``grant``, and one that ended is not taken up again.
+All sockets of a node read one channel. Its renderer, :meth:`Rooms.render`, sees every change once
+and in order, and keeps what was announced. Lost control stays lost: each grant of control has a new
+``grant`` in the document, and a grant that ended does not count again.
 
-Not here: what a member may ask for (``control``), the sockets (``session_socket``).
+Not here: the operations of members (``control``), the sockets (``session_socket``).
 """
 
 import logging
@@ -41,14 +42,14 @@ from gateway.realtime.contest import CONTEST_TOPICS
 DIALECT: Final = "neko"
 ROOMS: Final = "neko.room"  # kind of the documents; the key is the workspace, "" for none
 VIEW: Final = View(visibility=Visibility("all"), dialect=DIALECT)  # of this node's one channel
-ROOMS_KEPT: Final = 10_000  # from here on rooms that nobody changed are forgotten when left
+ROOMS_KEPT: Final = 10_000  # above it, empty rooms with default settings are dropped
 ASKS_FOR_CONTROL: Final = "neko:control/request"  # topic; what clients send may not begin so
 
 log = logging.getLogger(__name__)
 
 
 class Fence(Struct, frozen=True, gc=False):
-    """What fences a session's own socket: the record, and how its connection ended."""
+    """Data for the fencing of a session's socket: the record, and how its connection ended."""
 
     record: Session
     cause: Cause | None = None
@@ -59,7 +60,7 @@ class News(EventItem, frozen=True, gc=False):
 
     Args:
         about: Only those who may see this session.
-        blind: What those hear instead who may not.
+        blind: The message for those who may not see it.
         room: Only sockets of this room.
         sees_room: Only sockets that see everybody in their room, or only those that do not.
         workspace: Only sockets of this workspace.
@@ -82,7 +83,7 @@ class Room:
     """One room as this node announced it."""
 
     def __init__(self, settings: NekoSettings) -> None:
-        self.settings = settings  # as the document says
+        self.settings = settings  # those of the document
         self.is_changed = False  # whether there is a document
         self.grant = ""
         self.wanted: str | None = None  # the session that the grant names, until it lost control
@@ -93,12 +94,12 @@ class Room:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it must be kept: it has a document, or an admin is there."""
+        """Whether the room must be kept: it has a document, or an admin is present."""
         return self.is_changed or bool(self.admins)
 
     @property
     def shown(self) -> NekoSettings:
-        """The settings as everybody is told."""
+        """The settings as clients get them."""
         return replace(self.settings, locked_controls=self.locked)
 
 
@@ -116,7 +117,7 @@ class Rooms:
     """
 
     def __init__(self, node: Node, defaults: NekoSettings) -> None:
-        self._ended: list[tuple[str, str]] = []  # rooms and grants whose documents are not told
+        self._ended: list[tuple[str, str]] = []  # rooms and grants whose documents lag
         self._node = node
         self._defaults = defaults
         self._rooms: dict[str, Room] = {}
@@ -145,7 +146,7 @@ class Rooms:
             room.host = room.wanted if self._may_host(room) else None
 
     def room(self, key: str) -> Room:
-        """Return the room of *key*; it is made if it is unknown."""
+        """Return the room of *key*, and create it if there is none."""
         known = self._rooms.get(key)
         if known is None:
             if len(self._rooms) >= ROOMS_KEPT:
@@ -162,7 +163,7 @@ class Rooms:
             return self._defaults
 
     def take_ended(self) -> list[tuple[str, str]]:
-        """Return the keys and grants of rooms that lost their host, since it was last asked."""
+        """Return the keys and grants of rooms that lost their host since the last call."""
         ended, self._ended = self._ended, []
         return ended
 
@@ -184,7 +185,7 @@ class Rooms:
         return profile.can_host and (profile.is_admin or not held_back)
 
     def _note(self, session: Session) -> None:
-        """Note whether an admin is there, and when somebody left."""
+        """Update whether an admin is present, and when sessions left."""
         room = self.room(room_of(session))
         is_admin = profile_of(session).is_admin
         if is_there(session):
@@ -240,7 +241,7 @@ class Rooms:
         return news
 
     def _rehost(self, key: str, room: Room, changed: Session | None = None) -> bool:
-        """Work out again which session has control; return whether that changed."""
+        """Compute again which session has control; return whether that changed."""
         was = room.host
         room.host = room.wanted if self._may_host(room, changed) else None
         if was is not None and was == room.wanted and room.host is None:

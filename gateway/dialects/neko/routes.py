@@ -1,4 +1,4 @@
-"""neko's paths: the table that is served and described, batches, and the WebSocket."""
+"""Routes: the table of neko's endpoints, batches, and the WebSocket."""
 
 from typing import Final
 from urllib.parse import unquote
@@ -43,9 +43,9 @@ async def upgrade_required(_: AnyCall) -> Response:
 class BatchEndpoint:
     """Runs many requests of one body, one after the other, each with its own rights and reply.
 
-    Each goes through the same pipeline as a request of its own, with the headers of the outer one
-    (so its bearer or cookie, not its ``?token=``). neko itself takes a batch from anybody; here the
-    sender must be somebody, as neko's document says.
+    Each request goes through the same pipeline, with the headers of the outer one (so its bearer or
+    cookie, not its ``?token=``). neko accepts a batch from anybody; here the sender must be
+    authenticated, as neko's document says.
     """
 
     pipeline: Pipeline
@@ -116,7 +116,7 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
 
 
 def application(context: Context, root: str) -> Application:
-    """Return what serves this dialect.
+    """Return the application of this dialect.
 
     Args:
         context: The node and its surroundings.

@@ -1,6 +1,6 @@
-"""Service: what neko's doors have in common on one node: who asks, logins, changes of sessions.
+"""Service: authentication, logins and changes of sessions, for neko's REST API and socket.
 
-The door's own rules stand here; what a session is, and what follows for others, does not.
+These are the rules of this door only; the rules of a session are in the core.
 """
 
 import asyncio
@@ -51,9 +51,9 @@ from gateway.dialects.neko.rooms import DIALECT, VIEW, Rooms, room_of
 from gateway.dialects.neko.schema import NekoSettings, ProfileChange
 from gateway.node import Restart
 
-GRACE_MS: Final = 5_000  # a lost client that is back within this was never away; neko's constant
-ATTEMPTS: Final = 5  # at a change of a profile that others keep changing
-SERVICE: Final = "neko"  # what sessions that are opened here are opened on
+GRACE_MS: Final = 5_000  # a client that reconnects within this was never away; neko's constant
+ATTEMPTS: Final = 5  # to change a profile that others keep changing
+SERVICE: Final = "neko"  # the service of sessions that are opened here
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Service:
         self.members = Members(context.node.documents, context.users)
         self.started = asyncio.Event()  # the rooms are kept from now on
 
-    # --- who asks
+    # --- authentication
 
     async def caller(self, token: str) -> NekoCaller:
         """Return the caller of *token*: a member, or the API session.
@@ -154,7 +154,7 @@ class Service:
         )
         try:
             await node.documents.claim(HANDLES, name, session.id)
-        except IdUnavailable:  # somebody else logs in with it right now
+        except IdUnavailable:  # another login with this name is in progress
             raise Refused(422, "session already connected") from None
         return await node.open(session), f"{session.id}.{secret}"
 
@@ -198,7 +198,7 @@ class Service:
             try:
                 await self.node.apply(session.id, change)
                 return
-            except RevisionMismatch:  # somebody was faster: merge with what stands there now
+            except RevisionMismatch:  # another request was faster: merge with the new record
                 session = await self.node.find(session.id)
         raise Conflict
 

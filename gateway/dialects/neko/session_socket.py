@@ -1,14 +1,14 @@
-"""Session socket: ``/api/ws``: one client of neko, from its handshake to its end.
+"""Session socket: ``/api/ws``, one client of neko from its handshake to its end.
 
-neko completes the handshake whoever asks, says in ``system/disconnect`` why it will not serve, and
-closes. A page of another site is refused before, with neko's 400.
+neko completes the handshake in any case, sends the reason of a refusal in ``system/disconnect``,
+and closes. A page of a foreign origin is refused before, with neko's 400.
 
-The commit stands before ``system/init``, so that a client that is greeted is also announced. A new
-client hears, in this order: everything there is, as an admin what admins hear, its own state, the
-plugins; then the news of the node's channel. What ends it comes the same way, so it hears
-everything before its end, and is told why.
+The session is committed before ``system/init``, so that a client that is greeted is also announced.
+A new client gets, in this order: the whole state, as an admin the admins' part, its own state, the
+plugins; then the events of the node's channel. Its end comes the same way, so it gets all events
+before its end, and the reason.
 
-Not here: what changes mean (``rooms``), what members may do (``control``), bytes (``codec``).
+Not here: the events of a change (``rooms``), the operations (``control``), the bytes (``codec``).
 """
 
 import logging
@@ -50,7 +50,7 @@ from gateway.realtime.handshake import (
 )
 from gateway.realtime.session_socket import SessionSocket
 
-HEARTBEAT_S: Final = 10.0  # between two heartbeats, whatever else is said; neko's constant
+HEARTBEAT_S: Final = 10.0  # between two heartbeats, in any case; neko's constant
 
 MISSING: Final = "no authentication provided"
 MAY_NOT_LOG_IN: Final = "session login disabled"
@@ -75,7 +75,7 @@ class NekoSocket(SessionSocket[ClientEvent]):
         caller: Who the client is.
     """
 
-    # A client that is cut without a word is back within the grace; neko warns of no close.
+    # A client that is cut without a message reconnects; neko does not warn of a close.
     rules: ClassVar[SocketRules] = SocketRules(reattaches=False, reminds=False, has_mailbox=False)
 
     __slots__ = ("_caller", "_codec", "_service", "_stack")
@@ -113,7 +113,7 @@ class NekoSocket(SessionSocket[ClientEvent]):
             raise Dismissal(NO_SESSION) from None
         except SessionClosing:
             raise Dismissal(MAY_NOT_CONNECT) from None
-        # Nothing may wait from here to the greeting: it is one moment's picture.
+        # No await from here to the greeting, which must be consistent.
         self._stack.enter_context(self._service.rooms.heard())
         self.subscriber.start_here(VIEW)
         known = self.node.sessions.get(session.id)
@@ -127,14 +127,14 @@ class NekoSocket(SessionSocket[ClientEvent]):
         self.begin()
 
     def on_end(self, ended: ConnectionEnded) -> None:
-        """Record how it ended, unless that is why, and let go."""
+        """Record the disconnect, unless the record caused it, and release the connection."""
         self._stack.close()
         super().on_end(ended)
 
-    # --- what the client hears
+    # --- notices
 
     def _on_fence(self, fence: Fence) -> bool:
-        """Take a new record of the session; return whether this connection is still its own."""
+        """Check a new record of the session; return whether this connection is still its own."""
         self.fence(fence.record, fence.cause)
         if not self.is_own:
             return False
@@ -148,14 +148,14 @@ class NekoSocket(SessionSocket[ClientEvent]):
         self._caller = self._codec.caller = caller
         self._codec.session = record
 
-    # --- what the client says
+    # --- messages
 
     async def handle(self, message: ClientEvent) -> None:
         """Handle an event of the client; neko answers none, not even a refused one."""
         known = self.node.sessions.get(self.session.id)
         held = known.connection if known and known.is_connected else None
         if held is None or held.id != self.connection_id:
-            return  # displaced; the end is on its way
+            return  # displaced; the end follows
         try:
             await self._do(message)
         except GatewayError as error:
@@ -189,11 +189,11 @@ class NekoSocket(SessionSocket[ClientEvent]):
             await self._service.control.unicast(self._caller, target, said.subject, said.body)
 
 
-# --- the way in
+# --- handshake
 
 
 def endpoint(service: Service) -> WebSocketEndpoint:
-    """Return where neko's clients come in."""
+    """Return the WebSocket endpoint of neko's clients."""
     context = service.context
 
     async def admit(scope: Scope) -> Admission[ClientEvent]:
