@@ -128,9 +128,11 @@ class Proxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._cut = True  # whatever comes until the server is closed
         self._server.close()
         await self._drop()
         await self._server.wait_closed()
+        await asyncio.sleep(0)  # for aborted transports to let go of their sockets
 
     async def _drop(self) -> None:
         links = list(self._links)
@@ -145,6 +147,8 @@ class Proxy:
         link = asyncio.create_task(self._join((reader, writer)))
         self._links.add(link)
         link.add_done_callback(self._links.discard)
+        # A task that is cancelled before its first step runs no ``finally`` of its own.
+        link.add_done_callback(lambda _: writer.transport.abort())
 
     async def _join(self, client: Link) -> None:
         ends = [client[1]]

@@ -113,3 +113,13 @@ async def test_cluster_fixture_refuses_keys_of_two_slots(cluster: Server, prefix
         await client.mset({f"{{{prefix}}}a": 1, f"{{{prefix}}}b": 2})
         with pytest.raises(ResponseError, match="hash to the same slot"):
             await client.mset({f"{prefix}a": 1, f"{prefix}b": 2})
+
+
+async def test_link_that_ends_before_it_begins_leaves_no_socket(valkey: EmbeddedValkey) -> None:
+    """A client that comes while the proxy goes is cut as well."""
+    async with Proxy(valkey.url) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        while not proxy._links:  # noqa: SLF001 - accepted, and not begun
+            await asyncio.sleep(0)
+    assert await reader.read() == b""
+    writer.close()
