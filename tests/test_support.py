@@ -119,7 +119,6 @@ async def test_link_that_ends_before_it_begins_leaves_no_socket(valkey: Embedded
     """A client that comes while the proxy goes is cut as well."""
     async with Proxy(valkey.url) as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
-        while not proxy._links:  # noqa: SLF001 - accepted, and not begun
-            await asyncio.sleep(0)
+        await eventually(lambda: proxy._links)  # noqa: SLF001 - it was accepted
     assert await reader.read() == b""
     writer.close()
