@@ -36,10 +36,6 @@ LABEL: Final = "label."  # label.<k>=v in a query
 TRUE: Final = ("", "true", "1")  # of a parameter that may stand without a value
 FALSE: Final = ("false", "0")
 
-_HOST: Final = re.compile(
-    r"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?", re.ASCII
-)
-_PORT_MAX: Final = 65_535
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 T = TypeVar("T")
@@ -173,7 +169,7 @@ def check_target(request: Request) -> None:
 
     Raises:
         UriTooLong: Path and query are over 8 KiB.
-        BadRequest: The path is not UTF-8 or holds a control character, or ``Host`` is unusable.
+        BadRequest: The path is not UTF-8, or holds a control character.
     """
     raw: bytes = request.scope.get("raw_path") or b""
     if len(raw) + len(request.query_string) > TARGET_MAX_BYTES:
@@ -185,14 +181,6 @@ def check_target(request: Request) -> None:
             raise BadRequest("The path is not UTF-8.") from error
     if _CONTROL.search(request.path):
         raise BadRequest("The path holds a control character.")
-    host = one_header(request.scope, b"host")
-    if host is None:
-        if request.scope.get("http_version") != "1.0":
-            raise BadRequest("The header host is missing.")
-        return
-    match = _HOST.fullmatch(host)
-    if match is None or int(match[1] or 0) > _PORT_MAX:
-        raise BadRequest("The header host cannot be read.")
 
 
 def check_path(names: Mapping[str, str], types: Mapping[str, Any]) -> None:
