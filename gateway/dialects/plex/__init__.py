@@ -1,7 +1,7 @@
 """Plex: the session API of Plex Media Server over the gateway's sessions.
 
-Plex lists sessions that watch something. A watch ends and the session may go on; a player of Plex
-that only reports (``/:/timeline``) is a session for as long as it does.
+Plex lists the sessions that watch something. A session may continue after its watch; a player of
+Plex that only reports (``/:/timeline``) is a session for as long as it reports.
 """
 
 from gateway.dialects.plex.endpoints_timeline import run

@@ -1,15 +1,15 @@
-"""Codec: what Plex pushes to its clients, by WebSocket and by server-sent events.
+"""Codec: Plex's notifications, by WebSocket and by server-sent events.
 
-Each playback that begins, changes or ends is a ``playing``; a transcode starts, is updated, ends.
-An end is told once, with everything that tells whose it was; the transcodes of a session end before
-it. The feed begins now: there is no replay and no snapshot, clients re-read ``/status/sessions``
-when they come. A reader that falls too far behind is cut and does the same.
+The start, a change and the end of a playback are a ``playing``; a transcode is started, updated and
+ended. An end is sent once, with all data of its playback; the transcodes of a session end before
+it. The feed starts now: there is no replay and no snapshot, and clients read ``/status/sessions``
+when they connect. A reader that falls too far behind is cut and does the same.
 
-A playback of which nothing was heard for a while is told again: players of Plex report every ten
-seconds, and monitors take a playback for dead of which they heard nothing for five minutes.
+A playback without news is sent again after a while, because players of Plex report every ten
+seconds and monitors take a playback for dead after five minutes of silence.
 
-Rendered once for all who see the same sessions; only the number of an item that was never shown
-before is still missing then, and is given on the way out.
+A notification is rendered once for all who see the same sessions. Only the number of an item that
+was never shown before is missing then; it is assigned before the notification is sent.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -34,9 +34,9 @@ PLAYING: Final = "playing"
 PAYLOADS: Final = {PLAYING: b"PlaySessionStateNotification"}
 TRANSCODES: Final = b"TranscodeSession"
 PING: Final = sse_event("ping", b"{}")
-PING_S: Final = 10.0  # seconds between two looks at what is to be told again, or two pings
-QUIET_MS: Final = 60_000  # a playback of which nothing was told for so long is told again
-TURNS: Final = 12  # looks in which all playbacks have their turn: 500 of 6 000 take 5 ms
+PING_S: Final = 10.0  # between two rounds of repeats, or two pings
+QUIET_MS: Final = 60_000  # a playback is sent again after so long without a notification
+TURNS: Final = 12  # rounds until all playbacks were repeated: 500 of 6 000 take 5 ms
 FILTERS_MAX: Final = 64  # types in one filter
 
 Wants = Callable[[str], bool]
@@ -50,7 +50,7 @@ class Unnumbered(EventItem, frozen=True):
 
 
 def pushes_of(plex: Plex, view: View, change: CommitView) -> list[EventItem]:
-    """Return what is pushed of a change to those who have *view*."""
+    """Return the notifications of a change in *view*."""
     after = change.after
     if after is None or not view.matches(after):
         return []
@@ -63,7 +63,7 @@ def pushes_of(plex: Plex, view: View, change: CommitView) -> list[EventItem]:
         if isinstance(step.event, event.Updated) and any(
             isinstance(one, event.Unwatched) for one in later
         ):
-            continue  # where a watch ended is told by its end
+            continue  # the end of the watch has its position
         items += _pushes_of_step(plex, view, step, change.entry.at)
     return items
 
@@ -112,7 +112,7 @@ def _transcode(  # noqa: PLR0917 - each is one thing
 
 
 def wanted(pairs: Iterable[tuple[str, str]]) -> Wants:
-    """Return what ``filters`` asks for: ``a,b`` only these, ``-a`` all but, empty all."""
+    """Return the filter of ``filters``: ``a,b`` only these, ``-a`` all but, empty all."""
     texts = [text for name, text in pairs if name in ("filters", "filter")]
     parts = [part.strip() for text in texts for part in text.split(",", FILTERS_MAX)]
     only = {part for part in parts if part and not part.startswith("-")}
@@ -134,9 +134,9 @@ class PushCodec:
     """Pushes on one connection, each as one object; what the client says is not listened to.
 
     Args:
-        plex: What this dialect shares.
-        wants: Which types are wanted.
-        too_slow: Returns how a reader ends that fell too far behind.
+        plex: The shared state of this dialect.
+        wants: Whether a type is wanted.
+        too_slow: Returns the end of a reader that fell too far behind.
     """
 
     shares_frames: Final = False
@@ -148,17 +148,17 @@ class PushCodec:
         self._turn = 0
 
     def receive(self, data: str | bytes) -> None:
-        """Pass over what the client says: some beat once a second."""
+        """Ignore messages of the client; some send heartbeats once a second."""
 
     def greet(self, subject: Session | Subscription, token: str | None) -> bytes:  # noqa: ARG002
-        """Say nothing at first."""
+        """Return nothing: there is no greeting."""
         return b""
 
     def notify(self, notice: Announcement) -> bytes | Awaitable[bytes]:
         """Return the wanted pushes of a tick; a restart is for a reader that fell behind.
 
         Raises:
-            ServerClose: What cannot be told in full is not told in part.
+            ServerClose: The reader fell too far behind.
         """
         if not isinstance(notice, Tick):
             raise self._too_slow()
@@ -178,7 +178,7 @@ class PushCodec:
         return b"".join(pushes)
 
     def heartbeat(self, subscription: Subscription | None) -> bytes:
-        """Tell playbacks again of which nothing was heard; each look is for a part of them."""
+        """Send silent playbacks again; each round is for a part of them."""
         if subscription is None or not self._wants(PLAYING):
             return b""
         node, now_ms = self._plex.node, self._plex.node.now_ms()
@@ -210,11 +210,11 @@ class PushStreamCodec(PushCodec):
     """Pushes in an event stream; no container and no list around them."""
 
     def greet(self, subject: Session | Subscription, token: str | None) -> bytes:  # noqa: ARG002
-        """Send a ping, so that something is there to be seen."""
+        """Return a ping, so that the reader gets something at once."""
         return PING
 
     def heartbeat(self, subscription: Subscription | None) -> bytes:
-        """Send a ping, and what is told again."""
+        """Return a ping, and the playbacks that are sent again."""
         return PING + super().heartbeat(subscription)
 
     def push(self, kind: str, data: bytes) -> bytes:
@@ -222,5 +222,5 @@ class PushStreamCodec(PushCodec):
         return sse_event(kind, b'{"%b":%b}' % (PAYLOADS.get(kind, TRANSCODES), data))
 
     def close(self, ended: ServerClose) -> ClosingFrames:  # noqa: ARG002
-        """End the reply without another word."""
+        """End the reply without a last event."""
         return ClosingFrames()

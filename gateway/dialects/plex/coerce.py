@@ -1,6 +1,6 @@
-"""Coerce: reading what clients tell of items and transcodes, which may be anything at all; pure.
+"""Coerce: converts what clients report of items and transcodes, which may be anything; pure.
 
-Each returns a value that Plex's clients can read, or ``None``: then it is left out.
+Each function returns a value that Plex's clients can read, or ``None``, which is left out.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,11 +14,11 @@ from msgspec.structs import fields
 from gateway.dialects.plex.schema import Day, Digits
 
 TEXT_MAX: Final = 1024  # characters of one text
-INTEGER_MAX: Final = 2**53 - 1  # what JavaScript can count
+INTEGER_MAX: Final = 2**53 - 1  # JavaScript's largest safe integer
 
 
 def text_of(value: object) -> str | None:
-    """Return a text that says something, cut to what is kept of one."""
+    """Return a text that is not empty, cut to ``TEXT_MAX``."""
     return value[:TEXT_MAX] if isinstance(value, str) and value else None
 
 

@@ -1,13 +1,13 @@
-"""History: what plays and what was played, as rows of the history and as items of a library.
+"""History: current and past playbacks, as history rows and as items of a library.
 
-A row is written when a watch ends, whatever was seen of it: a live stream has no "90 %". Plex pages
-by offset and needs totals, so that all rows within reach are looked at.
+A row is written when a watch ends, however much of it was watched, because a live stream has no
+"90 %". Plex pages by offset and needs totals, so all rows within reach are scanned.
 
-Clients look up each item that they hear of by its number: monitors at every play, change and stop,
-others before they show anything. An item is as the sessions and the finished watches in the
-caller's view tell it; a workspace is a section.
+Clients look up each item of a notification by its number: monitors at every play, change and stop,
+others before they show anything. An item has the data of the sessions and finished watches in the
+caller's view; a workspace is a section.
 
-Not here: who writes rows (``core.event``), how long they are kept (``store``).
+Not here: writing rows (``core.event``), how long they are kept (``store``).
 """
 
 import re
@@ -39,12 +39,12 @@ _ITEM: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
 def may_see(visibility: Visibility, row: HistoryRow) -> bool:
-    """Whether a row is of a session that may be seen."""
+    """Whether the caller may see the session of a row."""
     return visibility.allows_of(row.session_id, row.account, row.workspace)
 
 
 class HistoryEndpoints(PlexEndpoints):
-    """Answers what Plex's clients ask of the history."""
+    """The endpoints of the history."""
 
     async def list_history(self, call: PlexCall) -> Response:
         """List finished watches; of equal ones the first field's direction decides."""
@@ -143,7 +143,7 @@ class Played(Struct, frozen=True):
 
 
 class LibraryEndpoints(PlexEndpoints):
-    """Answers about items and sections."""
+    """The endpoints of items and sections."""
 
     async def library(self, call: PlexCall) -> Response:
         """Say that there is a library."""

@@ -1,6 +1,6 @@
-"""Sessions: what Plex's clients see and end: the server, what plays, transcodes, people, players.
+"""Sessions: the endpoints of the server, playbacks, transcodes, accounts and devices.
 
-``read`` shows, ``close`` ends. What a caller may not see is unknown to it.
+Reading needs ``read``, ending ``close``. What a caller may not see is answered as unknown.
 
 Not here: the history and its items (``endpoints_history``), players that report
 (``endpoints_timeline``), pushes (``codec``).
@@ -41,7 +41,7 @@ T = TypeVar("T", Account, Device)
 
 
 class SessionEndpoints(PlexEndpoints):
-    """Answers about everything but the history."""
+    """All endpoints but those of the history and of players."""
 
     # --- the server
 
@@ -181,8 +181,8 @@ class SessionEndpoints(PlexEndpoints):
     async def _devices(self, call: PlexCall) -> list[Device]:
         """Return the players; of each only what its sessions in the caller's view tell.
 
-        What is kept with a number comes from whoever was first to show a client of that key, which
-        may have been another workspace: only those who see all sessions are told that.
+        The data that is kept with a number comes from the first client with that key, perhaps in
+        another workspace, so only callers who see all sessions get it.
         """
         found: dict[int, Device] = {}
         if call.caller.visibility().by == "all":

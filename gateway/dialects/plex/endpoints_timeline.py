@@ -1,10 +1,10 @@
-"""Timeline: players of Plex that have no socket and report how they do: ``/:/timeline``.
+"""Timeline: ``/:/timeline``, the reports of Plex players, which have no socket.
 
-A playback is one client, or one of several playbacks that a client tells apart
-(``X-Plex-Session-Identifier``), under one account. Its handle leads to the session, which lives on
-reports: without one for ``KEEPALIVE_MS`` it ends. A playback that somebody else ended is told so in
-the answer to each later report, for as long as the session's end is remembered; reports never bring
-it back. A client that names no playback begins a new one with another item, or after it stopped.
+A playback is one client, or one of several playbacks that a client distinguishes
+(``X-Plex-Session-Identifier``), under one account. Its handle leads to the session, which ends
+after ``KEEPALIVE_MS`` without a report. If another caller ended a playback, the answer to each
+later report says so for as long as the tombstone exists, and reports never open it again. A client
+that names no playback begins a new one with another item, or after a stop.
 
 Positions are reported often and written at most every 5 s; everything else is written at once.
 """
@@ -35,11 +35,11 @@ from gateway.dialects.plex.style import PlexCall, container
 from gateway.node import CLAIM_MS, Node
 
 HANDLE: Final = "plex.playback"  # the kind of the documents that lead to sessions
-KEEPALIVE_MS: Final = 180_000  # after which real servers drop a player that vanished
+KEEPALIVE_MS: Final = 180_000  # real servers drop a player after this silence
 JUMP_MS: Final = 5_000  # a position so far from where it should be is a seek
 ATTEMPTS: Final = 5  # to begin a playback that another node begins as well
 CLAIMED_S: Final = 0.1  # between two of them
-SWEEP_S: Final = 600.0  # between two looks for handles that lead nowhere any more
+SWEEP_S: Final = 600.0  # between two sweeps of handles without a session
 
 _STATES: Final = ("playing", "paused", "buffering", "stopped")
 
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 class PlayerReport(Struct, frozen=True, kw_only=True):
-    """What a player says, and what it plays, how far."""
+    """A report of a player: the item, its state and its position."""
 
     said: TimelineQuery
     watch: Watch
@@ -117,9 +117,9 @@ class TimelineEndpoints(PlexEndpoints):
                 await self._node.apply(session.id, left)
                 await forget(self._node, handle, session.id)
                 return None
-            except SessionClosed:  # just now, by somebody else
+            except SessionClosed:  # just now, by another caller
                 continue
-            except errors.IdUnavailable:  # another node heard of this playback at the same time
+            except errors.IdUnavailable:  # another node began this playback at the same time
                 await asyncio.sleep(CLAIMED_S)
         raise errors.Conflict
 
@@ -232,7 +232,7 @@ def _merged(before: Watch, now: Watch) -> Watch:
 
 
 def _is_expected(before: Watch, now: Watch, now_ms: int) -> bool:
-    """Whether nothing happened but time."""
+    """Whether a report changes nothing but the time."""
     if before.position_ms is None or before.position_at is None or now.position_ms is None:
         return False
     played_ms = now_ms - before.position_at if before.state == "playing" else 0
@@ -285,7 +285,7 @@ async def sweep(node: Node, now_ms: int) -> int:
 
 
 async def run(context: Context) -> None:
-    """Sweep now and then, on one of all nodes."""
+    """Sweep from time to time, on one of all nodes."""
     node = context.node
     while True:
         await asyncio.sleep(SWEEP_S)

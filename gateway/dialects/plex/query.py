@@ -1,4 +1,4 @@
-"""Query: what Plex's clients ask for, with the filters and orders of its history; pure.
+"""Query: the queries of Plex's clients, with the filters and orders of the history; pure.
 
 Plex's operators contain the ``=`` of the query pair, so that after decoding an operator is the end
 of the parameter's *name*: ``viewedAt>=5`` comes as ``viewedAt>`` with the value ``5`` and means at

@@ -1,10 +1,10 @@
-"""Render: sessions, streams and finished watches as Plex would tell them; pure.
+"""Renders sessions, streams and finished watches in Plex's form; pure.
 
-What Plex has and a session has not gets a neutral value, so that a session of any door can be
-shown: clients of Plex fall over missing players and users. What a client says of its item stands
-in ``watch.item`` under Plex's names; what is not of the expected kind is left out.
+Fields that a session lacks get a neutral value, because clients of Plex fail without players and
+users. The data that a client reports of its item is in ``watch.item`` under Plex's names; values of
+another type are left out.
 
-Not here: which sessions are shown and to whom (``endpoints_*``), their numbers (``state``).
+Not here: which sessions a caller sees (``endpoints_*``), their numbers (``state``).
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Routes: Plex's paths, who may use them, and what serves them."""
+"""Routes: the table of Plex's endpoints, with their scopes and handlers."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -137,7 +137,7 @@ def _row(
 
 
 def application(context: Context, root: str) -> Application:
-    """Return what serves this dialect.
+    """Return the application of this dialect.
 
     Args:
         context: The node and its surroundings.
@@ -152,7 +152,7 @@ def application(context: Context, root: str) -> Application:
 
 
 async def _admit(plex: Plex, scope: AsgiScope) -> Admission[None]:
-    """Let in who has a good token; a real server refuses the others before the upgrade."""
+    """Admit callers with a valid token; a real server refuses others before the upgrade."""
     context = plex.context
     check_admissible(context, scope, Credential())
     check_target(Request({**scope, "method": "GET"}))

@@ -1,11 +1,11 @@
-"""State: what the parts of this dialect share on one node: numbers and names.
+"""State: the numbers and names that the parts of this dialect share on one node.
 
-Plex calls accounts, devices, items and library sections by numbers; we have names. A name gets its
-number when it is first shown and keeps it, on every node and after every restart: they are
-documents. Items that a Plex player reports have one already, which is kept; given ones begin where
-those end, so that the two never meet. Beyond ``NAMES_MAX`` names of a kind a number is made from
-the name alone: as stable, not written down, and alike for two of a million names with a chance of
-less than one half.
+Plex identifies accounts, devices, items and library sections by numbers; the gateway has names. A
+name gets its number when it is first shown and keeps it on every node and after every restart,
+because numbers are documents. Items that a Plex player reports have a number already, which is
+kept; assigned numbers start above those. Beyond ``NAMES_MAX`` names of a kind a number is derived
+from the name: it is as stable and not stored, and among a million names two are equal with a chance
+of less than one half.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ DEVICE: Final = "plex.device"
 ITEM: Final = "plex.item"
 SECTION: Final = "plex.section"
 
-NAMES_MAX: Final = 100_000  # of one kind that are written down: about 15 MB in every node
+NAMES_MAX: Final = 100_000  # of one kind that are stored: about 15 MB in every node
 ATTEMPTS: Final = 5  # to get a number while other nodes take them
 OWN_ITEMS: Final = 1_000_000_000  # rating keys of players are below; with what is given, 31 bits
 DERIVED_FROM: Final = 1 << 40  # numbers made from names are above, and fit JavaScript's 53 bits
@@ -191,7 +191,7 @@ def _age(session: Session) -> tuple[int, int]:
 
 
 class Plex:
-    """What the parts of this dialect share.
+    """The shared state of this dialect.
 
     Args:
         context: The node and its surroundings.

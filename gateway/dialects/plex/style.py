@@ -1,18 +1,17 @@
-"""Style: how Plex's API is spoken: tokens, paths, parameters, and answers in JSON or XML.
+"""Style: Plex's tokens, paths and parameters, and its answers in JSON or XML.
 
 Its exceptions from the common rules, and why:
 
-- The token and every other ``X-Plex-…`` stand in a header or in the query; ``Authorization`` is
-  none of ours: some clients send nonsense there. So pages may send whatever headers they ask for.
+- The token and every other ``X-Plex-…`` are in a header or in the query; ``Authorization`` is
+  ignored, because some clients send other data there. So pages may send any header.
 - A path is the same with and without a slash at its end (API description 1.1.1).
-- Unknown parameters are passed over, and of repeated ones the first counts: clients send dozens of
-  hints, and python-plexapi spells what is unset ``None``.
+- Unknown parameters are ignored, and of repeated ones the first counts, because clients send dozens
+  of hints; python-plexapi sends ``None`` for unset ones.
 - XML unless ``Accept`` names JSON, whatever else it names; nothing is a 406.
-- The challenge of a 401 names where a token belongs; browsers pass over schemes that they do not
-  know.
+- The challenge of a 401 names the place of a token; browsers ignore unknown schemes.
 
-XML is the same words as JSON: scalars become attributes, objects elements, true is ``1``; the items
-of a library are called ``Video``, ``Track`` or ``Photo`` by what they are.
+XML has the same names as JSON: scalars become attributes, objects elements, true is ``1``; the
+items of a library are ``Video``, ``Track`` or ``Photo`` elements by their type.
 """
 
 import asyncio
@@ -81,7 +80,7 @@ _STATUS: Final[dict[type[GatewayError], tuple[int, int]]] = {
 
 
 class PlexStyle(TableStyle[Principal]):
-    """How Plex's API is spoken; see :class:`gateway.http.style.Style`.
+    """The style of Plex's API; see :class:`gateway.http.style.Style`.
 
     Args:
         context: The node and its surroundings.
@@ -128,7 +127,7 @@ class PlexStyle(TableStyle[Principal]):
 
 
 def refusal(error: GatewayError, *, as_json: bool) -> Response:
-    """Return the answer that tells *error*."""
+    """Return the answer to *error*."""
     item = error_item(error)
     if as_json:
         return Response(encode(Errors(errors=(item,))), item.status, media_type=JSON)

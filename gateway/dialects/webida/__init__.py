@@ -1,8 +1,8 @@
 """Webida: its session API and its Socket.IO channel over the gateway's sessions.
 
-A session begins with a login, which mints its id, and exists once its socket connects. A lost
-client may come back for as long as the product's clients try; a close is announced, waits, and
-keeps the client out.
+A login mints the id of a session, which is opened when its socket connects. A lost client may
+reconnect for as long as the product's clients try. A close is announced first, and keeps the client
+out.
 """
 
 from gateway.context import Context
@@ -12,4 +12,4 @@ __all__ = ["application", "run"]
 
 
 async def run(_: Context) -> None:
-    """Do nothing: what happens to a session reaches its socket through the session's mailbox."""
+    """Do nothing: the notices of a session go directly to its socket."""

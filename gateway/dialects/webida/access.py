@@ -1,18 +1,17 @@
-"""Access: who asks, in Webida's way: a bare token in ``Authorization``, and tokens for logging in.
+"""Access: authentication in Webida's way, by a bare token in ``Authorization``.
 
-All tokens of the gateway are good here as well. Those of Webida are made here, on any node for
-every node: a login mints the id of the session that will exist once its socket connects, a renewal
-keeps it for as long as that session can live. A renewal asks again whether the person is still
-there with the same password, so a user who is removed is out when the last ACCESS token expires.
-What was made of another token ends with that one, or after a day. Nothing is made of a session's
-own token: it is no login, so nothing that follows from it may open a session.
+All tokens of the gateway are accepted as well. Webida's tokens are issued here, on any node for
+every node. A login mints the id of a session, which is opened when its socket connects; a renewal
+keeps the id for as long as that session can live. A renewal checks again that the user exists and
+has the same password, so a removed user is out when the last ACCESS token expires. A token that was
+made of another one expires with it, or after a day. No token is made of a session token, because
+that is not a login and nothing that follows from it may open a session.
 
-A token restricted to a workspace is one that is good for that workspace only; *unrestricted* is
-good for all that its owner's scopes allow. An ACCESS token that has expired opens nothing and reads
-nothing, but it still says whose session is whose: a client of Socket.IO comes back with the query
-it began with, however long ago that was.
+A restricted token is valid for one workspace only; an *unrestricted* one for all that its owner's
+scopes allow. An expired ACCESS token opens and reads nothing, but still identifies the session of
+its bearer, because a Socket.IO client reconnects with its first query, however old that is.
 
-Not here: what a caller may do to a session (``sessions``, ``visit``).
+Not here: what a caller may do to a session (``endpoints_sessions``, ``session_socket``).
 """
 
 import asyncio
@@ -32,8 +31,8 @@ from gateway.dialects.webida.schema import Token
 from gateway.dialects.webida.tokens import ACCESS_S, MASTER_S, Kind, Signer, WebidaClaims
 from gateway.settings import SettingsError
 
-DERIVED_S: Final = 86_400  # what follows from a token that never expires is good for a day
-SCHEMES: Final = ("bearer", "token")  # words before a token that are no part of it
+DERIVED_S: Final = 86_400  # a token that is made of one without expiry is valid for a day
+SCHEMES: Final = ("bearer", "token")  # words before a token, which are no part of it
 
 NEED_TOKEN: Final = "need access token"  # noqa: S105 - the product's words
 WRONG_TYPE: Final = "invalid token type"
@@ -58,7 +57,7 @@ class WebidaCaller(Struct, frozen=True, kw_only=True):
 
     @property
     def is_session(self) -> bool:
-        """Whether the token of a session was shown, which opens nothing and is no login."""
+        """Whether the credential is a session token, which opens nothing and is no login."""
         return self.claims is None and self.principal.session is not None
 
 
@@ -74,13 +73,13 @@ class Access:
         self._signer = Signer(context.node.secret)
         self._access_s = ACCESS_S[context.settings.webida_generation]
 
-    # --- who is it
+    # --- authentication
 
     async def caller(self, text: str | None) -> WebidaCaller:
-        """Return the caller whose token a request shows.
+        """Return the caller of the token of a request.
 
         Raises:
-            Unauthorized: There is none, it is none of ours, for logging in only, or expired.
+            Unauthorized: The token is missing, unknown, for logging in only, or expired.
         """
         caller = await self.visitor(text)
         if caller.is_expired:
@@ -88,7 +87,7 @@ class Access:
         return caller
 
     async def visitor(self, text: str | None) -> WebidaCaller:
-        """Return the caller whose token a socket shows; the token may have expired.
+        """Return the caller of the token of a socket; the token may have expired.
 
         Raises:
             Unauthorized: As :meth:`caller`.
@@ -173,10 +172,10 @@ class Access:
         """Return the session id that a renewed token keeps, ``None`` if it gets another one."""
         node, session_id = self._context.node, caller.principal.session
         if session_id is None or node.tombstone(session_id) is not None:
-            return None  # an id is never used again, so keeping it would help nobody
+            return None  # an id is never reused, so it need not be kept
         session = node.sessions.get(session_id)
         if session is not None and not principal.covers(session.workspace):
-            return None  # the new token is good for another workspace
+            return None  # the new token is for another workspace
         return session_id
 
     def _issue(
@@ -213,7 +212,7 @@ class Access:
             workspace_id=claims.workspace_id or UNSET,
         )
 
-    # --- is the person still there
+    # --- users of tokens
 
     async def _again(self, claims: WebidaClaims) -> Principal:
         """Return the principal of a token as the users file has it today.
@@ -254,7 +253,7 @@ class Access:
 
 
 def new_id() -> str:
-    """Return an id for a session: 96 random bits, never ``*``, which means all."""
+    """Return a new session id: 96 random bits, never ``*``, which means all."""
     return secrets.token_hex(12)
 
 

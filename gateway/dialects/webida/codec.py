@@ -1,9 +1,10 @@
-"""Codec: Engine.IO and Socket.IO on one WebSocket, in the words of the generation that is spoken.
+"""Codec: Engine.IO and Socket.IO on one WebSocket, in the form of a generation of Webida.
 
-A client of Socket.IO comes back by itself after every end but one: when the server disconnects it
-from its namespace. So that is said when it shall stay away, and nothing when it shall come back.
+A client of Socket.IO reconnects by itself after every end except when the server disconnects it
+from its namespace. So it is disconnected if it should stay away, and only closed if it should
+reconnect.
 
-Not here: the protocol (``engineio``), what a client's packets mean (``session_socket``).
+Not here: the protocol (``engineio``), the handling of packets (``session_socket``).
 """
 
 from typing import Final
@@ -21,7 +22,7 @@ from gateway.realtime.codec import Announcement, ClosingFrames
 
 
 class RefusedInside(ServerClose):
-    """The client may not come in; ``reason`` is what it is told, on the open connection."""
+    """The client is refused on the open connection with ``reason``."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(CloseCode.FORBIDDEN, reason)
@@ -33,7 +34,7 @@ class EngineCodec:
     Args:
         node: This node.
         engine: The protocol.
-        words: How this generation says things.
+        words: The names of this generation.
     """
 
     shares_frames: Final = False
@@ -70,7 +71,7 @@ class EngineCodec:
         match notice:
             case ClosingScheduled() | CloseExtended():
                 self._warn_of(notice.closing)
-            case CloseCancelled():  # Webida has no word for it
+            case CloseCancelled():  # Webida has no event for it
                 self._engine.emit(self._words.announcement, CALLED_OFF)
             case Message() if (said := announced(notice)) is not None:
                 self._engine.emit(self._words.announcement, said)
@@ -87,7 +88,7 @@ class EngineCodec:
         return b""
 
     def close(self, ended: ServerClose) -> ClosingFrames:
-        """Return the refusal or the dismissal, if the client shall stay away, and the close."""
+        """Return the refusal or the disconnect, if the client should stay away, and the close."""
         if isinstance(ended, RefusedInside):
             self._engine.refuse(ended.reason)
         elif not ended.message.reconnect:

@@ -1,4 +1,4 @@
-"""Logins in Webida's way: log in, who am I, another token."""
+"""Authentication endpoints: login, the caller, and another token."""
 
 from typing import Final
 

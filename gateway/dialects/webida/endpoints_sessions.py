@@ -1,11 +1,11 @@
-"""Sessions in Webida's way: list, look at, close after a while.
+"""Session endpoints: list, read, and close after some time.
 
-Nobody opens a session here: that is what a socket does. In generation A a path names one session;
-in C it may be ``*``, and then the workspace in the query says which, ``*`` again for all. Reading
-by ``*`` takes the right to see, closing the right to close; a token that is restricted to a
-workspace is told 403 about every other one, whether there is such a workspace or not.
+Only sockets open sessions. In generation A a path names one session. In C it may be ``*``, and the
+workspace in the query selects the sessions, ``*`` again for all. Reading by ``*`` needs the right
+to see, closing the right to close. A token that is restricted to a workspace gets 403 for any other
+one, whether it exists or not.
 
-Not here: how a session looks (``render``), the warning of its client (``session_socket``).
+Not here: the form of a session (``render``), the warning of its client (``session_socket``).
 """
 
 import asyncio
@@ -31,8 +31,8 @@ from gateway.dialects.webida.render import session_a, session_c, will_close
 from gateway.dialects.webida.schema import DeleteQuery, RestOK, SessionA, SessionC, WorkspaceQuery
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, list_reply, reply
 
-EVERY: Final = "*"  # in generation C: all of them
-CLOSERS: Final = 64  # closes on their way at once when one request asks for many
+EVERY: Final = "*"  # in generation C: all
+CLOSERS: Final = 64  # concurrent closes of one request
 
 Generation = Literal["A", "C"]
 WorkspaceCall = (
@@ -218,7 +218,7 @@ async def _close_all(call: WorkspaceCall, sessions: list[Session], after_s: int)
     return closed
 
 
-# --- showing
+# --- rendering
 
 
 def _shape(call: WorkspaceCall, session: Session) -> SessionA | SessionC:

@@ -10,8 +10,8 @@ Protocols: https://github.com/socketio/engine.io-protocol (revision 3) and
 https://github.com/socketio/socket.io-protocol (revision 4). Texts go in by
 :meth:`EngineSocket.receive`; what is to be sent waits in :meth:`EngineSocket.texts_to_send`.
 
-Not here: long polling, which the clients of this dialect do not use; binary packets, which nobody
-sends them; time (whoever owns the socket counts it), rights.
+Not here: long polling, which the clients of this dialect do not use; binary packets, which they are
+never sent; time (the owner of the socket counts it); rights.
 """
 
 import re
@@ -68,7 +68,7 @@ class OpenPacket(Struct, frozen=True):
 
 
 class Joining(Struct, frozen=True):
-    """The client wants to come in; ``query`` is what it brought to the namespace."""
+    """The client asks for its namespace, with ``query``."""
 
     query: tuple[tuple[str, str], ...] = ()
 
@@ -76,8 +76,7 @@ class Joining(Struct, frozen=True):
 class Sign(Enum):
     """Other packets of a client that matter.
 
-    ``SAID``: an event; what it says means nothing here. ``LEFT``: it goes, and does not come back
-    by itself.
+    ``SAID``: an event, which is ignored here. ``LEFT``: the client leaves and does not reconnect.
     """
 
     SAID = "said"
@@ -170,19 +169,19 @@ class EngineSocket:
             raise BadRequest("The query of the namespace cannot be read.") from error
         return [Joining(tuple(pairs))]
 
-    # --- what the server says
+    # --- packets of the server
 
     def accept(self) -> None:
-        """Let the client into its namespace."""
+        """Connect the client to its namespace."""
         self._say(self._namespace, Packet.CONNECT)
 
     def refuse(self, text: str) -> None:
-        """Refuse the client and dismiss it."""
+        """Refuse the client and disconnect it."""
         self._say(self._namespace, Packet.ERROR, text)
         self.dismiss()
 
     def dismiss(self) -> None:
-        """Disconnect the client from the namespace: it does not come back by itself."""
+        """Disconnect the client from the namespace, after which it does not reconnect."""
         self._say(self._namespace, Packet.DISCONNECT)
 
     def emit(self, event: str, *args: object) -> None:

@@ -1,7 +1,7 @@
-"""Render sessions, warnings and announcements in Webida's words. Pure.
+"""Renders sessions, warnings and announcements in Webida's form. Pure.
 
-Sessions of other doors are shown too: without a name by where they belong, without a connection as
-connected when they were opened.
+Sessions of other doors are rendered too: one without a name gets one from its workspace, one
+without a connection counts as connected since it was opened.
 
 Not here: who may see what (``access``, ``endpoints_sessions``), the types (``schema``).
 """
@@ -15,7 +15,7 @@ from gateway.core.model import Session, State
 from gateway.core.public import rfc3339
 from gateway.dialects.webida.schema import SessionA, SessionC, StateA, StateC
 
-UNKNOWN: Final = "unknown"  # the product's word for an address that is not known
+UNKNOWN: Final = "unknown"  # the product's word for an unknown address
 ALERT: Final = "session will be closed by administrator"
 CALLED_OFF: Final = "session will not be closed"
 RESERVED: Final = ":"  # in a message's topic: it means something to one product only
@@ -98,7 +98,7 @@ def _date(at: int | None) -> str | UnsetType:
     return UNSET if at is None else rfc3339(at)
 
 
-# --- what a client hears
+# --- events
 
 
 class Words(Struct, frozen=True):
@@ -142,8 +142,8 @@ def warning(words: Words, reason: str | None, left_ms: int) -> tuple[object, ...
 
     Args:
         words: The generation's.
-        reason: Why it closes, if somebody said.
-        left_ms: How long until then, in milliseconds; told in whole seconds.
+        reason: The reason of the close, if there is one.
+        left_ms: The time until then, in milliseconds; sent in whole seconds.
     """
     left_s = max(0, round(left_ms / SECOND_MS))
     return (reason or ALERT, left_s) if words.has_text else (left_s,)

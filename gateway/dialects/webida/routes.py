@@ -1,4 +1,4 @@
-"""Webida's paths: the table that is served and described, and the socket.
+"""Routes: the table of Webida's endpoints, and the socket.
 
 Webida's RESTful API, generation A (0.2.0 to 0.5.0) by default and C (0.8.0 and 0.8.1, npm package
 ``webida-restful-api``) by setting, as far as it is about sessions. Its file systems, workspaces and
@@ -22,7 +22,7 @@ POLLING_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def application(context: Context, root: str) -> Application:
-    """Return what serves this dialect.
+    """Return the application of this dialect.
 
     Args:
         context: The node and its surroundings.
@@ -45,7 +45,7 @@ def application(context: Context, root: str) -> Application:
 
 
 def _polling() -> list[AnyEndpoint]:
-    """Return the rows that tell clients of Engine.IO that there is no long polling."""
+    """Return the rows that refuse long polling to clients of Engine.IO."""
     return [
         Endpoint(
             method=method,

@@ -1,11 +1,11 @@
-"""Webida's schema: the objects of its API, as types. Pure.
+"""Schema: the objects of Webida's API, as types. Pure.
 
-Two generations of one API. *A* (0.2 to 0.5, July 2016) knows that a lost client may come back:
-``LOSING`` until ``willLoseAt``. *C* (0.8, August 2016, what the published client speaks) does not:
-``TERMINATED`` is who is disconnected. Dates are those of ECMAScript, with milliseconds and ``Z``:
-the published client replaces the ``T`` by a blank and would read a date without a zone as local.
-It also turns ``null`` into the text "null", so what is unset is left out; only ``disconnectedAt``,
-which A requires, is null before the first loss.
+The API has two generations. In *A* (0.2 to 0.5, July 2016) a lost client may reconnect: it is
+``LOSING`` until ``willLoseAt``. In *C* (0.8, August 2016, which the published client uses) a
+session that is disconnected is ``TERMINATED``. Dates are those of ECMAScript, with milliseconds and
+``Z``: the published client replaces the ``T`` by a blank and would read a date without a zone as
+local. It also turns ``null`` into the text "null", so what is unset is left out; only
+``disconnectedAt``, which A requires, is null before the first loss.
 
 Not here: how a session becomes one of them (``render``).
 """

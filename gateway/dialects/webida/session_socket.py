@@ -1,15 +1,15 @@
-"""Session socket: ``/socket.io/``: how a client of Socket.IO comes to its session, and is in it.
+"""Session socket: ``/socket.io/``, a client of Socket.IO from its handshake to its end.
 
-The transport is WebSocket at once, as Webida's clients ask for it; long polling is answered in the
-words of Engine.IO. A client that may not come in for the moment (no room, a node that goes) is
-refused before the upgrade, because that makes it wait longer each time; one that may not come in
-at all hears why inside, because only there a client listens.
+The only transport is WebSocket, which Webida's clients use; long polling is refused in the form of
+Engine.IO. A client that cannot be served at the moment (the limit is reached, the node drains) is
+refused before the upgrade, because then it waits longer each time. A client that may not connect at
+all gets the reason on the open connection, because only there it reads one.
 
-It comes in once its namespace is asked for. The token says which session it is: unknown, it is
-opened with this id; open and without a client, it is come back to. Of two clients of one session
-the first one stays, as in the product, if it is still there (see ``realtime.contest``).
+A client is attached when it asks for its namespace. Its token names the session: an unknown one is
+opened with this id; one that is open and has no client is attached to. Of two clients of one
+session the first one stays, as in the product, if it still lives (see ``realtime.contest``).
 
-Not here: tokens (``access``), what is said (``codec``).
+Not here: tokens (``access``), the encoding (``codec``).
 """
 
 import asyncio
@@ -57,10 +57,10 @@ from gateway.realtime.handshake import (
 )
 from gateway.realtime.session_socket import SessionSocket
 
-LINGER_MS: Final = 150_000  # clients of the product come back for up to 149.5 s, then give up
+LINGER_MS: Final = 150_000  # clients of the product reconnect for up to 149.5 s, then give up
 JOIN_WITHIN_S: Final = 10.0  # for a client to ask for its namespace
-OPEN_ATTEMPTS: Final = 2  # an id that somebody takes meanwhile is attached to the second time
-SLACK_S: Final = 1.0  # for the news that a first client is dead
+OPEN_ATTEMPTS: Final = 2  # if the id is taken meanwhile, the second attempt attaches to it
+SLACK_S: Final = 1.0  # to learn that the first client is dead
 PRODUCT: Final = "Webida"
 NO_TOKEN: Final = "need token"  # noqa: S105 - the product's words
 
@@ -71,7 +71,7 @@ REFUSALS: Final[tuple[tuple[type[GatewayError], str], ...]] = (
     (IdUnavailable, "session id is not available"),
     (LimitExceeded, "too many sessions"),
 )
-"""What a client hears that may not come in; other errors say it themselves."""
+"""The reasons of refused clients; other errors have their own text."""
 
 Pairs = list[tuple[str, str]]
 
@@ -95,7 +95,7 @@ class EngineRefusal(BadRequest):
 
 
 def endpoint(context: Context, access: Access) -> ASGIApp:
-    """Return where WebSockets come in.
+    """Return the WebSocket endpoint of this dialect.
 
     Args:
         context: The node and its surroundings.
@@ -138,7 +138,7 @@ def _why_not(pairs: Pairs) -> EngineRefusal | None:
 
 
 async def answer_polling(call: AnyCall) -> Response:
-    """Tell a client of Engine.IO in its words that only WebSockets are served here."""
+    """Refuse a transport other than WebSocket, in the form of Engine.IO."""
     told = UNKNOWN_TRANSPORT
     try:
         if call.request.method not in ("GET", "HEAD"):
@@ -155,7 +155,7 @@ def _engine_failed(error: EngineRefusal) -> Response:
     return reply(told, error.status, {"Cache-Control": "no-store"})
 
 
-# --- in
+# --- the socket
 
 
 class SocketRequest(Struct, frozen=True):
@@ -182,13 +182,13 @@ class WebidaSocket(SessionSocket[list[Heard]]):
     """The socket of one client, from its handshake to its end.
 
     Args:
-        request: What it asked for.
+        request: Its handshake.
         connection: Its connection.
-        codec: What is said on it.
+        codec: The codec of the connection.
     """
 
     rules: ClassVar[SocketRules] = SocketRules(
-        reattaches=False,  # a client of Socket.IO comes back by itself
+        reattaches=False,  # a client of Socket.IO reconnects by itself
         reminds=False,  # the product warns once, and again when the time changes
     )
 
@@ -208,7 +208,7 @@ class WebidaSocket(SessionSocket[list[Heard]]):
         self._is_in = False
 
     def start(self) -> None:
-        """Begin the protocol; the client comes in when it asks for its namespace."""
+        """Begin the protocol; the client is attached when it asks for its namespace."""
         pong_ms = round(self._request.context.settings.pong_s * 1000)
         heard, first = self._codec.open(self.connection.heartbeat_ms, pong_ms)
         self.connection.send(first)
@@ -238,10 +238,10 @@ class WebidaSocket(SessionSocket[list[Heard]]):
         """Check that the session still names this connection, once it is attached."""
         return super().heartbeat() if self._is_in else b""
 
-    # --- coming in
+    # --- attaching
 
     async def _come_in(self) -> None:
-        """Attach the client to its session, or tell it why it may not come in."""
+        """Attach the client to its session, or refuse it with the reason."""
         try:
             await self._attach()
         except AlreadyConnected:
@@ -290,7 +290,7 @@ class WebidaSocket(SessionSocket[list[Heard]]):
                     own = session.id == caller.principal.session
                     await self._come_back(session, own=own)
                 return
-            except IdUnavailable:  # somebody else opened it just now
+            except IdUnavailable:  # another client opened it just now
                 if attempt + 1 == OPEN_ATTEMPTS:
                     raise
 

@@ -1,15 +1,13 @@
 """Webida's style: a bare token in ``Authorization``, its validator's words, and its errors.
 
-Who asks comes before what is asked: a request without a good token is told so before anything is
-said of its parameters. The published client says ``Content-Type: application/json`` on every
-request, also where it sends no body. Parameters that nobody asked for are left alone, as the
-product does.
+Authentication comes before the parameters: a request without a valid token gets 401 whatever its
+parameters are. The published client sends ``Content-Type: application/json`` with every request,
+even without a body. Unknown parameters are ignored, as in the product.
 
-One table turns our errors into the product's status and code. Codes are those of its own server,
-which are not the phrases of HTTP: a conflict is an ``InvalidArgument``, a path that does not exist
-another thing than a session that does not. A closed session is not there any more, so it is
-answered like one that never was. What the product does not document (413, 414, 415, 429) follows
-its manner.
+One table maps our errors to the product's status and code. Codes are those of its server, not the
+phrases of HTTP: a conflict is an ``InvalidArgument``, and an unknown path has another code than an
+unknown session. A closed session is answered like one that never existed. Statuses that the product
+does not document (413, 414, 415, 429) have its form.
 
 Not here: tokens (``access``), what a caller may do to a session (``endpoints_sessions``).
 """
@@ -107,7 +105,7 @@ ABOUT: Final = Description(
 
 
 class WebidaStyle(TableStyle[WebidaCaller]):
-    """How Webida's API is spoken; see :class:`gateway.http.style.Style`.
+    """The style of Webida's API; see :class:`gateway.http.style.Style`.
 
     Args:
         access: Tokens.
@@ -150,7 +148,7 @@ class WebidaStyle(TableStyle[WebidaCaller]):
         request: Request,
         caller: WebidaCaller | None,  # noqa: ARG002
     ) -> Response:
-        """Return the RestError that tells *error*."""
+        """Return the RestError for *error*."""
         match error:
             case NoSuchPath():
                 return failed(error, "There is no such path.")
@@ -161,7 +159,7 @@ class WebidaStyle(TableStyle[WebidaCaller]):
 
 
 def failed(error: GatewayError, message: str | None = None) -> Response:
-    """Return the answer that tells *error*, in its own words or as *message*."""
+    """Return the answer to *error*, with its own text or *message*."""
     row = row_of(type(error))
     body = encode(RestError(code=row.code, message=message or error.detail))
     return Response(body, row.status, media_type=JSON)

@@ -1,11 +1,11 @@
-"""Tokens: the texts that Webida's clients carry, signed by us. Pure.
+"""Tokens: signs and verifies the tokens of Webida's clients. Pure.
 
-A token is a JSON Web Token (RFC 7519) with one header, one key and one algorithm (HS256): what does
-not begin with exactly that header is none of ours, so there is nothing to confuse. A MASTER token
-is good for logging in, for half a year; an ACCESS token for everything else, for minutes, and it
-names the one session that its bearer is.
+A token is a JSON Web Token (RFC 7519) with one header, one key and one algorithm (HS256): a text
+that does not begin with exactly that header is not ours, so algorithms cannot be confused. A MASTER
+token is for logging in and valid for half a year. An ACCESS token is for everything else, valid for
+minutes, and names the session of its bearer.
 
-Not here: whose it may be (``access``).
+Not here: who gets one (``access``).
 """
 
 import hashlib
@@ -32,14 +32,14 @@ class WebidaClaims(Struct, frozen=True, kw_only=True, omit_defaults=True, rename
 
     Args:
         type: ``M`` for MASTER, ``A`` for ACCESS.
-        jti: Tells it from all others.
-        iat: When it was made.
-        exp: From when on it is refused.
-        sub: Who logged in.
-        scopes: What may be done.
-        account: Whose sessions are one's own.
-        workspace_id: The only workspace it is good for.
-        session_id: The session that its bearer is.
+        jti: A unique id.
+        iat: When it was issued.
+        exp: When it expires.
+        sub: The user who logged in.
+        scopes: What the bearer may do.
+        account: The account of the bearer.
+        workspace_id: The only workspace it is valid for.
+        session_id: The session of the bearer.
         mark: Changes with the password that was shown; empty when another token was.
         until: Of tokens that follow from another one: none of them lives longer.
     """
