@@ -16,11 +16,11 @@ Not here: the actions of a state (``connection``).
 """
 
 from collections.abc import Mapping
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final
 
 
-class ConnectionState(Enum):
+class ConnectionState(IntEnum):  # plain members hash in Python
     """The state of a connection; see the module's docstring."""
 
     CONNECTING = auto()
@@ -30,7 +30,7 @@ class ConnectionState(Enum):
     CLOSED = auto()
 
 
-class Transition(Enum):
+class Transition(IntEnum):  # plain members hash in Python
     """A transition between states."""
 
     START = auto()
