@@ -20,7 +20,7 @@ from gateway.store.embedded import EmbeddedValkey, valkey_binary
 from tests.server.conftest import Gateway, serving, settings_for
 from tests.support import Proxy, S, eventually
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 READONLY = "READONLY You can't write against a read only replica."
 BEGUN, OVER = "the store takes no writes: ", "the store takes writes again after "

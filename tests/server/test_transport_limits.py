@@ -215,6 +215,7 @@ def test_few_connections_need_few_descriptors() -> None:
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)  # a process that imports a whole server
 def test_store_is_reached_whatever_clients_do(tmp_path: Path) -> None:
     """With every descriptor taken that a client can take, the store is connected to anew."""
