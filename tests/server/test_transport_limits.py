@@ -132,7 +132,8 @@ async def test_refused_connections_are_bounded(caplog: pytest.LogCaptureFixture)
     async with serve(Echo(), Limits(connections=1)) as served, AsyncExitStack() as clients:
         await clients.enter_async_context(Client.open(served))
         await eventually(lambda: served.state.connections)
-        came = [await clients.enter_async_context(Client.open(served)) for _ in range(300)]
+        opening = [clients.enter_async_context(Client.open(served)) for _ in range(300)]
+        came = await asyncio.gather(*opening)  # before the first ones are over
         assert len(served.state.connections) < 150
         said = [await client.reader.read() for client in came]
         assert b"" in said
