@@ -47,19 +47,20 @@ def heartbeat_message(node: Node, subscription: Subscription | None) -> ServerHe
 
 
 class NativeCodec:
-    """The native messages on one WebSocket.
+    """The native messages on WebSockets; it has no state, so many connections share one.
 
     Args:
         node: This node.
         heartbeat_ms: Milliseconds of silence after which there is a heartbeat.
+        is_full: Whether the client may see the whole of its session.
     """
 
-    __slots__ = ("_heartbeat_ms", "_node", "is_full")
+    __slots__ = ("_heartbeat_ms", "_is_full", "_node")
 
     shares_frames: Final = True
 
-    def __init__(self, node: Node, heartbeat_ms: int) -> None:
-        self.is_full = False  # whether the client may see the whole of its session
+    def __init__(self, node: Node, heartbeat_ms: int, *, is_full: bool = False) -> None:
+        self._is_full = is_full
         self._node = node
         self._heartbeat_ms = heartbeat_ms
 
@@ -81,7 +82,7 @@ class NativeCodec:
         if isinstance(subject, Subscription):
             return text_frame(observer_hello(self._node, subject, self._heartbeat_ms))
         hello = protocol.Hello(
-            session=render_session(subject, full=self.is_full),
+            session=render_session(subject, full=self._is_full),
             session_token=token,
             position=position_of(self._node, None),
             heartbeat_ms=self._heartbeat_ms,

@@ -211,9 +211,11 @@ async def _open(
 
 
 def _socket(request: WebSocketRequest, principal: Principal) -> NativeSessionSocket:
-    request.codec.is_full = principal.is_full
+    connection = request.connection
+    if principal.is_full:
+        connection.codec = request.full_codec
     record = new_connection(request.context, request.scope)
-    return NativeSessionSocket(request.context, request.connection, record, principal)
+    return NativeSessionSocket(request.context, connection, record, principal)
 
 
 def _new_session(request: WebSocketRequest, wanted: Opening, principal: Principal) -> Session:

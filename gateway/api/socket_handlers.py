@@ -160,10 +160,12 @@ class NativeObserver(ObserverSocket[str]):
         super().__init__(context.node, connection)
         self._context = context
         self._principal = principal
-        self._answering = Answering(connection)
+        self._answering: Answering | None = None  # made by the first message
 
     async def handle(self, message: str) -> None:
         """Do what a message asks, and answer it."""
+        if self._answering is None:
+            self._answering = Answering(self.connection)
         await self._answering.answer(message, self._do)
 
     async def _do(self, message: ClientMessage) -> int | None:
@@ -205,10 +207,12 @@ class NativeSessionSocket(SessionSocket[str]):
     ) -> None:
         super().__init__(context, connection, record)
         self._principal = principal
-        self._answering = Answering(connection)
+        self._answering: Answering | None = None  # made by the first message
 
     async def handle(self, message: str) -> None:
         """Do what a message asks, and answer it."""
+        if self._answering is None:
+            self._answering = Answering(self.connection)
         await self._answering.answer(message, self._do)
 
     async def _do(self, message: ClientMessage) -> int | None:

@@ -32,24 +32,27 @@ class WebSocketRequest:
     Args:
         context: The node and its surroundings.
         scope: The ASGI scope of its request.
+        full_codec: For a connection whose client may see the whole of its session.
     """
 
-    __slots__ = ("_unreadable", "codec", "connection", "context", "credential", "pairs", "scope")
+    __slots__ = (
+        "_unreadable",
+        "connection",
+        "context",
+        "credential",
+        "full_codec",
+        "pairs",
+        "scope",
+    )
 
-    codec: NativeCodec
     connection: WebSocketConnection[str]
     pairs: list[tuple[str, str]]  # the parameters of the query, in order, without the token
 
-    def __init__(self, context: Context, scope: Scope) -> None:
+    def __init__(self, context: Context, scope: Scope, full_codec: NativeCodec) -> None:
         self.context = context
         self.scope = scope
+        self.full_codec = full_codec
         self.credential, self._unreadable = _shown(scope)
-
-    def make_codec(self, connection: WebSocketConnection[str]) -> NativeCodec:
-        """Return the codec of *connection*, which belongs to this request from now on."""
-        self.connection = connection
-        self.codec = NativeCodec(self.context.node, connection.heartbeat_ms)
-        return self.codec
 
     def read(self) -> None:
         """Read the rest of the request.
@@ -82,19 +85,25 @@ Serve = Callable[[WebSocketRequest], Awaitable[None]]
 
 def native_socket(context: Context, serve: Serve) -> WebSocketEndpoint:
     """Return the application of a WebSocket path."""
+    heartbeat_s = context.settings.heartbeat_s
+    heartbeat = HeartbeatRule(interval_s=heartbeat_s)
+    heartbeat_ms = int(heartbeat_s * 1000)
+    codec = NativeCodec(context.node, heartbeat_ms)
+    full = NativeCodec(context.node, heartbeat_ms, is_full=True)
 
     async def admit(scope: Scope) -> Admission[str]:
-        request = WebSocketRequest(context, scope)
+        request = WebSocketRequest(context, scope, full)
         check_admissible(context, scope, request.credential)
 
-        async def begin(_connection: WebSocketConnection[str]) -> None:
+        async def begin(connection: WebSocketConnection[str]) -> None:
+            request.connection = connection
             request.read()
             await serve(request)
 
         return Admission(
-            codec=request.make_codec,
+            codec=lambda _: codec,
             serve=begin,
-            heartbeat=HeartbeatRule(interval_s=context.settings.heartbeat_s),
+            heartbeat=heartbeat,
             subprotocol=request.credential.subprotocol,
         )
 
