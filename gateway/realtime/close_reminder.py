@@ -16,29 +16,18 @@ def reminder_times(closing: Closing, now_ms: int) -> list[int]:
     return sorted(at for at in times if now_ms < at < closing.at)
 
 
-class CloseReminder:
-    """The timer of one connection.
+def schedule_reminder(
+    closing: Closing, now_ms: int, remind: Callable[[Closing], None]
+) -> asyncio.TimerHandle | None:
+    """Call *remind* when it is time for the next reminder; return the timer if there is one.
 
     Args:
-        now_ms: Returns Redis time in milliseconds.
+        closing: The pending close.
+        now_ms: Redis time in milliseconds.
+        remind: Called with *closing*.
     """
-
-    __slots__ = ("_now_ms", "_timer")
-
-    def __init__(self, now_ms: Callable[[], int]) -> None:
-        self._now_ms = now_ms
-        self._timer: asyncio.TimerHandle | None = None
-
-    def schedule(self, closing: Closing, remind: Callable[[Closing], None]) -> None:
-        """Call *remind* when it is time, in place of what was scheduled before."""
-        self.stop()
-        now_ms = self._now_ms()
-        if times := reminder_times(closing, now_ms):
-            wait_s = (times[0] - now_ms) / 1000
-            self._timer = asyncio.get_running_loop().call_later(wait_s, remind, closing)
-
-    def stop(self) -> None:
-        """Cancel the reminders."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    times = reminder_times(closing, now_ms)
+    if not times:
+        return None
+    wait_s = (times[0] - now_ms) / 1000
+    return asyncio.get_running_loop().call_later(wait_s, remind, closing)

@@ -43,7 +43,7 @@ from gateway.core.event import (
 from gateway.core.model import Cause, Closing, Connection, Session
 from gateway.metrics import OVERFLOWS
 from gateway.node import MAILBOX_MAX, Notice
-from gateway.realtime.close_reminder import CloseReminder
+from gateway.realtime.close_reminder import schedule_reminder
 from gateway.realtime.codec import SessionNotice, SocketRules
 from gateway.realtime.connection import WebSocketConnection
 from gateway.realtime.connection_state import ConnectionState
@@ -99,7 +99,7 @@ class SessionSocket(ObserverSocket[M]):
         self._record = record
         self._session: Session | None = None
         self._early: list[Notice] | None = []  # until the greeting
-        self._reminder = CloseReminder(context.node.now_ms)
+        self._reminder: asyncio.TimerHandle | None = None
         self._held: str | None = None  # the session whose record may name this connection
         self._writing: asyncio.Task[Session] | None = None
         self._is_attached = False
@@ -219,7 +219,7 @@ class SessionSocket(ObserverSocket[M]):
     def on_end(self, ended: ConnectionEnded) -> None:
         """Record the disconnect, unless the record caused it, and release the connection."""
         self.stop_watching()
-        self._reminder.stop()
+        self._remind_no_more()
         if not self._is_attached and self._writing is not None:
             self._context.connections.spawn(self._end_unfinished(self._writing, ended.cause))
         elif not self._is_attached or (
@@ -291,7 +291,7 @@ class SessionSocket(ObserverSocket[M]):
                 self._remind_of(event.closing)
             case CloseCancelled():
                 self._notify(event)
-                self._reminder.stop()
+                self._remind_no_more()
             case StreamStopped() if self.stopping and event.key in self.stopping:
                 self.stopping.discard(event.key)
             case StreamStopped():
@@ -310,8 +310,14 @@ class SessionSocket(ObserverSocket[M]):
         self._notify(ClosingScheduled(closing=closing))
 
     def _remind_of(self, closing: Closing) -> None:
+        self._remind_no_more()
         if self.rules.reminds:
-            self._reminder.schedule(closing, self._warn_of)
+            self._reminder = schedule_reminder(closing, self.node.now_ms(), self._warn_of)
+
+    def _remind_no_more(self) -> None:
+        if self._reminder is not None:
+            self._reminder.cancel()
+            self._reminder = None
 
     # --- fencing
 
