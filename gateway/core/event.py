@@ -311,6 +311,11 @@ class HistoryRow(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False
     reason: str | None = None
 
 
+def disconnect_cause(events: list[AnyEvent]) -> Cause | None:
+    """Return how the connection ended, if one of *events* says so."""
+    return next((event.cause for event in events if isinstance(event, Disconnected)), None)
+
+
 def history_rows(
     before: Session | None, events: list[AnyEvent], after: Session, at: int
 ) -> list[HistoryRow]:

@@ -16,7 +16,7 @@ Not here: which session a client may have (a product's endpoint), the encoding (
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any, ClassVar, Final, TypeVar
 
 from msgspec.structs import replace
@@ -36,9 +36,9 @@ from gateway.core.event import (
     CloseCancelled,
     CloseExtended,
     ClosingScheduled,
-    Disconnected,
     SessionEntry,
     StreamStopped,
+    disconnect_cause,
 )
 from gateway.core.model import Cause, Closing, Connection, Session
 from gateway.metrics import OVERFLOWS
@@ -398,8 +398,3 @@ class SessionSocket(ObserverSocket[M]):
     def touch(self) -> None:
         """Note that the client was active."""
         self.node.touch(self.session.id)
-
-
-def disconnect_cause(events: Sequence[AnyEvent]) -> Cause | None:
-    """Return how the connection ended, if one of *events* says so."""
-    return next((event.cause for event in events if isinstance(event, Disconnected)), None)
