@@ -250,6 +250,7 @@ class TestPulse:
                 await eventually(lambda: not served.state.connections)
         assert told == [4003]
 
+    @pytest.mark.alone  # a reader that gets no turn acknowledges nothing
     async def test_slow_reader_that_has_not_come_to_the_ping_stays(self) -> None:
         """Who still takes what was sent before the ping is alive, however long that takes."""
         sent = 0
