@@ -22,6 +22,21 @@ from tests.processes import reserved_port
 from tests.support import S, eventually
 
 PROCESSES_A_CORE: Final = 2  # a test waits for half of its time
+WIDE: Final = frozenset(
+    {
+        "test_described",
+        "test_every_door",
+        "test_mounting",
+        "test_one_state",
+        "test_people",
+        "test_rates",
+        "test_tenants",
+        "test_transport_limits",
+        "test_trouble",
+    }
+)
+"""Modules that ask each promise of every door, or hash many passwords: slow together."""
+
 IN_CI: Final = bool(os.environ.get("CI"))
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
@@ -38,10 +53,13 @@ def pytest_xdist_auto_num_workers() -> int:
     return PROCESSES_A_CORE * (os.cpu_count() or 1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before marks are asked for
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each test a limit that grows with the slowness of the machine."""
+    """Mark what is slow as a whole, and let limits grow with the slowness of the machine."""
     default = float(config.getini("timeout"))
     for item in items:
+        if item.path.stem in WIDE:
+            item.add_marker(pytest.mark.slow)
         own = item.get_closest_marker("timeout")
         limit_s = own.args[0] if own else default
         item.add_marker(pytest.mark.timeout(limit_s * S), append=False)
