@@ -9,7 +9,7 @@ Not here: the steps between the request and the handler (``pipeline``).
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
@@ -24,6 +24,7 @@ from gateway.node import Node
 
 JSON: Final = "application/json"
 YIELD_EVERY: Final = 500  # rows of a list; rendering them takes about 5 ms
+YIELD_AFTER_S: Final = 0.005  # of work on rows that take longer
 
 _PARAMETER: Final = re.compile(r"\{(\w+)(:path)?\}")
 
@@ -133,15 +134,32 @@ def raw_reply(body: bytes, status: int = 200, headers: Mapping[str, str] | None 
     return Response(body, status, dict(headers or {}), JSON)
 
 
-async def list_reply(rows: Sequence[T], render: Callable[[T], object]) -> Response:
-    """Return *rows* as a JSON list, and let other tasks run every ``YIELD_EVERY`` rows."""
+async def paced(items: Iterable[T]) -> AsyncIterator[T]:
+    """Yield *items*; let other tasks run every ``YIELD_EVERY`` items or ``YIELD_AFTER_S``."""
+    loop = asyncio.get_running_loop()
+    due_s = loop.time() + YIELD_AFTER_S
+    for count, item in enumerate(items, 1):
+        yield item
+        if count % YIELD_EVERY == 0 or loop.time() > due_s:
+            await asyncio.sleep(0)
+            due_s = loop.time() + YIELD_AFTER_S
+
+
+async def list_reply(
+    rows: Sequence[T], render: Callable[[T], object], member: str | None = None
+) -> Response:
+    """Return *rows* as a JSON list, and let other tasks run every ``YIELD_EVERY`` rows.
+
+    With *member* it is the one member of an object.
+    """
     pieces: list[bytes] = []
     for start in range(0, len(rows), YIELD_EVERY):
         if start:
             await asyncio.sleep(0)
         part = rows[start : start + YIELD_EVERY]
         pieces.append(b",".join([encode(render(row)) for row in part]))
-    return raw_reply(b"[" + b",".join(pieces) + b"]")
+    text = b"[" + b",".join(pieces) + b"]"
+    return raw_reply(text if member is None else b'{"%b":%b}' % (member.encode(), text))
 
 
 class Match(Struct, frozen=True):

@@ -6,7 +6,8 @@ unexpected error becomes ``internal``, without details.
 Not here: which errors there are (``core.errors``), how a WebSocket is refused (``realtime``).
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from msgspec import Struct, to_builtins
 from msgspec.json import encode
@@ -18,6 +19,8 @@ from gateway.core.model import Session
 from gateway.core.public import PublicSession, render_session
 
 MEDIA_TYPE = "application/problem+json"
+
+T = TypeVar("T")
 
 
 class Problem(Struct, kw_only=True, frozen=True, omit_defaults=True):
@@ -59,3 +62,8 @@ def problem(error: GatewayError, request_id: str, principal: Principal | None = 
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     return Response(encode({**error.extra, **document}), error.status, headers, MEDIA_TYPE)
+
+
+def nearest(table: Mapping[type[GatewayError], T], kind: type[GatewayError], default: T) -> T:
+    """Return the entry of errors of *kind*, else that of the nearest ancestor."""
+    return next((table[ancestor] for ancestor in kind.__mro__ if ancestor in table), default)

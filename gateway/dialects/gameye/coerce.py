@@ -30,11 +30,7 @@ T = TypeVar("T", bound=Struct)
 
 
 def read_body(body: bytes, kind: type[T]) -> T:
-    """Return what a JSON body holds.
-
-    Args:
-        body: As it came.
-        kind: A Struct; if it forbids unknown fields, they are violations too.
+    """Return what a JSON body holds; unknown fields are violations if *kind* forbids them.
 
     Raises:
         Invalid: It is no JSON object, or fields of it are missing, unknown or not acceptable.

@@ -56,7 +56,7 @@ async def get_artifact(call: Call[Principal, schema.ArtifactParameters, Any]) ->
 async def list_locations(call: ApiCall) -> Response:
     """Answer where an image runs that the caller sees, and the region there always is."""
     view = View(visibility=call.caller.visibility())
-    query = SessionListQuery(exactly={"image": call.path["image"]})
+    query = SessionListQuery(image=call.path["image"])
     hosts: dict[str, set[str]] = {LOCATION: {home_of(call).host}}
     for seen in await matching(call, query, call.node.all_in(view)):
         hosts.setdefault(seen.location, set()).add(seen.host)

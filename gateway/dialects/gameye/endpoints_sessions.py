@@ -6,19 +6,20 @@ any more is a conflict. What ended is listed only with ``all``, the newest ``END
 session alone can be looked at until its tombstone expires.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
 from msgspec import UNSET, ValidationError, convert
 from msgspec.json import decode, encode
-from starlette.responses import Response, StreamingResponse
+from msgspec.structs import replace
+from starlette.responses import Response
 
 from gateway.auth.principals import Principal
 from gateway.core.command import RequestClose
 from gateway.core.errors import Conflict, Forbidden, NotFound, SessionClosed
-from gateway.core.model import Private, Session, SessionId
+from gateway.core.model import Private, Session, SessionId, new_session
 from gateway.core.query import View
 from gateway.dialects.gameye.coerce import ttl_ms
 from gateway.dialects.gameye.query import SessionListQuery
@@ -34,11 +35,10 @@ from gateway.dialects.gameye.render import (
     started,
     timestamp,
 )
-from gateway.dialects.gameye.schema import StartBody
-from gateway.http.endpoint import JSON, Call, reply
+from gateway.dialects.gameye.schema import EncodingParameters, StartBody
+from gateway.http.endpoint import Call, list_reply, paced, reply
 
 ENDED_MAX: Final = 1_000  # ended sessions in one list; each costs a question to the store
-AT_ONCE: Final = 250  # sessions read or written between two turns: about 5 ms of work
 STOPPED: Final = "stopped"  # why a session closes that was stopped here
 
 PORT: Final = 443  # of a gateway on a free port; Gameye's client reads the first one of any list
@@ -61,10 +61,7 @@ async def list_sessions(call: Call[Principal, SessionListQuery, Any]) -> Respons
         sessions.extend(await _ended(call))
         sessions.sort(key=lambda session: (session.created_at, session.id))
     rows = await matching(call, query, sessions)
-    pieces = _written(rows, as_text=query.as_text)
-    if len(rows) > AT_ONCE:
-        return StreamingResponse(pieces, media_type=JSON)
-    return Response(b"".join([piece async for piece in pieces]), media_type=JSON)
+    return await list_reply(rows, partial(listed, as_text=query.encoding == "string"), "sessions")
 
 
 async def matching(
@@ -72,24 +69,8 @@ async def matching(
 ) -> list[GameSession]:
     """Return those *sessions* that *query* asks for, in Gameye's words."""
     now_ms, home = call.node.now_ms(), home_of(call)
-    found = []
-    for number, session in enumerate(sessions, 1):
-        seen = game_session(session, home, now_ms)
-        if query.matches(seen):
-            found.append(seen)
-        if number % AT_ONCE == 0:
-            await asyncio.sleep(0)
-    return found
-
-
-async def _written(rows: list[GameSession], *, as_text: bool) -> AsyncIterator[bytes]:
-    yield b'{"sessions":['
-    for start in range(0, len(rows), AT_ONCE):
-        some = rows[start : start + AT_ONCE]
-        text = b",".join(encode(listed(seen, as_text=as_text)) for seen in some)
-        yield b"," + text if start else text
-        await asyncio.sleep(0)
-    yield b"]}"
+    seen = [game_session(session, home, now_ms) async for session in paced(sessions)]
+    return [one for one in seen if query.matches(one)]
 
 
 async def _ended(call: ApiCall) -> list[Session]:
@@ -97,13 +78,11 @@ async def _ended(call: ApiCall) -> list[Session]:
     visibility = call.caller.visibility()
     wanted: list[str] = []
     # A copy, of the same moment as the list of what runs: nothing twice, nothing left out.
-    for number, gone in enumerate(reversed(call.node.tombstones()), 1):
+    async for gone in paced(reversed(call.node.tombstones())):
         if visibility.allows_of(gone.id, gone.account, gone.workspace):
             wanted.append(gone.id)
             if len(wanted) == ENDED_MAX:
                 break
-        if number % AT_ONCE == 0:
-            await asyncio.sleep(0)
     records = []
     for session_id in wanted:
         try:
@@ -116,23 +95,21 @@ async def _ended(call: ApiCall) -> list[Session]:
     return records
 
 
-async def describe_session(call: Call[Principal, bool, Any]) -> Response:
+async def describe_session(call: Call[Principal, EncodingParameters, Any]) -> Response:
     """Look at one session, also one that ended."""
     session = await visible(call, call.path["id"])
     seen = game_session(session, home_of(call), call.node.now_ms())
-    return reply(description(seen, as_text=call.query))
+    return reply(description(seen, as_text=call.query.encoding == "string"))
 
 
 async def start_session(call: Call[Principal, Any, StartBody]) -> Response:
     """Open a session without a connection."""
-    body = call.body
-    session_id = str(uuid4()) if body.id is UNSET else body.id
-    session = await call.node.open(_new_session(call, session_id))
+    session = await call.node.open(_new_session(call))
     seen = game_session(session, home_of(call), call.node.now_ms())
     return reply(started(seen), 201, {"Location": f"{call.request.root}/session/{session.id}"})
 
 
-def _new_session(call: Call[Principal, Any, StartBody], session_id: str) -> Session:
+def _new_session(call: Call[Principal, Any, StartBody]) -> Session:
     body, principal = call.body, call.caller
     start_within_ms = round(call.context.settings.gameye_start_within_s * 1000)
     facts = ContainerFacts(
@@ -143,14 +120,10 @@ def _new_session(call: Call[Principal, Any, StartBody], session_id: str) -> Sess
         restart=body.restart is True,
         external_id=None if body.external_id is UNSET else body.external_id,
     )
-    return Session(
-        id=session_id,
-        number=0,
-        revision=0,
-        created_at=0,
+    session_id = str(uuid4()) if body.id is UNSET else body.id
+    return replace(
+        new_session(session_id, account=principal.account, workspace=principal.workspace),
         name=body.image,
-        account=principal.account,
-        workspace=principal.workspace,
         service=body.image,
         labels={} if body.labels is UNSET else body.labels,
         attributes={ATTRIBUTE: decode(encode(facts))},

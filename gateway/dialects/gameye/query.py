@@ -6,21 +6,24 @@ that a slip never lists everything.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import FieldInfo, fields
 
 from gateway.core.query import Filter
 from gateway.dialects.gameye.render import FIELDS, GameSession
-from gateway.dialects.gameye.schema import ArtifactParameters, LogParameters, Violation, violated
+from gateway.dialects.gameye.schema import ListParameters, Violation, violated
 
 EXACT: Final = ("location", "image", "tag", "host")  # parameters that are values of fields
 
 Pairs = list[tuple[str, str]]
+T = TypeVar("T")
+S = TypeVar("S", bound=Struct)
 
-_TRUE: Final = frozenset({"1", "true"})
-_FALSE: Final = frozenset({"", "0", "false"})
+_FLAGS: Final = {"1": True, "true": True, "": False, "0": False, "false": False}
+_ENCODINGS: Final = {text: text for text in ("object", "string")}
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _BRACKETS: Final = re.compile(r"([A-Za-z]+)\[([^\[\]]*)\]")
 _PLACE: Final = re.compile(r"[0-9]*", re.ASCII)  # of filter[]=key and filter[0]=key
@@ -40,33 +43,27 @@ class LabelFilter(NamedTuple):
         return (seen.field(self.key) if label is None else label) == self.value
 
 
-class SessionListQuery(Struct, frozen=True, kw_only=True):
+class SessionListQuery(ListParameters, frozen=True, kw_only=True):
     """What a list is to show.
 
     Args:
-        all: Whether those that ended are shown too.
-        exactly: The values that fields must have, by name.
         fewer_than: Sessions with fewer players.
         more_than: Sessions with more players.
         having: What must all be true.
         lacking: What must all be false.
-        as_text: Whether ``port`` and ``labels`` are strings.
     """
 
-    all: bool = False
-    exactly: Mapping[str, str] = {}
     fewer_than: int | None = None
     more_than: int | None = None
     having: tuple[LabelFilter, ...] = ()
     lacking: tuple[LabelFilter, ...] = ()
-    as_text: bool = False
 
     def matches(self, seen: GameSession) -> bool:
         """Whether a session is asked for."""
         players = len(seen.session.members)
         return (
             (self.all or not seen.is_ended)
-            and all(seen.field(name) == value for name, value in self.exactly.items())
+            and all(getattr(self, name) in (None, seen.field(name)) for name in EXACT)
             and (self.fewer_than is None or players < self.fewer_than)
             and (self.more_than is None or players > self.more_than)
             and all(wanted.holds(seen) for wanted in self.having)
@@ -101,24 +98,29 @@ class _Reader:
             self.blame(name, "must not be given more than once")
         return values[0] if values else None
 
-    def required(self, name: str) -> str:
+    def parameters(self, kind: type[Struct]) -> dict[str, Any]:
+        """Return the parameters that are fields of *kind*, by name."""
+        return {known.name: self._parameter(known) for known in fields(kind)}
+
+    def _parameter(self, known: FieldInfo) -> str | bool | None:
+        name = known.name
+        if known.default is None:
+            return self.text(name)
+        if isinstance(known.default, bool):
+            return self.read(name, _flag, "true or false") or False
+        if not known.required:
+            return self.read(name, _ENCODINGS.get, "object or string") or "object"
         text = self.text(name)
         if not text:
             self.blame(name, "is required")
         return text or ""
 
-    def read(self, name: str, parse: Callable[[str], int | None], what: str) -> int | None:
+    def read(self, name: str, parse: Callable[[str], T | None], what: str) -> T | None:
         text = self.text(name)
         value = None if text is None else parse(text)
         if text is not None and value is None:
             self.blame(name, f"must be {what}")
         return value
-
-    def flag(self, name: str) -> bool:
-        return bool(self.read(name, _flag, "true or false"))
-
-    def encoding(self) -> bool:
-        return bool(self.read("encoding", {"object": 0, "string": 1}.get, "object or string"))
 
     def brackets(self, name: str, operators: frozenset[str] | None = None) -> Pairs:
         """Return what stands in the brackets after *name*, and the value."""
@@ -152,57 +154,30 @@ def read_list(pairs: Iterable[tuple[str, str]]) -> SessionListQuery:
     reader = _Reader(pairs)
     reader.brackets("playerCount", frozenset({"lt", "gt"}))
     query = SessionListQuery(
-        all=reader.flag("all"),
-        exactly={name: text for name in EXACT if (text := reader.text(name)) is not None},
         fewer_than=reader.read("playerCount[lt]", _integer, "an integer"),
         more_than=reader.read("playerCount[gt]", _integer, "an integer"),
         having=reader.wanted("filter"),
         lacking=reader.wanted("filterNot"),
-        as_text=reader.encoding(),
+        **reader.parameters(ListParameters),
     )
     reader.finish()
     return query
 
 
-def read_encoding(pairs: Iterable[tuple[str, str]]) -> bool:
-    """Return whether ``port`` and ``labels`` are to be strings.
+def read_parameters(pairs: Iterable[tuple[str, str]], kind: type[S]) -> S:
+    """Return the parameters that are fields of *kind*.
 
     Raises:
-        Invalid: ``encoding`` is neither object nor string.
+        Invalid: One is missing, repeated or not acceptable; it says which.
     """
     reader = _Reader(pairs)
-    as_text = reader.encoding()
-    reader.finish()
-    return as_text
-
-
-def read_log(pairs: Iterable[tuple[str, str]]) -> LogParameters:
-    """Return which log is asked for.
-
-    Raises:
-        Invalid: ``id`` is missing, or ``follow`` is neither true nor false.
-    """
-    reader = _Reader(pairs)
-    query = LogParameters(id=reader.required("id"), follow=reader.flag("follow"))
+    query = kind(**reader.parameters(kind))
     reader.finish()
     return query
 
 
-def read_artifact(pairs: Iterable[tuple[str, str]]) -> ArtifactParameters:
-    """Return which artifact is asked for.
-
-    Raises:
-        Invalid: ``session`` or ``path`` is missing.
-    """
-    reader = _Reader(pairs)
-    query = ArtifactParameters(session=reader.required("session"), path=reader.required("path"))
-    reader.finish()
-    return query
-
-
-def _flag(text: str) -> int | None:
-    text = text.lower()  # Python's clients say True
-    return 1 if text in _TRUE else 0 if text in _FALSE else None
+def _flag(text: str) -> bool | None:
+    return _FLAGS.get(text.lower())  # Python's clients say True
 
 
 def _integer(text: str) -> int | None:

@@ -85,27 +85,19 @@ class GameSession(Struct, frozen=True, kw_only=True):
 
 
 def game_session(session: Session, home: HomeAddress, now_ms: int) -> GameSession:
-    """Return *session* in Gameye's words.
-
-    Args:
-        session: An open one, or the final record of one that ended.
-        home: The address of sessions that have no other.
-        now_ms: Redis time in milliseconds.
-    """
+    """Return *session*, which may have ended, in Gameye's words."""
     facts = container_facts(session)
     client = session.client
     image = facts.image or session.service or (client and client.product)
     tag = facts.tag or (client and client.version)
-    ports = facts.ports
-    if ports is None:
-        ports = (PortMapping("tcp", home.port, home.port),)
+    at_home = (PortMapping("tcp", home.port, home.port),)
     return GameSession(
         session=session,
         image=image or IMAGE,
         tag=tag or TAG,
         location=facts.location or LOCATION,
         host=facts.host or home.host,
-        ports=ports,
+        ports=at_home if facts.ports is None else facts.ports,
         status=status(session, now_ms),
     )
 

@@ -31,8 +31,7 @@ from gateway.dialects.gameye.endpoints_sessions import (
     start_session,
     stop_session,
 )
-from gateway.dialects.gameye.query import Pairs, read_artifact, read_encoding, read_list, read_log
-from gateway.dialects.gameye.style import GameyeStyle, code_of, status_of
+from gateway.dialects.gameye.style import GameyeStyle, row_of
 from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable, Nothing
 from gateway.http.openapi import Description, described
 from gateway.http.pipeline import Application, Pipeline
@@ -45,8 +44,6 @@ def _get(
     handler: Handler,
     returns: Any,  # noqa: ANN401 - a type
     query: type[Struct] = Nothing,
-    read: Callable[[Pairs], object] | None = None,
-    *,
     errors: tuple[type[GatewayError], ...] = (),
 ) -> AnyEndpoint:
     return Endpoint(
@@ -54,10 +51,9 @@ def _get(
         path=path,
         handler=handler,
         query=query,
-        extra=read,
         returns={200: returns},
         scope=Scope.READ,
-        errors=(*errors, Invalid) if read else errors,
+        errors=errors if query is Nothing else (*errors, Invalid),
     )
 
 
@@ -83,12 +79,12 @@ def _change(
     )
 
 
-_log = _get("/logs", get_log, str, schema.LogParameters, read_log, errors=(NotFound,))
-_tar = _get("/artifacts", get_artifact, str, schema.ArtifactParameters, read_artifact)
+_log = _get("/logs", get_log, str, schema.LogParameters, (NotFound,))
+_tar = _get("/artifacts", get_artifact, str, schema.ArtifactParameters, (NotFound,))
 _health = _get("/health", get_health, schema.HealthReply)
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
-    _get("/session", list_sessions, schema.SessionList, schema.ListParameters, read_list),
+    _get("/session", list_sessions, schema.SessionList, schema.ListParameters),
     _change(
         "POST",
         "/session",
@@ -102,8 +98,7 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
         describe_session,
         schema.SessionDescription,
         schema.EncodingParameters,
-        read_encoding,
-        errors=(NotFound,),
+        (NotFound,),
     ),
     _change(
         "DELETE",
@@ -116,7 +111,7 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     _change("PUT", "/session/player/join", join, {200: schema.Roster}, body=schema.JoinBody),
     _change("DELETE", "/session/player/leave", leave, {200: schema.Roster}, body=schema.LeaveBody),
     replace(_log, produces=(TEXT,)),
-    replace(_tar, produces=("application/x-tar",), errors=(NotFound, Invalid)),
+    replace(_tar, produces=("application/x-tar",)),
     _get("/available-location/{image:path}", list_locations, schema.LocationList),
     _get("/tag/{region}/{image:path}/{version}", find_build, schema.BuildFound),
     replace(_health, scope=None, is_public=True),
@@ -152,8 +147,8 @@ ABOUT: Final = Description(
     text="Sessions as the Gameye Session API 1.2.1 shows them.",
     security_schemes={"token": {"type": "http", "scheme": "bearer"}},
     failure=schema.Failure,
-    status_of=status_of,
-    code_of=code_of,
+    status_of=lambda error: row_of(error).status,
+    code_of=lambda error: row_of(error).code,
     parameters=_brackets,
 )
 

@@ -198,7 +198,7 @@ class LeaveBody(Struct, frozen=True, kw_only=True):
     session: str | UnsetType = UNSET
 
 
-# --- parameters of queries, as they are described; ``query`` reads them
+# --- parameters of queries; ``query`` reads them
 
 
 class EncodingParameters(Struct, frozen=True, kw_only=True):
@@ -207,7 +207,7 @@ class EncodingParameters(Struct, frozen=True, kw_only=True):
     encoding: Encoding = "object"
 
 
-class ListParameters(EncodingParameters, frozen=True, kw_only=True):
+class ListParameters(Struct, frozen=True, kw_only=True):
     """The parameters of the list, but for those in brackets."""
 
     all: Annotated[bool, Meta(description="Also what ended, the newest 1000 of it")] = False
@@ -215,6 +215,7 @@ class ListParameters(EncodingParameters, frozen=True, kw_only=True):
     image: Annotated[str | None, Meta(description="Exactly this image")] = None
     tag: Annotated[str | None, Meta(description="Exactly this build")] = None
     host: Annotated[str | None, Meta(description="Exactly this machine")] = None
+    encoding: Encoding = "object"
 
 
 class LogParameters(Struct, frozen=True, kw_only=True):

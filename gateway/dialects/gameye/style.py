@@ -37,9 +37,11 @@ from gateway.core.errors import (
     Unavailable,
 )
 from gateway.dialects.gameye.coerce import read_body
+from gateway.dialects.gameye.query import read_list, read_parameters
 from gateway.dialects.gameye.render import timestamp
-from gateway.dialects.gameye.schema import VIOLATIONS, Failure
+from gateway.dialects.gameye.schema import VIOLATIONS, Failure, ListParameters
 from gateway.http.endpoint import JSON, AnyEndpoint, EndpointTable, Nothing
+from gateway.http.problems import nearest
 from gateway.http.request import Request, read_pairs
 from gateway.http.style import Reading, TableStyle, Traits, require_scope
 
@@ -61,12 +63,7 @@ def authorize(principal: Principal, endpoint: AnyEndpoint) -> None:
 
 
 class GameyeStyle(TableStyle[Principal]):
-    """Gameye's style.
-
-    Args:
-        context: The node and its surroundings.
-        table: The endpoints; ``extra`` of a row reads its query.
-    """
+    """Gameye's style."""
 
     traits = Traits(
         nobody=Principal(name="anybody"),
@@ -95,8 +92,8 @@ class GameyeStyle(TableStyle[Principal]):
 
         Media types are not looked at: those who write such requests by hand often send none.
         """
-        pairs, read_query = read_pairs(request.scope), endpoint.extra
-        query = read_query(pairs) if read_query else None
+        pairs, kind = read_pairs(request.scope), endpoint.query
+        query = read_list(pairs) if kind is ListParameters else read_parameters(pairs, kind)
         if endpoint.body is Nothing:
             return Reading(query, Nothing())
         text = await request.read_body(discard_bytes=self.traits.body_discard_bytes)
@@ -189,17 +186,4 @@ TABLE: Final[dict[type[GatewayError], ErrorRow]] = {  # the nearest ancestor of 
 
 def row_of(kind: type[GatewayError]) -> ErrorRow:
     """Return errors of *kind* in Gameye's words."""
-    for ancestor in kind.__mro__:
-        if row := TABLE.get(ancestor):
-            return row
-    return _INTERNAL if kind.status >= _INTERNAL.status else _MALFORMED
-
-
-def status_of(kind: type[GatewayError]) -> int:
-    """Return Gameye's status for errors of *kind*."""
-    return row_of(kind).status
-
-
-def code_of(kind: type[GatewayError]) -> str:
-    """Return Gameye's code for errors of *kind*."""
-    return row_of(kind).code
+    return nearest(TABLE, kind, _INTERNAL if kind.status >= _INTERNAL.status else _MALFORMED)

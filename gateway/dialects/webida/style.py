@@ -45,6 +45,7 @@ from gateway.dialects.webida.schema import RestError
 from gateway.http.endpoint import JSON, AnyEndpoint, EndpointTable, Nothing
 from gateway.http.openapi import Description
 from gateway.http.pipeline import NoSuchPath
+from gateway.http.problems import nearest
 from gateway.http.request import Request, check_json, read_pairs
 from gateway.http.style import Reading, TableStyle, Traits
 
@@ -89,7 +90,7 @@ TABLE: Final[dict[type[GatewayError], Row]] = {  # the nearest ancestor of an er
 
 def row_of(kind: type[GatewayError]) -> Row:
     """Return the status and code of errors of *kind*; the nearest ancestor counts."""
-    return next((TABLE[ancestor] for ancestor in kind.__mro__ if ancestor in TABLE), _INTERNAL)
+    return nearest(TABLE, kind, _INTERNAL)
 
 
 ABOUT: Final = Description(

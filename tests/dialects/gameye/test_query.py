@@ -3,14 +3,9 @@
 import pytest
 
 from gateway.core.errors import Invalid
-from gateway.dialects.gameye.query import (
-    SessionListQuery,
-    read_artifact,
-    read_encoding,
-    read_list,
-    read_log,
-)
+from gateway.dialects.gameye.query import SessionListQuery, read_list, read_parameters
 from gateway.dialects.gameye.render import GameSession, HomeAddress, game_session
+from gateway.dialects.gameye.schema import ArtifactParameters, EncodingParameters, LogParameters
 from tests.nodes import blank
 
 
@@ -100,7 +95,8 @@ def test_player_count_is_compared_strictly(
 def test_flag_is_written_in_many_ways(text: str, expected: bool) -> None:
     """What clients of any language write for true and false is understood."""
     assert read_list([("all", text)]).all == expected
-    assert read_log([("id", "s1"), ("follow", text)]).follow == expected
+    log = read_parameters([("id", "s1"), ("follow", text)], LogParameters)
+    assert log.follow == expected
 
 
 @pytest.mark.parametrize(
@@ -146,18 +142,18 @@ def test_violations_are_bounded() -> None:
 
 def test_required_parameters_are_blamed_when_missing() -> None:
     """A missing or empty parameter is a violation each."""
-    assert read_log([("id", "s1")]).id == "s1"
+    assert read_parameters([("id", "s1")], LogParameters).id == "s1"
     with pytest.raises(Invalid) as caught:
-        read_artifact([("path", "")])
+        read_parameters([("path", "")], ArtifactParameters)
 
     assert violations(caught.value) == [("session", "is required"), ("path", "is required")]
 
 
 def test_encoding_is_objects_unless_asked() -> None:
     """Without the parameter, maps are maps."""
-    assert not read_encoding([])
-    assert not read_encoding([("encoding", "object")])
-    assert read_encoding([("encoding", "string")])
+    assert read_parameters([], EncodingParameters).encoding == "object"
+    for text in ("object", "string"):
+        assert read_parameters([("encoding", text)], EncodingParameters).encoding == text
 
 
 def test_index_lets_through_what_matches() -> None:
