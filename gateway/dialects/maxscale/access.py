@@ -100,12 +100,7 @@ class MaxScaleLogins:
         return principal
 
     def issue(self, principal: Principal, life_s: int | None) -> str:
-        """Return a new token that stands for *principal*.
-
-        Args:
-            principal: Who logged in.
-            life_s: Seconds it is good for, as asked; a day at most.
-        """
+        """Return a new token of *principal*, good for *life_s* seconds, a day at most."""
         now_ms = self._context.wall_ms()
         claims = Claims(
             account=principal.account or principal.name,

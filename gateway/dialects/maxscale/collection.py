@@ -22,11 +22,10 @@ from gateway.dialects.maxscale.filters import DocumentFilter
 from gateway.dialects.maxscale.query import CommonParameters, FieldTree, pruned
 from gateway.dialects.maxscale.render import RenderContext
 from gateway.dialects.maxscale.schema import JsonApiObject, PageLinks, ResourceType, Total
-from gateway.http.endpoint import JSON, Call
+from gateway.http.endpoint import JSON, Call, paced
 
 INDENT: Final = 4  # blanks a level, as MaxScale writes
 CHUNK: Final = 100  # resources written between two turns: about 3 ms of work
-TAGGED_AT_ONCE: Final = 500  # resources whose tags are hashed between two turns: about 1 ms
 
 T = TypeVar("T")
 
@@ -130,23 +129,19 @@ async def collection_reply(
 
 async def _matching(collection: Collection[T], filters: Sequence[DocumentFilter]) -> list[T]:
     found: list[T] = []
-    for place, row in enumerate(collection.all()):
+    async for row in paced(collection.all()):
         # As it is sent: lists are lists there, and what is unset is not there.
         resource = decode(encode(collection.render(row)))
         if all(wanted.matches(resource) for wanted in filters):
             found.append(row)
-        if place % CHUNK == CHUNK - 1:
-            await asyncio.sleep(0)
     return found
 
 
 async def _tag_of(collection: Collection[T], rows: Sequence[T], total: int) -> str:
     """Return a digest of what happened to *rows*."""
     digest = hashlib.blake2b(b"%d" % total, digest_size=16)
-    for place, row in enumerate(rows):
+    async for row in paced(rows):
         digest.update(collection.tag(row).encode() + b"\n")
-        if place % TAGGED_AT_ONCE == TAGGED_AT_ONCE - 1:
-            await asyncio.sleep(0)
     return digest.hexdigest()
 
 

@@ -59,13 +59,7 @@ class ValidatorCache:
         self._known: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
 
     def validators(self, key: bytes, tag: str, now_ms: int) -> Validators:
-        """Return the validators of a representation.
-
-        Args:
-            key: Names it.
-            tag: Of its present state.
-            now_ms: Milliseconds since the Unix epoch, always by the same clock.
-        """
+        """Return the validators of a representation; *now_ms* is always by the same clock."""
         known, seen_ms = self._known.pop(key, ("", now_ms))
         if known != tag:
             seen_ms = now_ms
@@ -81,12 +75,7 @@ def tag_of(session: Session, active_at: int | None) -> str:
 
 
 def is_unmodified(headers: Mapping[str, str], current: Validators, *, is_read: bool) -> bool:
-    """Whether a request is to be answered with 304.
-
-    Args:
-        headers: Of the request; names in lower case.
-        current: Of what the request is about.
-        is_read: Whether it changes nothing.
+    """Whether a request with these *headers* (names in lower case) is to be answered with 304.
 
     Raises:
         RevisionMismatch: A precondition does not hold.

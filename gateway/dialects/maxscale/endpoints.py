@@ -59,8 +59,8 @@ from gateway.dialects.maxscale.render import (
     service_of,
 )
 from gateway.dialects.maxscale.style import errors_reply, read_partial, render_context
+from gateway.http.endpoint import paced
 
-COUNTED_AT_ONCE: Final = 500  # sessions counted between two turns: about 4 ms of work
 RESTARTS_AT_ONCE: Final = 64  # commits on their way; they travel in one pipeline
 DETAILS_MAX: Final = 10  # errors told of one request
 
@@ -70,12 +70,7 @@ _NUMBER: Final = re.compile(r"[1-9][0-9]{0,18}")
 
 
 class Endpoints:
-    """The handlers of all endpoints.
-
-    Args:
-        access: Logs in and issues tokens.
-        validators: The dates of replies.
-    """
+    """The handlers of all endpoints."""
 
     def __init__(self, access: MaxScaleLogins, validators: ValidatorCache) -> None:
         self._access = access
@@ -97,7 +92,7 @@ class Endpoints:
         """Look at the server."""
         links = schema.SelfLink(self_=f"{render_context(call).base}maxscale/")
         data = schema.ServerResource(attributes=schema.ServerAttributes(version=__version__))
-        return document_reply(call, schema.ServerDocument(data=data, links=links))
+        return document_reply(call, schema.Document(data=data, links=links))
 
     async def log_in(self, call: ApiCall) -> Response:
         """Exchange a name and a password for a token, or forget the cookie that holds one."""
@@ -151,9 +146,7 @@ class Endpoints:
         if not count:
             raise NotFound(f"{name[:64]} is not a {kind.removesuffix('s')}")
         found = named(kind, name, count, render_context(call))
-        return resource_reply(
-            call, schema.NamedResourceDocument(data=found, links=found.links), kind
-        )
+        return resource_reply(call, schema.Document(data=found, links=found.links), kind)
 
     # --- sessions
 
@@ -274,14 +267,11 @@ class Endpoints:
 async def counted(sessions: Sequence[Session], kind: Named) -> Counter[str]:
     """Return how many of *sessions* refer to each service or filter, in several turns."""
     found: Counter[str] = Counter()
-    for start in range(0, len(sessions), COUNTED_AT_ONCE):
-        if start:
-            await asyncio.sleep(0)
-        for session in sessions[start : start + COUNTED_AT_ONCE]:
-            if kind == "services":
-                found[service_name(session)] += 1
-            else:
-                found.update(proxy_facts(session).filters)
+    async for session in paced(sessions):
+        if kind == "services":
+            found[service_name(session)] += 1
+        else:
+            found.update(proxy_facts(session).filters)
     return found
 
 

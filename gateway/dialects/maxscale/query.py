@@ -120,13 +120,7 @@ class CommonParameters(Struct, frozen=True):
         return NumberedPage(size, number) if size else None
 
     def links(self, collection: str, page: NumberedPage | None, total: int) -> PageLinks:
-        """Return the links of a collection; each repeats the other parameters (JSON:API).
-
-        Args:
-            collection: Its address.
-            page: The page that is shown.
-            total: Rows on all pages together.
-        """
+        """Return the links of a collection; each repeats the other parameters (JSON:API)."""
         others = [(name, value) for name, value in self.values.items() if name[:5] != "page["]
 
         def link(number: int | None) -> str:

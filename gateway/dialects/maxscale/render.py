@@ -18,6 +18,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from gateway.core.model import Session, State, Stream
 from gateway.dialects.maxscale import schema
@@ -74,13 +75,7 @@ def error_document(*details: str) -> schema.ErrorDocument:
 def resource(
     session: Session, active_at: int | None, context: RenderContext
 ) -> schema.SessionResource | schema.SeedResource:
-    """Return a session as a resource.
-
-    Args:
-        session: An open session.
-        active_at: When its client was last heard of, as the replica knows.
-        context: For whom, where and when.
-    """
+    """Return an open session as a resource; the client's last message was at *active_at*."""
     facts = proxy_facts(session)
     relationships = schema.Relationships(
         services=service_of(session, context),
@@ -129,12 +124,10 @@ def resource(
 
 def document(
     session: Session, active_at: int | None, context: RenderContext
-) -> schema.SessionDocument | schema.SeedSessionDocument:
+) -> schema.Document[schema.SessionResource | schema.SeedResource]:
     """Return the reply to a GET of *session*; see :func:`resource`."""
     data = resource(session, active_at, context)
-    if isinstance(data, schema.SeedResource):
-        return schema.SeedSessionDocument(data=data, links=data.links)
-    return schema.SessionDocument(data=data, links=data.links)
+    return schema.Document(data=data, links=data.links)
 
 
 def named(
@@ -150,12 +143,7 @@ def named(
 
 
 def heard_at(session: Session, active_at: int | None) -> int | None:
-    """Return when the client was last heard of; ``None`` if it never was.
-
-    Args:
-        session: Any.
-        active_at: Its last message, as the replica knows.
-    """
+    """Return when the client was last heard of; ``None`` if it never was."""
     since = session.connection.connected_at if session.connection else None
     return max(since or 0, active_at or 0) or None
 
@@ -232,12 +220,10 @@ def _client(session: Session, facts: ProxyFacts) -> ClientFacts:
     }
     known = {name: text for name, text in described.items() if text}
     is_encrypted = session.connection is not None and session.connection.tls
-    return ClientFacts(
+    return replace(
+        told,
         cipher=told.cipher or (UNNAMED_CIPHER if is_encrypted else ""),
         connection_attributes=told.connection_attributes or known or None,
-        sescmd_history_len=told.sescmd_history_len,
-        sescmd_history_stored_responses=told.sescmd_history_stored_responses,
-        sescmd_history_stored_metadata=told.sescmd_history_stored_metadata,
     )
 
 

@@ -9,7 +9,7 @@ Names and types: MaxScale REST API, 24.02; the seed's: its first description, 20
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType, defstruct, field
 
@@ -18,6 +18,7 @@ from gateway.dialects.maxscale.facts import ClientFacts, LogSwitches, MemoryUse,
 
 ResourceType = Literal["sessions", "services", "filters"]
 References = Annotated[tuple[Object, ...], Meta(max_length=256)]
+R = TypeVar("R", bound="JsonApiObject")
 
 
 class JsonApiObject(Struct, frozen=True):
@@ -178,48 +179,26 @@ class ServerResource(JsonApiObject, frozen=True, kw_only=True):
 # --- documents
 
 
-class SessionDocument(JsonApiObject, frozen=True, kw_only=True):
-    """The reply to a GET of one session."""
+class Document(JsonApiObject, Generic[R], frozen=True, kw_only=True):
+    """The reply to a GET of one resource."""
 
-    data: SessionResource
+    data: R
     links: SelfLink
 
 
-class SeedSessionDocument(JsonApiObject, frozen=True, kw_only=True):
-    """The same in the seed's form."""
+class ResourceList(JsonApiObject, Generic[R], frozen=True, kw_only=True):
+    """The reply to a GET of a collection."""
 
-    data: SeedResource
-    links: SelfLink
-
-
-class SessionResourceList(JsonApiObject, frozen=True, kw_only=True):
-    """The reply to a GET of all sessions."""
-
-    data: tuple[SessionResource, ...]
+    data: tuple[R, ...]
     links: PageLinks
     meta: Total | UnsetType = UNSET
 
 
-class NamedResourceDocument(JsonApiObject, frozen=True, kw_only=True):
-    """The reply to a GET of one service or filter."""
-
-    data: NamedResource
-    links: SelfLink
-
-
-class NamedResourceList(JsonApiObject, frozen=True, kw_only=True):
-    """The reply to a GET of all services or filters."""
-
-    data: tuple[NamedResource, ...]
-    links: PageLinks
-    meta: Total | UnsetType = UNSET
-
-
-class ServerDocument(JsonApiObject, frozen=True, kw_only=True):
-    """The reply to a GET of the server itself."""
-
-    data: ServerResource
-    links: SelfLink
+SessionDocument = Document[SessionResource]
+SessionResourceList = ResourceList[SessionResource]
+NamedResourceDocument = Document[NamedResource]
+NamedResourceList = ResourceList[NamedResource]
+ServerDocument = Document[ServerResource]
 
 
 class LoginToken(JsonApiObject, frozen=True, kw_only=True):

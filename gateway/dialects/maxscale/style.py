@@ -61,12 +61,7 @@ TRAITS: Final = Traits(
 
 
 class MaxScaleStyle:
-    """MaxScale's style.
-
-    Args:
-        access: Finds out whose a request is.
-        table: The endpoints.
-    """
+    """MaxScale's style."""
 
     traits = TRAITS
 

@@ -27,7 +27,8 @@ from gateway.core.query import Filter, View, Visibility
 from gateway.dialects.plex import render, schema
 from gateway.dialects.plex.query import Order, conditions, orders
 from gateway.dialects.plex.state import ACCOUNT, DEVICE, ITEM, SECTION, PlexEndpoints
-from gateway.dialects.plex.style import METADATA, PlexCall, container, listing, paced
+from gateway.dialects.plex.style import METADATA, PlexCall, container, listing
+from gateway.http.endpoint import paced
 from gateway.http.request import read_pairs
 
 ITEMS_MAX: Final = 256  # looked up by one request

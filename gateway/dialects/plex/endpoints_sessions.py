@@ -23,8 +23,8 @@ from gateway.dialects.plex.endpoints_history import may_see
 from gateway.dialects.plex.query import TerminateQuery
 from gateway.dialects.plex.schema import OWNER, Account, Device
 from gateway.dialects.plex.state import ACCOUNT, DEVICE, PlexEndpoints, device_facts
-from gateway.dialects.plex.style import METADATA, PlexCall, container, listing, paced, refusal
-from gateway.http.endpoint import JSON
+from gateway.dialects.plex.style import METADATA, PlexCall, container, listing, refusal
+from gateway.http.endpoint import JSON, paced
 from gateway.http.request import read_pairs
 from gateway.realtime.handshake import check_room
 from gateway.realtime.sse import EventStream

@@ -26,7 +26,7 @@ from gateway.context import Context
 from gateway.core import errors
 from gateway.core.command import Close, Progress, StartWatch, Unwatch, Update
 from gateway.core.errors import BadRequest, GatewayError, SessionClosed
-from gateway.core.model import Client, Deadline, Private, Session, Watch
+from gateway.core.model import Client, Deadline, Private, Session, Watch, new_session
 from gateway.dialects.plex.query import TimelineQuery
 from gateway.dialects.plex.render import ADDRESS, ITEM_PATH, extra_of
 from gateway.dialects.plex.schema import TERMINATED, TimelineContainer
@@ -156,14 +156,10 @@ class TimelineEndpoints(PlexEndpoints):
             "vendor": said.device_vendor,
             "profile": said.client_profile_name,
         }
-        session = Session(
-            id=secrets.token_hex(12),
-            number=0,
-            revision=0,
-            created_at=0,
+        session_id = secrets.token_hex(12)
+        session = replace(
+            new_session(session_id, account=principal.account, workspace=principal.workspace),
             name=said.device_name or said.product or said.client_identifier,
-            account=principal.account,
-            workspace=principal.workspace,
             client=Client(
                 key=said.client_identifier,
                 product=said.product,

@@ -137,12 +137,7 @@ def _row(
 
 
 def application(context: Context, root: str) -> Application:
-    """Return the application of this dialect.
-
-    Args:
-        context: The node and its surroundings.
-        root: The path that it is mounted at; empty at the root.
-    """
+    """Return the application of this dialect."""
     plex = Plex(context)
     context.node.register(DIALECT, partial(pushes_of, plex))
     style = PlexStyle(context, EndpointTable(described(endpoints(plex), ABOUT, root)))

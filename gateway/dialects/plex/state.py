@@ -43,11 +43,7 @@ _LATER: Final = re.compile(r"([0-9]{1,18})-(.+)", re.ASCII | re.DOTALL)
 
 
 class Numbers:
-    """Names to numbers and back.
-
-    Args:
-        documents: Where they are kept.
-    """
+    """Names to numbers and back."""
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
@@ -191,11 +187,7 @@ def _age(session: Session) -> tuple[int, int]:
 
 
 class Plex:
-    """The shared state of this dialect.
-
-    Args:
-        context: The node and its surroundings.
-    """
+    """The shared state of this dialect."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -216,11 +208,7 @@ class Plex:
 
 
 class PlexEndpoints:
-    """Base of those who answer.
-
-    Args:
-        plex: What they share.
-    """
+    """Base of those who answer."""
 
     def __init__(self, plex: Plex) -> None:
         self._plex = plex

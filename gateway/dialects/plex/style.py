@@ -14,9 +14,8 @@ XML has the same names as JSON: scalars become attributes, objects elements, tru
 items of a library are ``Video``, ``Track`` or ``Photo`` elements by their type.
 """
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
@@ -33,15 +32,15 @@ from gateway.core import errors
 from gateway.core.errors import BadRequest, GatewayError, Unauthorized, excerpt
 from gateway.dialects.plex.query import Count, Paged
 from gateway.dialects.plex.schema import Container, ErrorItem, Errors, Word
-from gateway.http.endpoint import JSON, YIELD_EVERY, AnyEndpoint, Call, EndpointTable, Match
+from gateway.http.endpoint import JSON, AnyEndpoint, Call, EndpointTable, Match, paced
 from gateway.http.endpoint import Nothing as NoBody
+from gateway.http.problems import nearest
 from gateway.http.request import Request, read_pairs
 from gateway.http.style import Reading, TableStyle, Traits
 
 XML: Final = "text/xml;charset=utf-8"
 METADATA: Final = "Metadata"  # the JSON name that has no element of its own
 HEADER_MAX: Final = 256  # characters of one X-Plex header that are kept
-BREATH_S: Final = 0.005  # of work between two looks at other requests; XML costs most
 ROWS_MAX: Final = 5_000  # items in one answer: about 50 ms and 5 MB; the rest is told as a total
 
 PlexCall = Call[Principal, Any, Any]
@@ -64,6 +63,10 @@ _ESCAPED: Final = str.maketrans(
         "\r": "&#13;",
     }
 )
+_MESSAGES: Final[dict[type[GatewayError], str]] = {
+    errors.Unauthorized: "User could not be authenticated",
+    errors.SessionClosed: errors.NotFound.title,
+}
 _STATUS: Final[dict[type[GatewayError], tuple[int, int]]] = {
     errors.Unauthorized: (401, 1001),
     errors.Forbidden: (403, 1003),
@@ -80,12 +83,7 @@ _STATUS: Final[dict[type[GatewayError], tuple[int, int]]] = {
 
 
 class PlexStyle(TableStyle[Principal]):
-    """The style of Plex's API; see :class:`gateway.http.style.Style`.
-
-    Args:
-        context: The node and its surroundings.
-        table: The endpoints.
-    """
+    """The style of Plex's API; see :class:`gateway.http.style.Style`."""
 
     traits = Traits(
         nobody=Principal(name="anybody"),
@@ -142,18 +140,14 @@ def refusal(error: GatewayError, *, as_json: bool) -> Response:
 def error_item(error: GatewayError) -> ErrorItem:
     """Return *error* in Plex's words; a closed session is unknown, whatever it was."""
     status, code = error_codes(type(error))
-    message = error.detail
-    if isinstance(error, errors.Unauthorized):
-        message = "User could not be authenticated"
-    if isinstance(error, errors.SessionClosed):
-        message = errors.NotFound.title
+    message = nearest(_MESSAGES, type(error), error.detail)
     return ErrorItem(code=code, message=message, status=status)
 
 
 def error_codes(error: type[GatewayError]) -> tuple[int, int]:
     """Return status and code of a kind of errors."""
-    others = (400, 1000) if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else (500, 1050)
-    return next((_STATUS[kind] for kind in error.__mro__ if kind in _STATUS), others)
+    is_ours = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return nearest(_STATUS, error, (500, 1050) if is_ours else (400, 1000))
 
 
 # --- requests
@@ -276,17 +270,6 @@ def _container(call: PlexCall, word: Container, name: str, pieces: Sequence[Any]
     if pieces:
         data = b'%b,"%b":[%b]}' % (data[:-1], name.encode(), b",".join(pieces))
     return Response(b'{"MediaContainer":%b}' % data, media_type=JSON)
-
-
-async def paced(items: Iterable[T]) -> AsyncIterator[T]:
-    """Yield *items*; every ``YIELD_EVERY`` of them, or sooner, other requests have their turn."""
-    loop = asyncio.get_running_loop()
-    due_s = loop.time() + BREATH_S
-    for count, item in enumerate(items, 1):
-        yield item
-        if count % YIELD_EVERY == 0 or loop.time() > due_s:
-            await asyncio.sleep(0)
-            due_s = loop.time() + BREATH_S
 
 
 # --- XML
