@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from msgspec import Struct, field
 from starlette.types import Scope as AsgiScope
 
-from gateway.auth.credentials import Credential, client_address, networks
+from gateway.auth.credentials import Credential, Peer, client_address, networks
 from gateway.auth.principals import Authenticator, Principal, secret_matches, split_session_token
 from gateway.auth.rate_limit import LoginLimiter, RateLimiter, address_key
 from gateway.auth.users import Users
@@ -65,6 +65,10 @@ class Context(Struct, frozen=True):
     rate_limiter: RateLimiter = field(default_factory=RateLimiter)
     login_limiter: LoginLimiter = field(default_factory=LoginLimiter)
 
+    def peer(self, scope: AsgiScope) -> Peer:
+        """Return the client of a connection, as a trusted proxy names it."""
+        return client_address(scope, networks(self.settings.trusted_proxies))
+
     # --- rate limits
 
     async def rate_limited(
@@ -85,7 +89,7 @@ class Context(Struct, frozen=True):
             caller = await checking
         except GatewayError as error:
             if not error.retry:  # else it could not be checked
-                self._charge(scope, address_key(self._address(scope)))
+                self._charge(scope, address_key(self.peer(scope).address))
             raise
         self._charge(scope, who(caller))
         return caller
@@ -123,7 +127,7 @@ class Context(Struct, frozen=True):
             RateLimited: The address, the name or the caller has used up what it may.
             GatewayError: What *check* raises.
         """
-        address, now_ms = self._address(scope), self.node.monotonic_ms
+        address, now_ms = self.peer(scope).address, self.node.monotonic_ms
         key = address_key(address)
         self._charge(scope, key)
         try:
@@ -147,9 +151,6 @@ class Context(Struct, frozen=True):
         self._charge(scope, who(caller))
         return caller
 
-    def _address(self, scope: AsgiScope) -> str | None:
-        return client_address(scope, networks(self.settings.trusted_proxies)).address
-
     def _charge(self, scope: AsgiScope, caller: Hashable) -> None:
         rate_per_s = self.settings.requests_per_s
         if rate_per_s:
@@ -163,7 +164,8 @@ class Context(Struct, frozen=True):
             yield
         except RateLimited:
             what, path = scope.get("method", "WebSocket"), scope["path"][:LOGGED_MAX]
-            log.warning("%s %r from %s: too many requests", what, path, self._address(scope))
+            address = self.peer(scope).address
+            log.warning("%s %r from %s: too many requests", what, path, address)
             raise
 
     # --- authentication

@@ -21,7 +21,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gateway.auth.credentials import (
     Credential,
     check_origin,
-    client_address,
     headers,
     networks,
     origins,
@@ -95,7 +94,7 @@ def check_room(context: Context) -> None:
 
 def new_connection(context: Context, scope: Scope, connection_id: str | None = None) -> Connection:
     """Return a connection as a session's record names it; its time is that of the commit."""
-    peer = client_address(scope, networks(context.settings.trusted_proxies))
+    peer = context.peer(scope)
     agents = headers(scope, b"user-agent")
     return Connection(
         id=connection_id or secrets.token_hex(12),

@@ -18,7 +18,7 @@ from msgspec import UNSET, ValidationError, convert
 from starlette.responses import Response
 
 from gateway import __version__
-from gateway.auth.credentials import check_cookie_login, client_address, networks, origins
+from gateway.auth.credentials import check_cookie_login, networks, origins
 from gateway.core.command import Close, RequestClose, Update
 from gateway.core.errors import (
     BadRequest,
@@ -97,13 +97,12 @@ class Endpoints:
     async def log_in(self, call: ApiCall) -> Response:
         """Exchange a name and a password for a token, or forget the cookie that holds one."""
         settings, scope = call.context.settings, call.request.scope
-        trusted = networks(settings.trusted_proxies)
         response = Response(status_code=200)
         set_cookie = partial(
             response.set_cookie,
             COOKIE,
             path=call.request.root or "/",
-            secure=client_address(scope, trusted).tls,
+            secure=call.context.peer(scope).tls,
             httponly=True,
             samesite="strict",
         )
@@ -111,7 +110,8 @@ class Endpoints:
             set_cookie("", max_age=0)
             return response
         if call.query.is_on("persist"):
-            check_cookie_login(scope, origins(settings.allowed_origins), trusted, has_body=False)
+            allowed, trusted = origins(settings.allowed_origins), networks(settings.trusted_proxies)
+            check_cookie_login(scope, allowed, trusted, has_body=False)
         principal = await self._access.login(scope)
         life_s = call.query.seconds("max-age") or None
         token = self._access.issue(principal, life_s)

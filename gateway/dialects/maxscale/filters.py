@@ -121,7 +121,7 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._place = 0
-        self._literals = json.JSONDecoder(parse_constant=self._constant)
+        self._literals = json.JSONDecoder(parse_constant=self._refuse)  # no NaN, no Infinity
         self.equal_to: Json = None  # if the whole expression asks for this value alone
 
     def whole(self) -> Predicate:
@@ -144,7 +144,9 @@ class _Reader:
             found = self._junction(_JUNCTIONS[call[1]], depth)
         else:
             self._refuse()
-        self._take(")")
+        if not self._text.startswith(")", self._place):
+            self._refuse()
+        self._place += 1
         return found
 
     def _comparison(self, relation: str, depth: int) -> Predicate:
@@ -167,15 +169,7 @@ class _Reader:
             self._refuse()
         return value
 
-    def _take(self, sign: str) -> None:
-        if not self._text.startswith(sign, self._place):
-            self._refuse()
-        self._place += len(sign)
-
-    def _constant(self, _text: str) -> NoReturn:
-        self._refuse()  # NaN and Infinity are no JSON
-
-    def _refuse(self) -> NoReturn:
+    def _refuse(self, _constant: str = "") -> NoReturn:
         raise BadRequest(f"Not a valid filter expression: {excerpt(self._text)}")
 
 

@@ -28,16 +28,13 @@ NO_SERVICE: Final = "default"  # the service of a session that was opened on non
 BACKEND: Final = "backend"  # the kind of a stream that is a connection to a server
 UNNAMED_CIPHER: Final = "TLS"  # encrypted; which cipher it is we are not told
 
-_STATES: Final[Mapping[State, str]] = {
-    State.IDLE: "Session created",
-    State.CONNECTED: "Session started",
-    State.AWAY: "Session started",
-    State.CLOSING: "Stopping session",
-    State.CLOSED: "Freed session",
-}
-_SEED_STATES: Final[Mapping[str, str]] = {
-    "Session created": "Session Allocated",
-    "Session started": "Session ready for routing",
+_STARTED: Final = ("Session started", "Session ready for routing")
+_STATES: Final[Mapping[State, tuple[str, str]]] = {  # in the current form and in the seed's
+    State.IDLE: ("Session created", "Session Allocated"),
+    State.CONNECTED: _STARTED,
+    State.AWAY: _STARTED,
+    State.CLOSING: ("Stopping session", "Stopping session"),
+    State.CLOSED: ("Freed session", "Freed session"),
 }
 
 
@@ -79,7 +76,9 @@ def resource(
     facts = proxy_facts(session)
     relationships = schema.Relationships(
         services=service_of(session, context),
-        filters=_filters(session, facts, context) if facts.filters else UNSET,
+        filters=_relationship("filters", facts.filters, session, context)
+        if facts.filters
+        else UNSET,
     )
     name = str(session.number)
     links = schema.SelfLink(self_=context.one("sessions", name))
@@ -89,9 +88,8 @@ def resource(
     remote = (connection.address if connection else None) or facts.remote or UNSET
     began_at = session.connected_at or session.created_at
     if context.is_seed:
-        state = _state(session)
         seed_attributes = schema.SeedAttributes(
-            state=_SEED_STATES.get(state, state),
+            state=_state(session, context),
             connected=_time(began_at).ctime(),
             user=user,
             remote=remote,
@@ -101,7 +99,7 @@ def resource(
             id=name, attributes=seed_attributes, relationships=relationships, links=links
         )
     attributes = schema.SessionAttributes(
-        state=_state(session),
+        state=_state(session, context),
         user=user,
         remote=remote,
         port=_port(session, facts, context),
@@ -111,7 +109,7 @@ def resource(
         io_activity=facts.io_activity,
         thread=facts.thread,
         client=_client(session, facts),
-        connections=tuple(map(_backend, backends(session))),
+        connections=tuple(_backend(one) for one in session.streams if one.kind == BACKEND),
         queries=facts.queries,
         log=facts.log,
         memory=facts.memory,
@@ -160,16 +158,7 @@ def service_of(session: Session, context: RenderContext) -> schema.Relationship:
 
 def filters_of(session: Session, context: RenderContext) -> schema.Relationship:
     """Return the relationship of a session to its filters, in order."""
-    return _filters(session, proxy_facts(session), context)
-
-
-def backends(session: Session) -> tuple[Stream, ...]:
-    """Return the streams that are connections to servers, oldest first."""
-    return tuple(stream for stream in session.streams if stream.kind == BACKEND)
-
-
-def _filters(session: Session, facts: ProxyFacts, context: RenderContext) -> schema.Relationship:
-    return _relationship("filters", facts.filters, session, context)
+    return _relationship("filters", proxy_facts(session).filters, session, context)
 
 
 def _relationship(
@@ -188,10 +177,11 @@ def _relationship(
     return schema.Relationship(data=data, links=links)
 
 
-def _state(session: Session) -> str:
-    if session.state is State.IDLE and session.is_at_work:
-        return _STATES[State.CONNECTED]  # reported by its producer: no socket, yet it works
-    return _STATES[session.state]
+def _state(session: Session, context: RenderContext) -> str:
+    # A session that its producer reports has no socket, yet it works.
+    works = session.state is State.IDLE and session.is_at_work
+    current, seed = _STARTED if works else _STATES[session.state]
+    return seed if context.is_seed else current
 
 
 def _idle(

@@ -14,7 +14,7 @@ from msgspec import DecodeError
 from msgspec.json import decode, encode
 from starlette.responses import Response
 
-from gateway.auth.credentials import client_address, headers, networks
+from gateway.auth.credentials import headers
 from gateway.auth.principals import Principal
 from gateway.core.errors import (
     BadRequest,
@@ -150,7 +150,7 @@ def effective_method(request: Request) -> str:
 def render_context(call: AnyCall) -> RenderContext:
     """Return what the renderings of a reply depend on; links repeat the version if it was there."""
     settings, request = call.context.settings, call.request
-    tls = client_address(request.scope, networks(settings.trusted_proxies)).tls
+    tls = call.context.peer(request.scope).tls
     host = request.header("host") or "localhost"  # HTTP/1.0 needs none
     root = f"{'https' if tls else 'http'}://{host}{request.root}/"
     is_versioned = f"{_path(request)}/".startswith(f"/{VERSION}/")

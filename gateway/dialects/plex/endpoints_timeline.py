@@ -20,7 +20,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 from starlette.responses import Response
 
-from gateway.auth.credentials import client_address, networks
 from gateway.auth.principals import Principal, Scope
 from gateway.context import Context
 from gateway.core import errors
@@ -147,8 +146,7 @@ class TimelineEndpoints(PlexEndpoints):
         node, context, principal = self._node, call.context, call.caller
         if len(node.sessions) >= context.settings.max_sessions:
             raise errors.Overloaded("There are too many sessions.")
-        trusted = networks(context.settings.trusted_proxies)
-        peer, said = client_address(call.request.scope, trusted), report.said
+        peer, said = context.peer(call.request.scope), report.said
         extra: dict[str, Any] = {
             "item": report.watch.key,
             "secure": peer.tls,

@@ -223,11 +223,6 @@ def read_parameters(request: Request, kind: type[T]) -> T:
 # --- answers
 
 
-def container(call: PlexCall, word: Container) -> Response:
-    """Return a container without children."""
-    return _container(call, word, "", [])
-
-
 async def listing(
     call: PlexCall,
     name: str,
@@ -254,7 +249,7 @@ async def listing(
     total = len(items)
     is_part = (page.start, page.size) != (None, None) or len(part) < total
     numbers = {"offset": start, "total_size": total} if is_part else {}
-    response = _container(
+    response = container(
         call, replace(around or Container(), size=len(part), **numbers), name, pieces
     )
     if is_part:
@@ -263,7 +258,10 @@ async def listing(
     return response
 
 
-def _container(call: PlexCall, word: Container, name: str, pieces: Sequence[Any]) -> Response:
+def container(
+    call: PlexCall, word: Container, name: str = "", pieces: Sequence[Any] = ()
+) -> Response:
+    """Return a container; its children are called *name* and are encoded already."""
     if call.media != JSON:
         return Response(document(word, pieces), headers={"Content-Type": XML})
     data = encode(word)
