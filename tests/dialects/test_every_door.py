@@ -205,6 +205,17 @@ async def test_wrong_credentials_are_counted(build: Build, door: str) -> None:
     assert set(statuses) == {401, TOO_MANY_IS[door]}
 
 
+@pytest.mark.parametrize("door", [door for door in DOORS if door != "plex"])
+async def test_two_credentials_are_none(house: House, door: str) -> None:
+    """A request with two Authorization headers is refused; Plex has its token elsewhere."""
+    shows = shown(door, ADMIN)["Authorization"]
+    head = f"GET {PREFIXES[door]}{READ[door]} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    twice = f"Authorization: {shows}\r\n" * 2
+    reply = await raw(house.gateway, f"{head}{twice}\r\n".encode())
+
+    assert reply.startswith(b"HTTP/1.1 400 ")
+
+
 LOGINS: Final = {
     "neko": ("POST", "/api/login", {"username": "ann", "password": "x"}),
     "webida": ("POST", "/api/auth/login", {"loginId": "ann", "loginPassword": "x"}),

@@ -15,7 +15,7 @@ from msgspec.json import decode
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope as AsgiScope
 
-from gateway.auth.credentials import Credential, check_same_site, cookie_value, headers, networks
+from gateway.auth.credentials import Credential, check_same_site, cookie_value, networks, one_header
 from gateway.core.errors import GatewayError, MethodNotAllowed, Unauthorized
 from gateway.dialects.neko.errors import NO_DATA, UNREADABLE, Refused, refusal, status_of
 from gateway.dialects.neko.login import NekoCaller, caller_key
@@ -142,7 +142,7 @@ class NekoStyle(TableStyle[NekoCaller]):
         if (
             response.status_code == UNAUTHORIZED
             and self._service.context.settings.neko_cookie
-            and token_of(request.scope, cookie=True)[1]
+            and cookie_value(request.scope, COOKIE)
         ):
             response.delete_cookie(COOKIE, **cookie_form(request))
         return response
@@ -152,12 +152,15 @@ def token_of(scope: AsgiScope, *, cookie: bool) -> tuple[str | None, bool]:
     """Return the token that is shown, and whether a cookie carried it.
 
     A cookie, where they are used at all, beats a header, and that beats the query.
+
+    Raises:
+        BadRequest: There is more than one header.
     """
     if cookie and (value := cookie_value(scope, COOKIE)):
         return value, True
-    for header in headers(scope, b"authorization"):
-        if header.startswith("Bearer "):
-            return header.removeprefix("Bearer "), False
+    header = one_header(scope, b"authorization") or ""
+    if header.startswith("Bearer "):
+        return header.removeprefix("Bearer "), False
     return query_of(scope).get("token") or None, False
 
 
