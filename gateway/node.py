@@ -10,7 +10,6 @@ Not here: rights (the doors), the start and end of the process (``app``).
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
 from msgspec.json import encode
@@ -305,10 +304,6 @@ class Node(NodeReads):
         )
 
     # --- connections
-
-    def holding(self, session_id: str, connection_id: str) -> AbstractContextManager[None]:
-        """Note that a socket of this process holds this connection, within a ``with`` block."""
-        return self._local_connections.holding(session_id, connection_id)
 
     def hold(self, session_id: str, connection_id: str) -> None:
         """Note that a socket of this process holds this connection, until :meth:`release`."""

@@ -3,8 +3,8 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from gateway.core.model import Connection, Session
 from gateway.node import Node
@@ -63,3 +63,13 @@ def blank(session_id: str, **facts: object) -> Session:
 def connection(node: Node, connection_id: str = "c1") -> Connection:
     """Return a connection on *node*, from now."""
     return Connection(id=connection_id, node=node.id, connected_at=node.clock.now_ms())
+
+
+@contextmanager
+def holding(node: Node, session_id: str, connection_id: str) -> Iterator[None]:
+    """Let *node* hold this connection within a ``with`` block."""
+    node.hold(session_id, connection_id)
+    try:
+        yield
+    finally:
+        node.release(connection_id)

@@ -86,14 +86,6 @@ class Process:
         self._process.kill()
         self._process.wait()
 
-    def pause(self) -> None:
-        """Freeze it."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def unpause(self) -> None:
-        """Let it go on."""
-        self._process.send_signal(signal.SIGCONT)
-
     def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop; return its exit code."""
         self._process.send_signal(sent)

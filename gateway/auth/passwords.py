@@ -80,16 +80,16 @@ class PasswordHashing:
         given = password.encode(errors="surrogatepass")
         memory = hashlib.blake2b(f"{kept}\0".encode(), key=self._seed)  # no hash holds NUL
         memory.update(given)
-        memo = memory.digest()
-        if self._remembers(memo, now_ms):
+        digest = memory.digest()
+        if self._remembers(digest, now_ms):
             return True
         async with self._slot():
-            if self._remembers(memo, now_ms):  # the same client has just sent it
+            if self._remembers(digest, now_ms):  # the same client has just sent it
                 return True
             loop = asyncio.get_running_loop()
             is_right = await loop.run_in_executor(self._threads, self._verify, kept, given)
         if is_right:
-            self._remembered_until_ms[memo] = now_ms + REMEMBERED_MS
+            self._remembered_until_ms[digest] = now_ms + REMEMBERED_MS
             while len(self._remembered_until_ms) > REMEMBERED_MAX:
                 del self._remembered_until_ms[next(iter(self._remembered_until_ms))]
         return is_right
@@ -107,10 +107,10 @@ class PasswordHashing:
         finally:
             self._waiting -= 1
 
-    def _remembers(self, memo: bytes, now_ms: int) -> bool:
-        until_ms = self._remembered_until_ms.get(memo)
+    def _remembers(self, digest: bytes, now_ms: int) -> bool:
+        until_ms = self._remembered_until_ms.get(digest)
         if until_ms is not None and now_ms >= until_ms:
-            del self._remembered_until_ms[memo]
+            del self._remembered_until_ms[digest]
         return until_ms is not None and now_ms < until_ms
 
     def _verify(self, kept: str, given: bytes) -> bool:

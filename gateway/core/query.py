@@ -6,7 +6,7 @@ detail and the dialect. Lists, feeds and positions all refer to a view.
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from zlib import crc32
 
 from msgspec import Meta, MsgspecError, Struct
@@ -266,9 +266,3 @@ def parse_cursor(view: View, sort: Sort, text: str) -> SortKey:
     if (hash32, order) != (view.hash32, sort.value):
         raise BadPosition("This cursor belongs to another list.")
     return value, last_id
-
-
-def describe(view: View) -> dict[str, Any]:
-    """Return a view for logs; it holds no secret."""
-    result: dict[str, Any] = decode(view.key)
-    return result

@@ -8,8 +8,7 @@ Not here: the sockets (``connections.lifecycle``), which nodes are dead (``lease
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from gateway.core.command import AnyCommand, Disconnect
@@ -59,15 +58,6 @@ class LocalConnections:
     def release(self, connection_id: str) -> None:
         """Note that no socket of this process holds this connection any more."""
         del self._held[connection_id]
-
-    @contextmanager
-    def holding(self, session_id: str, connection_id: str) -> Iterator[None]:
-        """Hold this connection within a ``with`` block."""
-        self.hold(session_id, connection_id)
-        try:
-            yield
-        finally:
-            self.release(connection_id)
 
     async def disconnect(self, session_id: str, connection_id: str, cause: Cause) -> None:
         """End a connection; if the store is away, this is retried until it is back."""

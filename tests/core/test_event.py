@@ -67,7 +67,7 @@ def test_entry_survives_its_text(entry: AnyEntry) -> None:
 
 
 def test_entry_is_written_as_ever() -> None:
-    """The text of an entry is what nodes of every version read, with its record as sealed in it."""
+    """The text of an entry is what nodes of every version read, with its encoded record."""
     before = replace(idle(), name="Ann")
     entry = entry_of(before, *applied(before, Update(name="Bob")))
     record = encode_session(entry.record)

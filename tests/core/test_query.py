@@ -17,7 +17,6 @@ from gateway.core.query import (
     View,
     Visibility,
     cursor,
-    describe,
     indexes_of,
     node_of,
     parse_cursor,
@@ -273,16 +272,6 @@ def test_text_that_is_no_cursor_is_refused(text: str) -> None:
     """Whatever is given as a cursor, the answer is a bad request."""
     with pytest.raises(BadPosition):
         parse_cursor(View(), Sort.NUMBER, text)
-
-
-def test_view_can_be_logged() -> None:
-    """The description of a view says what was asked and by whom it is limited."""
-    view = View(filter=Filter(state=State.AWAY), visibility=Visibility(by="account", value="ann"))
-
-    assert describe(view) == {
-        "filter": {"state": "away"},
-        "visibility": {"by": "account", "value": "ann"},
-    }
 
 
 def test_session_stands_in_every_index_of_its_values() -> None:

@@ -131,8 +131,8 @@ def test_value_that_no_node_could_read_back_is_refused() -> None:
         encode_checked(before, entry_of(before, events, advance(before, events, "op", NOW)))
 
 
-def test_record_within_its_bounds_is_sealed_as_its_text() -> None:
-    """The sealed text is the record's."""
+def test_record_within_its_bounds_is_encoded_as_its_text() -> None:
+    """The encoded text is the record's."""
     before = idle()
     events, after = applied(before, Update(name="Bob"))
 
@@ -166,7 +166,7 @@ def test_value_out_of_bounds_is_not_written(field: str, value: object) -> None:
         encode_checked(None, entry_of(None, [Updated()], replace(before, **{field: value})))
 
 
-def test_opening_with_fields_of_a_newer_version_is_sealed() -> None:
+def test_opening_with_fields_of_a_newer_version_is_encoded() -> None:
     """What this version does not know has no bounds; what it knows has."""
     newer = replace(idle(), unknown={"zone": {"a": 1}})
 
@@ -193,7 +193,7 @@ FIELDS: dict[str, list[Any]] = {
 
 @BOUNDED
 @given(st.fixed_dictionaries({}, optional={n: st.sampled_from(v) for n, v in FIELDS.items()}))
-def test_record_is_sealed_exactly_when_all_of_it_is_within_bounds(values: dict[str, Any]) -> None:
+def test_record_is_encoded_exactly_when_all_of_it_is_within_bounds(values: dict[str, Any]) -> None:
     """A look at what a commit changed refuses what a look at all of the record would."""
     before = decode_session(encode_session(busy()))
     after = replace(before, revision=before.revision + 1, **values)

@@ -272,7 +272,7 @@ async def test_heap_stays_small(world: World, monkeypatch: pytest.MonkeyPatch) -
     assert await world.fires_at(10_499) == ["s"]
 
 
-async def test_reload_starts_over_from_the_mirror(world: World) -> None:
+async def test_reload_starts_over_from_the_replica(world: World) -> None:
     """After a load every deadline that stands is known, and no other."""
     world.open("s")
     world.do("s", c.RequestClose(at=10_000))

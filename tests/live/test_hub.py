@@ -137,7 +137,7 @@ VIEWS = [
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_snapshot_and_events_are_the_mirror(world: World, seed: int) -> None:
+async def test_snapshot_and_events_are_the_replica(world: World, seed: int) -> None:
     """Whoever joins whenever, in whatever view: snapshot and events fold to what REST shows."""
     luck, log = random.Random(seed), world.log
     joined: list[tuple[View, Subscription, Fold]] = []

@@ -21,7 +21,7 @@ from gateway.live.outbound import Tick
 from gateway.node import Node
 from gateway.store.commit import Commit, Result
 from gateway.store.embedded import EmbeddedValkey
-from tests.nodes import blank, connection, running_node
+from tests.nodes import blank, connection, holding, running_node
 from tests.support import MS, Proxy, S, eventually
 
 ALL = View(visibility=Visibility(by="all"))
@@ -55,7 +55,7 @@ async def test_disconnect_during_an_outage_is_done_after(
     async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
         await connected(node, "s")
         async with proxy.cut():
-            with node.holding("s", "c-s"):
+            with holding(node, "s", "c-s"):
                 pass
             await node.disconnect("s", "c-s", "clean")
             assert node.replica.sessions["s"].is_connected
@@ -82,7 +82,7 @@ async def test_orphaned_connection_is_ended(node: Node, monkeypatch: pytest.Monk
     monkeypatch.setattr(local_connections, "ORPHAN_MS", -1_000)
     await connected(node, "held")
     await connected(node, "orphan")
-    with node.holding("held", "c-held"):
+    with holding(node, "held", "c-held"):
         await node._upkeep()  # noqa: SLF001
 
         assert node.replica.sessions["orphan"].state == State.AWAY
@@ -179,7 +179,7 @@ async def test_leaving_node_says_goodbye(valkey: EmbeddedValkey, prefix: str, no
         for position_ms in (1, 2):
             await leaver.report("posted", c.Progress(position_ms=position_ms))
             await leaver.report("s0", c.Progress(position_ms=position_ms))
-        with leaver.holding("s1", "c-s1"):
+        with holding(leaver, "s1", "c-s1"):
             await leaver.leave()
         await node.wait_for_position(leaver.replica.position())
         await node.lease.renew()

@@ -314,7 +314,7 @@ class TwoNodes(RuleBasedStateMachine):
     # --- invariants
 
     @invariant()
-    def both_mirrors_are_the_model(self) -> None:
+    def both_replicas_are_the_model(self) -> None:
         """Both nodes hold exactly what the model holds."""
         if not self.nodes:
             return
@@ -326,7 +326,7 @@ class TwoNodes(RuleBasedStateMachine):
             assert closed == {known: t.revision for known, t in node.replica.gone.items()}
 
     @invariant()
-    def what_watchers_fold_is_what_the_mirror_shows(self) -> None:
+    def what_watchers_fold_is_what_the_replica_shows(self) -> None:
         """The fold of each subscription is what a list shows."""
         for view, _, subscription, fold in self.subscriptions:
             self.run(self.read(subscription, fold))

@@ -20,7 +20,7 @@ from tests.dialects.gameye.conftest import (
     serving,
     stop_and_wait,
 )
-from tests.nodes import blank, connection
+from tests.nodes import blank, connection, holding
 from tests.support import eventually
 
 ENTRY: Final = {
@@ -68,7 +68,7 @@ async def test_list_is_ordered_by_creation(served: Served, http: httpx2.AsyncCli
 async def test_session_of_another_door_is_listed(served: Served, http: httpx2.AsyncClient) -> None:
     """A session that was opened elsewhere is seen here, and runs while its client is connected."""
     link = connection(served.node)
-    with served.node.holding("theirs", link.id):
+    with holding(served.node, "theirs", link.id):
         await served.node.open(blank("theirs", name="Ann", service="billing", connection=link))
         [entry] = (await http.get("/session")).json()["sessions"]
 

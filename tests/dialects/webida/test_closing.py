@@ -15,7 +15,7 @@ from gateway.core.model import Closure, State
 from gateway.live.replica import Tombstone
 from tests.dialects.webida.client import keeping_alive
 from tests.dialects.webida.conftest import Webida, add_user, away, close, look, outcome
-from tests.nodes import connection
+from tests.nodes import connection, holding
 from tests.support import eventually
 
 ALERT: Final = "session will be closed by administrator"
@@ -153,7 +153,7 @@ async def test_displaced_client_stays_away(webida: Webida) -> None:
     token = await webida.log_in()
     client = await webida.join(token["text"])
     node = webida.node
-    with node.holding(token["sessionId"], "c2"):
+    with holding(node, token["sessionId"], "c2"):
         await node.apply(token["sessionId"], Connect(connection=connection(node, "c2")))
         assert await client.ended() == 4505
 
@@ -188,11 +188,11 @@ async def test_news_that_was_missed_is_looked_up(webida: Webida) -> None:
     """When the node had to load again, each client makes sure that its session is still its own."""
     tokens = [await webida.log_in() for _ in range(3)]
     kept, closed, lost = [await webida.join(token["text"]) for token in tokens]
-    mirror = webida.node.replica
+    replica = webida.node.replica
     for token in tokens[1:]:
         ended = replace(webida.session(token["sessionId"]), closed=Closure(at=1, outcome="closed"))
-        mirror.put_gone(Tombstone.of(ended))
-    del mirror.gone[tokens[2]["sessionId"]]
+        replica.put_gone(Tombstone.of(ended))
+    del replica.gone[tokens[2]["sessionId"]]
     webida.node.hub.restart("tested")
 
     assert (await closed.ended(), closed.is_dismissed) == (4500, True)

@@ -17,7 +17,7 @@ from gateway.realtime.contest import RACE_S, attach_when_free
 from gateway.settings import Settings
 from tests.dialects.webida.client import Client, keeping_alive
 from tests.dialects.webida.conftest import ADMIN, Webida, away, close, contested, look, serving
-from tests.nodes import blank, connection
+from tests.nodes import blank, connection, holding
 from tests.support import MS, S, eventually
 
 ALERT: Final = "session will be closed by administrator"
@@ -255,7 +255,7 @@ async def test_second_client_is_refused_when_the_first_one_is_elsewhere(
     async with serving(impatient) as webida:
         token = await webida.log_in()
         node, session_id = webida.node, token["sessionId"]
-        with node.holding(session_id, "elsewhere"):
+        with holding(node, session_id, "elsewhere"):
             await node.open(
                 blank(session_id, account="admin", connection=connection(node, "elsewhere"))
             )

@@ -12,7 +12,7 @@ from gateway.core.errors import SessionClosed, StoreUnavailable
 from gateway.core.model import Session
 from gateway.settings import Settings
 from tests.dialects.webida.conftest import Webida
-from tests.nodes import blank, connection
+from tests.nodes import blank, connection, holding
 from tests.support import eventually
 
 Json = Any
@@ -27,7 +27,7 @@ async def opened(webida: Webida, session_id: str, **facts: object) -> Session:
 async def three(webida: Webida) -> AsyncIterator[None]:
     """Three sessions: two of ws-1, one of nowhere; the last one is connected."""
     node = webida.node
-    with node.holding("c", "c1"):
+    with holding(node, "c", "c1"):
         await opened(webida, "a", workspace="ws-1", account="ann", name="Ann")
         await opened(webida, "b", workspace="ws-1")
         await opened(webida, "c", connection=connection(node), linger_ms=150_000)
