@@ -92,7 +92,7 @@ class Endpoints:
         """Look at the server."""
         links = schema.SelfLink(self_=f"{render_context(call).base}maxscale/")
         data = schema.ServerResource(attributes=schema.ServerAttributes(version=__version__))
-        return document_reply(call, schema.Document(data=data, links=links))
+        return document_reply(call, schema.ResourceDocument(data=data, links=links))
 
     async def log_in(self, call: ApiCall) -> Response:
         """Exchange a name and a password for a token, or forget the cookie that holds one."""
@@ -146,7 +146,7 @@ class Endpoints:
         if not count:
             raise NotFound(f"{name[:64]} is not a {kind.removesuffix('s')}")
         found = named(kind, name, count, render_context(call))
-        return resource_reply(call, schema.Document(data=found, links=found.links), kind)
+        return resource_reply(call, schema.ResourceDocument(data=found, links=found.links), kind)
 
     # --- sessions
 

@@ -122,10 +122,10 @@ def resource(
 
 def document(
     session: Session, active_at: int | None, context: RenderContext
-) -> schema.Document[schema.SessionResource | schema.SeedResource]:
+) -> schema.ResourceDocument[schema.SessionResource | schema.SeedResource]:
     """Return the reply to a GET of *session*; see :func:`resource`."""
     data = resource(session, active_at, context)
-    return schema.Document(data=data, links=data.links)
+    return schema.ResourceDocument(data=data, links=data.links)
 
 
 def named(

@@ -179,7 +179,7 @@ class ServerResource(JsonApiObject, frozen=True, kw_only=True):
 # --- documents
 
 
-class Document(JsonApiObject, Generic[R], frozen=True, kw_only=True):
+class ResourceDocument(JsonApiObject, Generic[R], frozen=True, kw_only=True):
     """The reply to a GET of one resource."""
 
     data: R
@@ -194,11 +194,11 @@ class ResourceList(JsonApiObject, Generic[R], frozen=True, kw_only=True):
     meta: Total | UnsetType = UNSET
 
 
-SessionDocument = Document[SessionResource]
+SessionDocument = ResourceDocument[SessionResource]
 SessionResourceList = ResourceList[SessionResource]
-NamedResourceDocument = Document[NamedResource]
+NamedResourceDocument = ResourceDocument[NamedResource]
 NamedResourceList = ResourceList[NamedResource]
-ServerDocument = Document[ServerResource]
+ServerDocument = ResourceDocument[ServerResource]
 
 
 class LoginToken(JsonApiObject, frozen=True, kw_only=True):
