@@ -248,7 +248,7 @@ def _new_session(request: WebSocketRequest, wanted: Opening, principal: Principa
 
 async def upgrade_required(call: Call[Principal, Nothing, Nothing]) -> Response:
     """Answer a request without an upgrade (426)."""
-    response = problem(UpgradeRequired(), call.request.id)
+    response = problem(UpgradeRequired(), call.request.id, root=call.request.root)
     response.headers["Upgrade"] = "websocket"  # RFC 9110 section 15.5.22
     response.headers["Connection"] = "upgrade"
     return response

@@ -125,7 +125,7 @@ ABOUT: Final = Description(
     parameters=_parameters,
     headers=HEADERS,
     sent_headers=SENT_HEADERS,
-    path_types={**PATH_TYPES, "key": _plain(128), "name": _plain(256)},
+    path_types={**PATH_TYPES, "key": _plain(128), "name": _plain(256), "page": _plain(256)},
     schemas=SCHEMAS,
     negotiates=True,
 )

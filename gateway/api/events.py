@@ -123,7 +123,9 @@ async def read_events(call: Call[Principal, EventsQuery, Nothing]) -> Response:
             call.caller,
             NativeStreamCodec(call.node, int(heartbeat_s * 1000)),
             partial(call.node.subscribe, view, position, reason),
-            refuse=lambda error: problem(error, call.request.id, call.caller),
+            refuse=lambda error: problem(
+                error, call.request.id, call.caller, root=call.request.root
+            ),
             heartbeat_s=heartbeat_s,
         )
     read_credential(call.request.scope)  # ?token= is for streams, whose readers set no header

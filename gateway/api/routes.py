@@ -12,6 +12,7 @@ from gateway.api import (
     endpoints_sessions,
     endpoints_subresources,
     events,
+    pages,
 )
 from gateway.api.description import ABOUT
 from gateway.api.style import NativeStyle
@@ -40,7 +41,7 @@ def application(context: Context, root: str) -> Application:
         context: The node and its surroundings.
         root: The path that it is mounted at; empty at the root.
     """
-    endpoints = described([*ENDPOINTS, asyncapi.endpoint(root)], ABOUT, root)
+    endpoints = described([*ENDPOINTS, *pages.endpoints(), asyncapi.endpoint(root)], ABOUT, root)
     return Application(
         http=Pipeline(context, NativeStyle(context, EndpointTable(endpoints))),
         sockets={

@@ -97,7 +97,7 @@ class NativeStyle(TableStyle[Principal]):
 
     def refuse(self, error: GatewayError, request: Request, caller: Principal | None) -> Response:
         """Return the problem reply for *error* (RFC 9457)."""
-        return problem(error, request.id, caller)
+        return problem(error, request.id, caller, root=request.root)
 
     def finish(self, request: Request, response: Response) -> None:
         """Indent JSON if the query has ``pretty``."""

@@ -110,8 +110,8 @@ def native_socket(context: Context, serve: Serve) -> WebSocketEndpoint:
     return WebSocketEndpoint(context, admit, _refuse)
 
 
-def _refuse(error: GatewayError, _scope: Scope) -> Response:
-    return problem(error, secrets.token_hex(8))
+def _refuse(error: GatewayError, scope: Scope) -> Response:
+    return problem(error, secrets.token_hex(8), root=scope.get("root_path", ""))
 
 
 def _shown(scope: Scope) -> tuple[Credential, BadRequest | None]:

@@ -1,6 +1,6 @@
-"""Documents: an endpoint that serves one JSON document with an ETag, compressed if accepted.
+"""Documents: replies that never change, with an ETag, compressed if accepted.
 
-Not here: what is in it (``http.openapi``, ``api.asyncapi``).
+Not here: what is in them (``http.openapi``, ``api.asyncapi``, ``api.pages``).
 """
 
 import asyncio
@@ -15,51 +15,61 @@ from starlette.responses import Response
 from gateway.auth.credentials import headers
 from gateway.http.endpoint import JSON, AnyCall, AnyEndpoint, Endpoint
 from gateway.http.preconditions import matches_tag
+from gateway.http.request import Request
 
 Json = dict[str, Any]
 
 COMPRESSION: Final = 9  # a document is compressed once
 
 
-class _Document:
-    """A JSON document that is made at the first request for it.
+class StaticDocument:
+    """A document that is made at the first request for it.
 
-    That takes some 50 ms, and neither the start nor other connections should wait for it.
+    That takes up to 50 ms, and neither the start nor other connections should wait for it.
+
+    Args:
+        make: Returns the text; called once, in a thread.
+        media: The media type.
+        also: Headers of every reply with the document.
     """
 
-    def __init__(self, make: Callable[[], Json]) -> None:
+    def __init__(
+        self, make: Callable[[], bytes], media: str = JSON, also: Mapping[str, str] | None = None
+    ) -> None:
         self._make = make
+        self._media = media
+        self._also = also or {}
         self._lock = asyncio.Lock()
-        self.text = self.packed = b""
-        self.tag = ""
+        self._text = self._packed = b""
+        self._tag = ""
 
-    async def ready(self) -> None:
-        """Make the document once, in a thread."""
+    async def reply(self, request: Request) -> Response:
+        """Return the document, or that the client has it already (304)."""
         async with self._lock:
-            if not self.text:
+            if not self._tag:
                 await asyncio.to_thread(self._fill)
+        tag = self._tag
+        sent = {"ETag": tag, "Vary": "Accept-Encoding", "Cache-Control": "public, no-cache"}
+        sent |= self._also
+        if matches_tag(request, tag):
+            return Response(status_code=304, headers=sent)
+        if not _takes_gzip(request.scope):
+            return Response(self._text, headers=sent, media_type=self._media)
+        sent["Content-Encoding"] = "gzip"
+        return Response(self._packed, headers=sent, media_type=self._media)
 
     def _fill(self) -> None:
-        text = encode(self._make())
-        self.tag = f'"{hashlib.sha256(text).hexdigest()[:24]}"'
-        self.packed = gzip.compress(text, COMPRESSION, mtime=0)
-        self.text = text
+        self._text = self._make()
+        self._packed = gzip.compress(self._text, COMPRESSION, mtime=0)
+        self._tag = f'"{hashlib.sha256(self._text).hexdigest()[:24]}"'
 
 
 def document_endpoint(path: str, *, summary: str, make: Callable[[], Json]) -> AnyEndpoint:
-    """Return the endpoint of a JSON document, which is compressed for clients that accept it."""
-    made = _Document(make)
+    """Return the endpoint of a JSON document."""
+    document = StaticDocument(lambda: encode(make()))
 
     async def serve(call: AnyCall) -> Response:
-        await made.ready()
-        tag = made.tag
-        sent = {"ETag": tag, "Vary": "Accept-Encoding", "Cache-Control": "public, no-cache"}
-        if matches_tag(call.request, tag):
-            return Response(status_code=304, headers=sent)
-        if not _takes_gzip(call.request.scope):
-            return Response(made.text, headers=sent, media_type=JSON)
-        sent["Content-Encoding"] = "gzip"
-        return Response(made.packed, headers=sent, media_type=JSON)
+        return await document.reply(call.request)
 
     return Endpoint(
         method="GET",

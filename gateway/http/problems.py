@@ -35,19 +35,22 @@ class Problem(Struct, kw_only=True, frozen=True, omit_defaults=True):
     session: PublicSession | None = None
 
 
-def problem(error: GatewayError, request_id: str, principal: Principal | None = None) -> Response:
+def problem(
+    error: GatewayError, request_id: str, principal: Principal | None = None, *, root: str
+) -> Response:
     """Return the problem reply for *error* to *principal*.
 
-    A closed session that the caller may not see is answered like one that never existed.
+    A closed session that the caller may not see is answered like one that never existed. The type
+    is an anchor on the page of errors (``api.pages``), below *root*, where the API is mounted.
     """
     session: PublicSession | None = None
     if isinstance(error, SessionClosed) and isinstance(error.record, Session):
         if principal is None or not principal.visibility().allows(error.record):
-            return problem(NotFound(), request_id)
+            return problem(NotFound(), request_id, root=root)
         session = render_session(error.record, full=principal.is_full)
     document: dict[str, Any] = to_builtins(
         Problem(
-            type=f"/docs#{error.code}",
+            type=f"{root}/docs#{error.code}",
             title=error.title,
             status=error.status,
             detail=error.detail,

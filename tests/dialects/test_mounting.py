@@ -127,6 +127,9 @@ async def test_our_api_moves_aside_for_a_product_at_the_root(build: Build, produ
         unknown = await house.ask("native", "GET", "/nowhere")
         assert unknown.status_code == 404
         assert unknown.headers["content-type"] == "application/problem+json"
+        assert unknown.json()["type"] == "/gateway/docs#not_found"
+        explained = await house.send("GET", f"{mounted.gateway.url}/gateway/docs", {})
+        assert 'id="not_found"' in explained.text
         for path in ("/livez", "/readyz"):
             for place in ("", "/gateway"):
                 url = f"{mounted.gateway.url}{place}{path}"

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from jsonschema import Draft202012Validator
 
-from gateway.api import asyncapi
+from gateway.api import asyncapi, pages
 from gateway.api.description import ABOUT
 from gateway.api.routes import ENDPOINTS
 from gateway.http.openapi import described
@@ -89,7 +89,7 @@ async def test_document_and_table_are_the_same(http: httpx2.AsyncClient) -> None
     described_paths = {
         (method.upper(), path) for path, methods in document["paths"].items() for method in methods
     }
-    rows = described([*ENDPOINTS, asyncapi.endpoint("")], ABOUT, "")
+    rows = described([*ENDPOINTS, *pages.endpoints(), asyncapi.endpoint("")], ABOUT, "")
     served = {(row.method, row.path.replace(":path", "")) for row in rows}
     assert described_paths == served
     ids = [row["operationId"] for methods in document["paths"].values() for row in methods.values()]
