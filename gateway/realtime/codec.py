@@ -59,13 +59,14 @@ class SocketRules(Struct, frozen=True, kw_only=True):
         reattaches: Whether a connection that another node ended by mistake attaches again; if not
             it ends with 4009, so that the client comes back by itself.
         reminds: Whether the client is reminded of a pending close before its deadline.
-        has_mailbox: Whether the session's notices reach it as they come; if not the product calls
-            ``SessionSocket.fence`` from its subscription, in the order of that.
+        hears_notices: Whether the session's notices are sent to the client as they come. If not,
+            the product calls ``SessionSocket.fence`` from its subscription, in the order of that;
+            only the question of a contest reaches such a socket.
     """
 
     reattaches: bool = True
     reminds: bool = True
-    has_mailbox: bool = True
+    hears_notices: bool = True
 
 
 class ClosingFrames(Struct, frozen=True, kw_only=True):

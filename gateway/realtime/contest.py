@@ -23,7 +23,6 @@ from gateway.realtime.connection import WebSocketConnection
 
 CONTESTED: Final = "connection:contested"  # topics; the body is the first connection's id
 ALIVE: Final = "connection:alive"
-CONTEST_TOPICS: Final = frozenset({CONTESTED, ALIVE})
 LAG_S: Final = 0.01  # for this node's replica to hear of what the store refused by
 RACE_S: Final = 1.0  # for a first client that lives to go, before the newcomer is refused
 
@@ -111,6 +110,11 @@ class _Contest:
 
 def _about(session_id: str, topic: str, connection_id: str) -> Message:
     return Message(to=Recipients(session=session_id), topic=topic, body=connection_id)
+
+
+def is_contest(message: Message | None) -> bool:
+    """Whether a message belongs to a contest, which every product's socket answers."""
+    return message is not None and message.topic in (CONTESTED, ALIVE)
 
 
 def answer_contest(

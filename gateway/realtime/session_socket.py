@@ -47,7 +47,7 @@ from gateway.realtime.close_reminder import schedule_reminder
 from gateway.realtime.codec import SessionNotice, SocketRules
 from gateway.realtime.connection import WebSocketConnection
 from gateway.realtime.connection_state import ConnectionState
-from gateway.realtime.contest import CONTEST_TOPICS, answer_contest
+from gateway.realtime.contest import answer_contest, is_contest
 from gateway.realtime.subscriber import ObserverSocket
 
 ENDED_BY_OTHERS: Final = frozenset(
@@ -163,7 +163,7 @@ class SessionSocket(ObserverSocket[M]):
             connection.write(greeting)  # even if the buffer is full
         self._context.connections.complete_handover(self._record.id)
         self.node.touch(session.id)
-        if session.closing:
+        if session.closing and self.rules.hears_notices:
             self._warn_of(session.closing)
         early, self._early = self._early or (), None
         for notice in early:
@@ -193,8 +193,7 @@ class SessionSocket(ObserverSocket[M]):
         self.workspace = session.workspace
         self._held = session.id
         self.node.hold(session.id, self._record.id)
-        if self.rules.has_mailbox:
-            self.node.attach(session.id, self)
+        self.node.attach(session.id, self)
         self._context.connections.announce_handover(self._record.id)
         self.connection.bind(self)
 
@@ -204,8 +203,7 @@ class SessionSocket(ObserverSocket[M]):
         if session_id is None:
             return
         self._context.connections.complete_handover(self._record.id)
-        if self.rules.has_mailbox:
-            self.node.detach(session_id, self)
+        self.node.detach(session_id, self)
         self.node.release(self._record.id)
 
     async def _take_back(self, session_id: str) -> None:
@@ -252,6 +250,8 @@ class SessionSocket(ObserverSocket[M]):
 
     def put(self, notice: Notice) -> None:
         """Handle a notice of the session."""
+        if not (self.rules.hears_notices or is_contest(notice.message)):
+            return
         connection = self.connection
         if self._early is not None:
             if len(self._early) < MAILBOX_MAX:
@@ -268,7 +268,7 @@ class SessionSocket(ObserverSocket[M]):
             connection.end(connection.closing_of(error))
 
     def _hear(self, notice: Notice) -> None:
-        if notice.message and notice.message.topic in CONTEST_TOPICS:
+        if notice.message and is_contest(notice.message):
             answer_contest(self.node, self.connection, self._record.id, notice.message)
         elif notice.message:
             self._notify(notice.message)

@@ -37,7 +37,7 @@ from gateway.dialects.neko.render import (
 )
 from gateway.dialects.neko.schema import Broadcast, Identified, NekoSettings, Unicast
 from gateway.node import CommitView, EventItem, Node
-from gateway.realtime.contest import CONTEST_TOPICS
+from gateway.realtime.contest import is_contest
 
 DIALECT: Final = "neko"
 ROOMS: Final = "neko.room"  # kind of the documents; the key is the workspace, "" for none
@@ -272,7 +272,7 @@ class Rooms:
         if to is None:
             said = event("send/broadcast", Broadcast(sender, message.topic, message.body))
             return [News("send", said, workspace=message.to.workspace, but=message.sender)]
-        if message.topic in CONTEST_TOPICS:
+        if is_contest(message):
             return []
         if message.topic == ASKS_FOR_CONTROL:
             return [News("control", event("control/request", Identified(sender)), only=to)]

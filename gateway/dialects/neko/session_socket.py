@@ -76,7 +76,7 @@ class NekoSocket(SessionSocket[ClientEvent]):
     """
 
     # A client that is cut without a message reconnects; neko does not warn of a close.
-    rules: ClassVar[SocketRules] = SocketRules(reattaches=False, reminds=False, has_mailbox=False)
+    rules: ClassVar[SocketRules] = SocketRules(reattaches=False, reminds=False, hears_notices=False)
 
     __slots__ = ("_caller", "_codec", "_service", "_stack")
 

@@ -8,10 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.core.command import Close, Connect, Kick, RequestClose, Update
-from gateway.core.errors import LimitExceeded, RevisionMismatch, StoreUnavailable
+from gateway.core.errors import AlreadyConnected, LimitExceeded, RevisionMismatch, StoreUnavailable
 from gateway.core.model import Session
 from gateway.dialects.neko import rooms, service, session_socket
 from gateway.dialects.neko.schema import NekoSettings
+from gateway.realtime.contest import attach_when_free
 from tests.dialects.neko.client import Neko
 from tests.dialects.neko.conftest import PASSWORD, Gateway
 from tests.nodes import blank
@@ -48,6 +49,31 @@ async def test_session_that_is_closing_takes_no_socket(gateway: Gateway) -> None
         async with mia.socket() as late:
             ended = await late.event("system/disconnect")
             assert ended == {"message": "connection disabled"}
+
+
+async def test_client_that_may_come_while_its_session_closes_stays(gateway: Gateway) -> None:
+    """A close that was asked for without a client lets it in once; neko warns of nothing."""
+    mia, node = await gateway.login("mia"), gateway.node
+    at = node.clock.now_ms() + 60_000
+    await node.apply(session_id(mia), RequestClose(at=at))
+    async with mia.connected() as socket:
+        assert await socket.is_quiet()
+        assert node.replica.sessions[session_id(mia)].is_connected
+
+
+async def test_contest_of_a_session_is_answered_by_its_client(gateway: Gateway) -> None:
+    """Whoever wants the session of a live client is refused soon, not when a dead one would be."""
+    mia, node = await gateway.login("mia"), gateway.node
+
+    async def attach() -> Session:
+        raise AlreadyConnected
+
+    async with mia.connected() as socket:
+        session = node.replica.sessions[session_id(mia)]
+        async with asyncio.timeout(5 * S):
+            with pytest.raises(AlreadyConnected):
+                await attach_when_free(node, session, attach, patience_s=60 * S)
+        assert await socket.is_quiet()
 
 
 async def test_session_that_ends_while_a_socket_comes_is_told(
