@@ -26,16 +26,16 @@ OWN_FIELDS: Final = frozenset({"name", "labels", "attributes", "client", "watch"
 AnyCall = Call[Principal, Any, Any]
 
 
-def view_of(call: AnyCall, wanted: Filter) -> View:
-    """Return the caller's view with the filter that it asks for.
+def subscribed_view(principal: Principal, wanted: Filter) -> View:
+    """Return the view that *principal* subscribes to.
 
     Raises:
-        Forbidden: It filters by a field that it may not see.
+        Forbidden: It may see nothing at all, or filters by a field that it may not see.
     """
-    principal = call.caller
-    if wanted.node is not None and not principal.is_full:
-        raise Forbidden("Only those who may write see nodes.")
-    return View(filter=wanted, visibility=principal.visibility(), full=principal.is_full)
+    view = principal.view(wanted)
+    if view.visibility.by == "nothing":
+        raise Forbidden("This token may see no sessions.")
+    return view
 
 
 async def visible(call: AnyCall) -> Session:

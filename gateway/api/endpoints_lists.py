@@ -12,8 +12,6 @@ from typing import Final
 
 from starlette.responses import Response
 
-from gateway.api.access import view_of
-from gateway.api.endpoints_sessions import filter_of
 from gateway.api.schema import (
     NodeInfo,
     Nodes,
@@ -36,7 +34,7 @@ COUNTED_AT_ONCE: Final = 500  # sessions that are counted before other tasks get
 async def list_streams(call: Call[Principal, StreamQuery, Nothing]) -> Response:
     """List the live streams of the sessions in view, oldest session first."""
     query, node = call.query, call.node
-    view = view_of(call, filter_of(query))
+    view = call.caller.view(query)
     after: SortKey | None = None
     skip = 0
     found: list[tuple[Session, int]] = []  # a session and which of its streams

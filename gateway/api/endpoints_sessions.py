@@ -15,7 +15,7 @@ from msgspec.json import encode
 from msgspec.structs import replace
 from starlette.responses import Response
 
-from gateway.api.access import closable, do, shown, view_of, visible, writable
+from gateway.api.access import closable, do, shown, visible, writable
 from gateway.api.create_session import open_session
 from gateway.api.schema import (
     CloseQuery,
@@ -40,7 +40,7 @@ from gateway.core.errors import (
 )
 from gateway.core.model import Session
 from gateway.core.public import PublicSession, render_session
-from gateway.core.query import Filter, Page, cursor, parse_cursor
+from gateway.core.query import Page, cursor, parse_cursor
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, raw_reply
 from gateway.http.preconditions import expected_revision, matches_tag
 from gateway.node import Rendering
@@ -49,7 +49,7 @@ from gateway.node import Rendering
 async def list_sessions(call: Call[Principal, SessionQuery, Nothing]) -> Response:
     """List open sessions."""
     query, node = call.query, call.node
-    view = view_of(call, filter_of(query))
+    view = call.caller.view(query)
     after = parse_cursor(view, query.sort, query.cursor) if query.cursor else None
     position = node.position()  # first: others may have a turn while we look
     found, last = await node.page(view, Page(sort=query.sort, limit=query.limit, after=after))
@@ -71,11 +71,6 @@ async def list_sessions(call: Call[Principal, SessionQuery, Nothing]) -> Respons
     place = str(replace(position, view=view.hash32)).encode()
     body = b'{"sessions":[%b%b,"position":"%b"}' % (rows, ending, place)
     return raw_reply(body, headers={"ETag": tag})
-
-
-def filter_of(query: Filter) -> Filter:
-    """Return the filter in a query that asks for more: only equal filters make equal views."""
-    return Filter(**{name: getattr(query, name) for name in Filter.__struct_fields__})
 
 
 def _picked(session: Session, names: tuple[str, ...], *, full: bool) -> bytes:

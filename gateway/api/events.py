@@ -17,8 +17,8 @@ from typing import Annotated, Final, Literal
 from msgspec import UNSET, Meta, Raw, UnsetType
 from starlette.responses import Response
 
+from gateway.api.access import subscribed_view
 from gateway.api.codec import NativeStreamCodec
-from gateway.api.endpoints_sessions import filter_of
 from gateway.api.schema import Outgoing
 from gateway.api.socket_handlers import NativeObserver
 from gateway.api.websockets import WebSocketRequest
@@ -38,7 +38,7 @@ from gateway.http.problems import problem
 from gateway.http.request import read_query
 from gateway.node import Node, Tick, Trimmed
 from gateway.realtime.sse import SSE, EventStream
-from gateway.realtime.subscriber import position_of, resume_point, view_of
+from gateway.realtime.subscriber import position_of, resume_point
 
 WAIT_MAX_S: Final = 25.0  # of a long poll; proxies give up at 30 s or 60 s
 PAGE_EVENTS: Final = 1_000  # a JSON page ends with the frame that passes this
@@ -97,7 +97,7 @@ async def observe(request: WebSocketRequest) -> None:
     """Serve ``WS /v1/events``."""
     principal = await request.principal()
     query = read_query(request.pairs, Since, ())
-    view = view_of(principal, filter_of(query))
+    view = subscribed_view(principal, query)
     if query.since is not None:
         Position.parse(query.since)
     observer = NativeObserver(request.context, request.connection, principal)
@@ -112,7 +112,7 @@ async def observe(request: WebSocketRequest) -> None:
 async def read_events(call: Call[Principal, EventsQuery, Nothing]) -> Response:
     """Tell what happens: as a stream, or as a page."""
     query = call.query
-    view = view_of(call.caller, filter_of(query))
+    view = subscribed_view(call.caller, query)
     last_id = call.request.header("last-event-id") if call.media == SSE else None
     since = last_id or query.since  # a browser repeats the address it began with
     position, reason = await resume_point(call.node, view, since)

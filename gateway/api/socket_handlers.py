@@ -17,6 +17,7 @@ from typing import Any, Final
 from msgspec import to_builtins
 from msgspec.structs import replace
 
+from gateway.api.access import subscribed_view
 from gateway.api.codec import text_frame
 from gateway.auth.principals import Principal
 from gateway.connections.lifecycle import ServerClose
@@ -28,7 +29,7 @@ from gateway.core.model import Connection
 from gateway.core.protocol import Ack, ClientMessage, Error, parse
 from gateway.realtime.connection import WebSocketConnection
 from gateway.realtime.session_socket import SessionSocket
-from gateway.realtime.subscriber import ObserverSocket, view_of
+from gateway.realtime.subscriber import ObserverSocket
 
 UNIQUE_REF_MIN: Final = 12  # characters: a ref of so many is taken as unique
 ERRORS_MAX: Final = 10  # unreadable messages within ERRORS_S end the socket: its client is broken
@@ -177,7 +178,7 @@ class NativeObserver(ObserverSocket[str]):
                     self._context, self.connection, self._principal, message.token
                 )
             case protocol.SubscribeMessage():
-                view = view_of(self._principal, message.filter)
+                view = subscribed_view(self._principal, message.filter)
                 await self.subscriber.start(view, message.since)
             case protocol.UnsubscribeMessage():
                 self.stop_watching()
@@ -228,7 +229,7 @@ class NativeSessionSocket(SessionSocket[str]):
                 return None
             case protocol.SubscribeMessage():
                 mine = replace(self._principal, session=self.session.id)
-                await self.subscriber.start(view_of(mine, message.filter), message.since)
+                await self.subscriber.start(subscribed_view(mine, message.filter), message.since)
                 return None
             case protocol.UnsubscribeMessage():
                 self.stop_watching()

@@ -23,7 +23,7 @@ from msgspec import Struct
 from gateway.auth.tokens import LEEWAY_MS, Claims, Verifier
 from gateway.core.errors import Forbidden, Unauthorized
 from gateway.core.model import Session
-from gateway.core.query import Visibility
+from gateway.core.query import Filter, View, Visibility
 from gateway.settings import Settings, SettingsError
 
 TOKEN_MAX: Final = 8192  # characters; a longer token fits neither a URL nor usual headers
@@ -125,6 +125,20 @@ class Principal(Struct, frozen=True, kw_only=True):
         if self.account:
             return Visibility("account", self.account, self.workspace or "")
         return Visibility("session", self.session) if self.session else Visibility()
+
+    def view(self, wanted: Filter) -> View:
+        """Return the view of the sessions that match *wanted* and that the principal may see.
+
+        Args:
+            wanted: A filter, or a query that asks for more: only equal filters make equal views.
+
+        Raises:
+            Forbidden: It filters by a field that the principal may not see.
+        """
+        if wanted.node is not None and not self.is_full:
+            raise Forbidden("Only those who may write see nodes.")
+        own = Filter(**{name: getattr(wanted, name) for name in Filter.__struct_fields__})
+        return View(filter=own, visibility=self.visibility(), full=self.is_full)
 
     def covers(self, workspace: str | None) -> bool:
         """Whether the scopes count for a session of *workspace*."""

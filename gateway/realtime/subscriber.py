@@ -10,29 +10,13 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Generic, TypeVar
 
-from gateway.auth.principals import Principal
 from gateway.connections.lifecycle import ConnectionEnded
-from gateway.core.errors import Forbidden
 from gateway.core.position import Position
-from gateway.core.query import Filter, View
+from gateway.core.query import View
 from gateway.node import Node, OutboundMessage, Subscription, Tick
 from gateway.realtime.connection import WebSocketConnection
 
 M = TypeVar("M")
-
-
-def view_of(principal: Principal, wanted: Filter) -> View:
-    """Return the view of *principal* with the filter that it asks for.
-
-    Raises:
-        Forbidden: It may see nothing at all, or filters by a field that it may not see.
-    """
-    visibility = principal.visibility()
-    if visibility.by == "nothing":
-        raise Forbidden("This token may see no sessions.")
-    if wanted.node is not None and not principal.is_full:
-        raise Forbidden("Only those who may write see nodes.")
-    return View(filter=wanted, visibility=visibility, full=principal.is_full)
 
 
 async def resume_point(
