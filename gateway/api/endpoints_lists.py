@@ -6,7 +6,6 @@ may be short and has a ``next``.
 Not here: sessions (``endpoints_sessions``), history (``endpoints_history``), ``events``.
 """
 
-import asyncio
 from contextlib import aclosing
 from typing import Final
 
@@ -26,9 +25,7 @@ from gateway.core.errors import BadPosition, Forbidden
 from gateway.core.model import STREAMS_MAX, Session, State
 from gateway.core.public import rfc3339
 from gateway.core.query import Sort, SortKey, View, cursor, parse_cursor
-from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, reply
-
-COUNTED_AT_ONCE: Final = 500  # sessions that are counted before other tasks get a turn
+from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, paced, reply
 
 
 async def list_streams(call: Call[Principal, StreamQuery, Nothing]) -> Response:
@@ -82,14 +79,11 @@ async def get_stats(call: Call[Principal, Nothing, Nothing]) -> Response:
     sessions = call.node.all_in(View(visibility=call.caller.visibility()))
     states = dict.fromkeys(State, 0)
     connected = watching = streams = 0
-    for start in range(0, len(sessions), COUNTED_AT_ONCE):
-        if start:
-            await asyncio.sleep(0)
-        for session in sessions[start : start + COUNTED_AT_ONCE]:
-            states[session.state] += 1
-            connected += session.is_connected
-            watching += session.is_watching
-            streams += len(session.streams)
+    async for session in paced(sessions):
+        states[session.state] += 1
+        connected += session.is_connected
+        watching += session.is_watching
+        streams += len(session.streams)
     return reply(
         Stats(
             sessions=len(sessions),

@@ -9,7 +9,7 @@ Not here: the steps between the request and the handler (``pipeline``).
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
@@ -146,19 +146,13 @@ async def paced(items: Iterable[T]) -> AsyncIterator[T]:
 
 
 async def list_reply(
-    rows: Sequence[T], render: Callable[[T], object], member: str | None = None
+    rows: Iterable[T], render: Callable[[T], object], member: str | None = None
 ) -> Response:
-    """Return *rows* as a JSON list, and let other tasks run every ``YIELD_EVERY`` rows.
+    """Return *rows* as a JSON list, and let other tasks run meanwhile; see :func:`paced`.
 
     With *member* it is the one member of an object.
     """
-    pieces: list[bytes] = []
-    for start in range(0, len(rows), YIELD_EVERY):
-        if start:
-            await asyncio.sleep(0)
-        part = rows[start : start + YIELD_EVERY]
-        pieces.append(b",".join([encode(render(row)) for row in part]))
-    text = b"[" + b",".join(pieces) + b"]"
+    text = b"[%b]" % b",".join([encode(render(row)) async for row in paced(rows)])
     return raw_reply(text if member is None else b'{"%b":%b}' % (member.encode(), text))
 
 

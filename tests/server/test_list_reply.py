@@ -1,6 +1,7 @@
 """Lists: rendered in steps, so that a long one holds no other request up."""
 
 import asyncio
+from itertools import pairwise
 
 from msgspec.json import decode
 
@@ -8,7 +9,7 @@ from gateway.http.endpoint import YIELD_EVERY, list_reply
 
 
 async def test_long_list_lets_others_through() -> None:
-    """Others get their turn after every ``YIELD_EVERY`` rows, and the list is whole."""
+    """Others get a turn at least every ``YIELD_EVERY`` rows, and the list is whole."""
     rows = list(range(3 * YIELD_EVERY + 1))
     rendered: list[int] = []
     seen: list[int] = []
@@ -27,7 +28,8 @@ async def test_long_list_lets_others_through() -> None:
     await watching
 
     assert decode(bytes(response.body)) == rows
-    assert seen == [YIELD_EVERY, 2 * YIELD_EVERY, 3 * YIELD_EVERY]
+    turns = [0, *seen, len(rows)]  # on a slow machine there are more of them
+    assert all(then - before <= YIELD_EVERY for before, then in pairwise(turns))
 
 
 async def test_empty_list_is_a_list() -> None:
