@@ -83,6 +83,24 @@ async def writable(call: AnyCall, fields: frozenset[str]) -> Session:
     return session
 
 
+def owner_of(
+    principal: Principal, account: str | None, workspace: str | None
+) -> tuple[str | None, str | None]:
+    """Return account and workspace of a session that *principal* opens; unset ones are its own.
+
+    Raises:
+        Forbidden: They are others than the token's, which takes ``write``, or out of its reach.
+    """
+    account, workspace = account or principal.account, workspace or principal.workspace
+    principal.require_in(workspace)
+    if not principal.has(Scope.WRITE) and (account, workspace) != (
+        principal.account,
+        principal.workspace,
+    ):
+        raise Forbidden("Account and workspace are those of the token.")
+    return account, workspace
+
+
 async def closable(call: AnyCall) -> Session:
     """Return the session that the path names if the caller may end it or its connection.
 
@@ -92,8 +110,7 @@ async def closable(call: AnyCall) -> Session:
     """
     session = await visible(call)
     call.caller.require(Scope.CLOSE)
-    if not call.caller.covers(session.workspace):
-        raise Forbidden("This token is good for another workspace.")
+    call.caller.require_in(session.workspace)
     return session
 
 

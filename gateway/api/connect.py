@@ -14,9 +14,9 @@ from collections.abc import Awaitable
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
-from msgspec.structs import replace
 from starlette.responses import Response
 
+from gateway.api.access import owner_of
 from gateway.api.create_session import uuid7
 from gateway.api.socket_handlers import NativeSessionSocket
 from gateway.api.websockets import WebSocketRequest
@@ -45,6 +45,7 @@ from gateway.core.model import (
     Private,
     Session,
     SessionId,
+    new_session,
 )
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing
 from gateway.http.problems import problem
@@ -200,11 +201,8 @@ async def _open(
     if principal is None or principal.session is not None:
         raise Forbidden("A session's token opens nothing.")
     secret = mint_session_secret()
-    session = replace(
-        _new_session(request, wanted, principal),
-        id=session_id or uuid7(request.context.node.now_ms(), secrets.randbits(74)),
-        private=Private(token_hash=hash_secret(secret)),
-    )
+    session_id = session_id or uuid7(request.context.node.now_ms(), secrets.randbits(74))
+    session = _new_session(request, wanted, principal, session_id, hash_secret(secret))
     socket = _socket(request, principal)
     await socket.open(session)
     socket.begin(f"{session.id}.{secret}")
@@ -218,23 +216,21 @@ def _socket(request: WebSocketRequest, principal: Principal) -> NativeSessionSoc
     return NativeSessionSocket(request.context, connection, record, principal)
 
 
-def _new_session(request: WebSocketRequest, wanted: Opening, principal: Principal) -> Session:
+def _new_session(
+    request: WebSocketRequest,
+    wanted: Opening,
+    principal: Principal,
+    session_id: str,
+    token_hash: str,
+) -> Session:
     settings = request.context.settings
     principal.require(Scope.CONNECT)
-    account = wanted.account or principal.account
-    workspace = wanted.workspace or principal.workspace
-    if not principal.covers(workspace):
-        raise Forbidden("This token is good for another workspace.")
-    if not principal.has(Scope.WRITE):
-        if (account, workspace) != (principal.account, principal.workspace):
-            raise Forbidden("Account and workspace are those of the token.")
-        if named := [name for name in NEEDS_WRITE if getattr(wanted, name) is not None]:
-            raise Forbidden(f"The scope write is needed to set {', '.join(named)}.")
-    return Session(
-        id="new",
-        number=0,
-        revision=0,
-        created_at=0,
+    account, workspace = owner_of(principal, wanted.account, wanted.workspace)
+    named = [name for name in NEEDS_WRITE if getattr(wanted, name) is not None]
+    if named and not principal.has(Scope.WRITE):
+        raise Forbidden(f"The scope write is needed to set {', '.join(named)}.")
+    return new_session(
+        session_id,
         name=wanted.name,
         account=account,
         workspace=workspace,
@@ -243,6 +239,7 @@ def _new_session(request: WebSocketRequest, wanted: Opening, principal: Principa
         linger_ms=settings.linger_ms if wanted.linger_ms is None else wanted.linger_ms,
         grace_ms=wanted.grace_ms,
         ttl_ms=wanted.ttl_ms,
+        private=Private(token_hash=token_hash),
     )
 
 

@@ -16,12 +16,21 @@ from msgspec.json import encode
 from msgspec.structs import asdict
 from starlette.responses import Response
 
-from gateway.api.access import OWN_FIELDS, listed
+from gateway.api.access import OWN_FIELDS, listed, owner_of
 from gateway.api.idempotency import idempotency_key, identity, operation_of
 from gateway.api.schema import NewSession, OpenedSession, given
 from gateway.auth.principals import Principal, Scope, hash_secret, mint_session_secret
 from gateway.core.errors import Forbidden, IdUnavailable, LimitExceeded, NotFound, SessionClosed
-from gateway.core.model import STREAMS_MAX, Client, Private, Profile, Session, Stream, Watch
+from gateway.core.model import (
+    STREAMS_MAX,
+    Client,
+    Private,
+    Profile,
+    Session,
+    Stream,
+    Watch,
+    new_session,
+)
 from gateway.core.public import render_session
 from gateway.http.endpoint import Call, Nothing, reply
 
@@ -43,12 +52,7 @@ async def open_session(call: Call[Principal, Nothing, NewSession]) -> Response:
     if not may_all and not named <= OWN_FIELDS | {"account", "workspace"}:
         forbidden = named - OWN_FIELDS - {"account", "workspace"}
         raise Forbidden(f"The scope write is needed to set {listed(forbidden)}.")
-    account = given(body.account) or principal.account
-    workspace = given(body.workspace) or principal.workspace
-    if not principal.covers(workspace):
-        raise Forbidden("This token is good for another workspace.")
-    if not may_all and (account, workspace) != (principal.account, principal.workspace):
-        raise Forbidden("Account and workspace are those of the token.")
+    account, workspace = owner_of(principal, given(body.account), given(body.workspace))
     op = operation_of(call, None)
     session_id, secret = _identifiers(call, given(body.id))
     wanted = _new_session(body, session_id, account, workspace, hash_secret(secret))
@@ -116,11 +120,8 @@ def _new_session(
     body: NewSession, session_id: str, account: str | None, workspace: str | None, token_hash: str
 ) -> Session:
     fields = {name: value for name in _AS_GIVEN if (value := getattr(body, name)) is not UNSET}
-    return Session(
-        id=session_id,
-        number=0,
-        revision=0,
-        created_at=0,
+    return new_session(
+        session_id,
         account=account,
         workspace=workspace,
         labels=body.labels,

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from gateway.api.schema import MessageBody, given
 from gateway.auth.principals import Principal, Scope
 from gateway.core.document import MESSAGE_MAX_BYTES, Message, Recipients
-from gateway.core.errors import Forbidden, Invalid, NotFound, SessionClosed
+from gateway.core.errors import Invalid, NotFound, SessionClosed
 from gateway.core.model import check_object
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing
 
@@ -26,11 +26,9 @@ async def send_message(call: Call[Principal, Nothing, MessageBody]) -> Response:
         session = await call.node.find(session_id)
         if not principal.visibility().allows(session):
             raise NotFound
-        workspace_meant = session.workspace
+        principal.require_in(session.workspace)
     else:
-        workspace_meant = workspace
-    if not principal.covers(workspace_meant):
-        raise Forbidden("This token is good for another workspace.")
+        principal.require_in(workspace)
     check_object(body.body, "body", nulls=True)
     if len(encode(body.body)) > MESSAGE_MAX_BYTES:
         raise Invalid(f"`body` holds at most {MESSAGE_MAX_BYTES} bytes.")

@@ -144,6 +144,15 @@ class Principal(Struct, frozen=True, kw_only=True):
         """Whether the scopes count for a session of *workspace*."""
         return self.workspace in (None, workspace) or Scope.ADMIN in self.scopes
 
+    def require_in(self, workspace: str | None) -> None:
+        """Raise if the scopes do not count for a session of *workspace*.
+
+        Raises:
+            Forbidden: They count elsewhere.
+        """
+        if not self.covers(workspace):
+            raise Forbidden("This token is good for another workspace.")
+
     def owns(self, session: Session) -> bool:
         """Whether *session* is the caller's own: by its token, or by its account.
 

@@ -391,10 +391,6 @@ def check_object(value: object, name: str, *, nulls: bool = False) -> None:
     raise Invalid(f"`{name}` is nested deeper than {DEPTH_MAX} levels.")
 
 
-def new_session(
-    session_id: str, *, account: str | None = None, workspace: str | None = None
-) -> Session:
+def new_session(session_id: str, **fields: Any) -> Session:  # noqa: ANN401 - fields of Session
     """Return a session that is not opened yet; opening assigns number, revision and time."""
-    return Session(
-        id=session_id, number=0, revision=0, created_at=0, account=account, workspace=workspace
-    )
+    return Session(id=session_id, number=0, revision=0, created_at=0, **fields)

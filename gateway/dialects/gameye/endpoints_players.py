@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from gateway.auth.principals import Principal
 from gateway.core.command import Join, Leave
-from gateway.core.errors import Forbidden, NotFound, SessionClosed, UnknownMember
+from gateway.core.errors import NotFound, SessionClosed, UnknownMember
 from gateway.core.model import Session
 from gateway.core.query import Filter, View
 from gateway.dialects.gameye.endpoints_sessions import ApiCall, visible
@@ -64,8 +64,7 @@ async def _open(call: ApiCall, session_id: str) -> Session:
     session = await visible(call, session_id)
     if session.closed:
         raise NotFound(_ENDED)
-    if not call.caller.covers(session.workspace):
-        raise Forbidden("This token is good for another workspace.")
+    call.caller.require_in(session.workspace)
     return session
 
 

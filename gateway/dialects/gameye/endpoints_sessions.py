@@ -13,12 +13,11 @@ from uuid import uuid4
 
 from msgspec import UNSET, ValidationError, convert
 from msgspec.json import decode, encode
-from msgspec.structs import replace
 from starlette.responses import Response
 
 from gateway.auth.principals import Principal
 from gateway.core.command import RequestClose
-from gateway.core.errors import Conflict, Forbidden, NotFound, SessionClosed
+from gateway.core.errors import Conflict, NotFound, SessionClosed
 from gateway.core.model import Private, Session, SessionId, new_session
 from gateway.core.query import View
 from gateway.dialects.gameye.coerce import ttl_ms
@@ -121,8 +120,10 @@ def _new_session(call: Call[Principal, Any, StartBody]) -> Session:
         external_id=None if body.external_id is UNSET else body.external_id,
     )
     session_id = str(uuid4()) if body.id is UNSET else body.id
-    return replace(
-        new_session(session_id, account=principal.account, workspace=principal.workspace),
+    return new_session(
+        session_id,
+        account=principal.account,
+        workspace=principal.workspace,
         name=body.image,
         service=body.image,
         labels={} if body.labels is UNSET else body.labels,
@@ -138,8 +139,7 @@ async def stop_session(call: ApiCall) -> Response:
     session = await visible(call, call.path["id"])
     if session.closed:
         raise Conflict(f"It ended at {timestamp(session.closed.at)}.")
-    if not call.caller.covers(session.workspace):
-        raise Forbidden("This token is good for another workspace.")
+    call.caller.require_in(session.workspace)
     now_ms = call.node.now_ms()
     at = now_ms + round(call.context.settings.gameye_stop_after_s * 1000)
     if session.closing and session.closing.at <= at:

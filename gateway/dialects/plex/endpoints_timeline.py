@@ -155,8 +155,10 @@ class TimelineEndpoints(PlexEndpoints):
             "profile": said.client_profile_name,
         }
         session_id = secrets.token_hex(12)
-        session = replace(
-            new_session(session_id, account=principal.account, workspace=principal.workspace),
+        session = new_session(
+            session_id,
+            account=principal.account,
+            workspace=principal.workspace,
             name=said.device_name or said.product or said.client_identifier,
             client=Client(
                 key=said.client_identifier,

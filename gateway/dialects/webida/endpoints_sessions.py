@@ -104,8 +104,7 @@ async def close_session(call: Call[WebidaCaller, DeleteQuery, Nothing]) -> Respo
     session = await _visible(call, call.path["sessionId"])
     if session.id != principal.session:
         principal.require(Scope.CLOSE)
-        if not principal.covers(session.workspace):
-            raise Forbidden("This token is good for another workspace.")
+        principal.require_in(session.workspace)
     await call.node.apply(session.id, _command(call, after_s))
     return reply(RestOK(will_close([session.id], after_s)))
 
@@ -146,8 +145,8 @@ def _in_workspace(call: WorkspaceCall, workspace: str | None) -> list[Session]:
         Forbidden: It may not see that workspace, or nothing at all.
     """
     principal = call.caller.principal
-    if workspace is not None and not principal.covers(workspace):
-        raise Forbidden("This token is good for another workspace.")
+    if workspace is not None:
+        principal.require_in(workspace)
     visibility = principal.visibility()
     if visibility.by == "nothing":
         raise Forbidden("This token may see no sessions.")

@@ -39,7 +39,7 @@ from gateway.core.errors import (
     SessionClosing,
     Unauthorized,
 )
-from gateway.core.model import Client, Name, Session, SessionId
+from gateway.core.model import Client, Name, Session, SessionId, new_session
 from gateway.dialects.webida.access import INVALID, Access, WebidaCaller, may_enter, new_id
 from gateway.dialects.webida.codec import EngineCodec, RefusedInside
 from gateway.dialects.webida.engineio import PROTOCOL, EngineSocket, Heard, Joining, Sign
@@ -348,11 +348,8 @@ class WebidaSocket(SessionSocket[list[Heard]]):
             raise Forbidden
         if len(self.node.sessions) >= self._request.context.settings.max_sessions:
             raise LimitExceeded
-        return Session(
-            id=session_id,
-            number=0,
-            revision=0,
-            created_at=0,
+        return new_session(
+            session_id,
             name=principal.name,
             account=principal.account,
             workspace=workspace,
