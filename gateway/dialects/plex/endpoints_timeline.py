@@ -144,8 +144,6 @@ class TimelineEndpoints(PlexEndpoints):
 
     async def _begin(self, call: PlexCall, report: PlayerReport, handle: str) -> None:
         node, context, principal = self._node, call.context, call.caller
-        if len(node.sessions) >= context.settings.max_sessions:
-            raise errors.Overloaded("There are too many sessions.")
         peer, said = context.peer(call.request.scope), report.said
         extra: dict[str, Any] = {
             "item": report.watch.key,

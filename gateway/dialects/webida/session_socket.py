@@ -336,7 +336,6 @@ class WebidaSocket(SessionSocket[list[Heard]]):
 
         Raises:
             Forbidden: The token does not allow it, or not in that workspace.
-            LimitExceeded: There are as many sessions as may be.
         """
         principal: Principal = caller.principal
         workspace = workspace or principal.workspace
@@ -346,8 +345,6 @@ class WebidaSocket(SessionSocket[list[Heard]]):
             raise Forbidden
         if workspace is not None and not may_enter(principal, workspace):
             raise Forbidden
-        if len(self.node.sessions) >= self._request.context.settings.max_sessions:
-            raise LimitExceeded
         return new_session(
             session_id,
             name=principal.name,
