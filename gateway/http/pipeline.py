@@ -80,6 +80,7 @@ class Pipeline:
         allowed: tuple[str, ...] = ()
         caller: object = None
         traits = self._style.traits
+        request.body_bounds = traits.body_max_bytes, traits.body_discard_bytes
         try:
             check_target(request)
             match = self._style.match(request)

@@ -29,7 +29,6 @@ from gateway.core.errors import (
     excerpt,
 )
 
-BODY_MAX_BYTES: Final = 64 * 1024  # four records of the largest size
 BODY_WITHIN_S: Final = 5.0  # for a whole body; 64 KiB take less on the slowest phone
 TARGET_MAX_BYTES: Final = 8 * 1024  # of path and query; other servers have the same limit
 LABEL: Final = "label."  # label.<k>=v in a query
@@ -51,7 +50,19 @@ class Request:
         body: The body, if it is there already: of a request inside another one.
     """
 
-    __slots__ = ("_body", "_id", "_receive", "is_read", "method", "path", "root", "scope")
+    __slots__ = (
+        "_body",
+        "_id",
+        "_receive",
+        "body_bounds",
+        "is_read",
+        "method",
+        "path",
+        "root",
+        "scope",
+    )
+
+    body_bounds: tuple[int, int]  # of the style, in bytes: of a body, and of what is discarded
 
     def __init__(
         self, scope: Scope, receive: Receive | None = None, *, body: bytes | None = None
@@ -120,29 +131,25 @@ class Request:
                 return True
         return False
 
-    async def read_body(self, max_bytes: int = BODY_MAX_BYTES, discard_bytes: int = 0) -> bytes:
+    async def read_body(self) -> bytes:
         """Return the body.
 
-        Args:
-            max_bytes: A longer one is refused.
-            discard_bytes: So many bytes of a longer one are read before it is refused.
-
         Raises:
-            PayloadTooLarge: It is longer than *max_bytes*.
+            PayloadTooLarge: It is longer than the style allows.
             BadRequest: It did not come within ``BODY_WITHIN_S``, or the client went away.
         """
         if self._body is None:
             try:
                 async with asyncio.timeout(BODY_WITHIN_S):
-                    self._body = await self._receive_body(max_bytes, discard_bytes)
+                    self._body = await self._receive_body()
             except TimeoutError:
                 raise BadRequest("The body did not come in time.") from None
-        if len(self._body) > max_bytes:
+        if len(self._body) > self.body_bounds[0]:
             raise PayloadTooLarge
         return self._body
 
-    async def _receive_body(self, max_bytes: int, discard_bytes: int) -> bytes:
-        bound = max(max_bytes, discard_bytes)
+    async def _receive_body(self) -> bytes:
+        max_bytes, bound = self.body_bounds[0], max(self.body_bounds)
         length = self.header("content-length")
         if length is not None and length.isdecimal() and int(length[:9]) > bound:
             raise PayloadTooLarge

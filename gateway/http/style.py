@@ -6,7 +6,7 @@ a field of :class:`Traits`, which the style sets beside the reason for it.
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
 from starlette.responses import Response
@@ -15,7 +15,9 @@ from gateway import context
 from gateway.auth.principals import Principal
 from gateway.core.errors import GatewayError
 from gateway.http.endpoint import AnyEndpoint, EndpointTable, Match
-from gateway.http.request import BODY_MAX_BYTES, Request
+from gateway.http.request import Request
+
+BODY_MAX_BYTES: Final = 64 * 1024  # four records of the largest size
 
 C = TypeVar("C")
 

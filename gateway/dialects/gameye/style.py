@@ -96,7 +96,7 @@ class GameyeStyle(TableStyle[Principal]):
         query = read_list(pairs) if kind is ListParameters else read_parameters(pairs, kind)
         if endpoint.body is Nothing:
             return Reading(query, Nothing())
-        text = await request.read_body(discard_bytes=self.traits.body_discard_bytes)
+        text = await request.read_body()
         return Reading(query, read_body(text, endpoint.body))
 
     def refuse(self, error: GatewayError, request: Request, _caller: object) -> Response:

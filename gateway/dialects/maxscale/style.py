@@ -101,7 +101,7 @@ class MaxScaleStyle:
         query = CommonParameters.parse(request.query_string)
         if endpoint.body is Nothing:
             return Reading(query, Nothing())
-        text = await request.read_body(discard_bytes=self.traits.body_discard_bytes)
+        text = await request.read_body()
         if not text:
             raise BadRequest("Missing request body")
         return Reading(query, text)

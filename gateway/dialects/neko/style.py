@@ -122,7 +122,7 @@ class NekoStyle(TableStyle[NekoCaller]):
             query = MembersQuery(_number(given.get("offset")), _number(given.get("limit")))
         if endpoint.body is Nothing:
             return Reading(query, Nothing())
-        body = await request.read_body(BODY_MAX_BYTES, BODY_DISCARD_BYTES)
+        body = await request.read_body()
         if endpoint.body is SessionLoginRequest and body.strip() == b"null":
             raise Unauthorized  # neko takes it for nobody
         return Reading(query, parse(body, endpoint.body))

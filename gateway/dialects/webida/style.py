@@ -140,7 +140,7 @@ class WebidaStyle(TableStyle[WebidaCaller]):
             return Reading(query, Nothing())
         if request.header("content-type") is not None:  # curl's users need not say it
             check_json(request.scope, endpoint.consumes)
-        body = await request.read_body(BODY_MAX_BYTES, BODY_DISCARD_BYTES)
+        body = await request.read_body()
         return Reading(query, read_object(body, endpoint.body))
 
     def refuse(
