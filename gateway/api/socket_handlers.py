@@ -11,8 +11,7 @@ Not here: the encoding (``codec``), which session a client gets (``connect``).
 import asyncio
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 from msgspec import to_builtins
 from msgspec.structs import replace
@@ -77,74 +76,91 @@ def command_of(message: ClientMessage, via: str, now_ms: int) -> AnyCommand:
     raise AssertionError(message)
 
 
-async def refreshed(
-    context: Context, connection: WebSocketConnection[Any], principal: Principal, token: str
-) -> Principal:
-    """Return the principal of a connection after a new *token*, and prolong the connection.
+class MessageHandler(ObserverSocket[str]):
+    """Answers the messages on a native socket; those of tokens and subscriptions are handled here.
 
-    Raises:
-        ServerClose: The token is invalid, or another caller's: the connection ends.
-        Unavailable: The token cannot be checked now.
-    """
-    try:
-        newer = await context.authenticator.authenticate(token, context.wall_ms())
-        newer = principal.refreshed(newer)
-    except GatewayError as error:
-        if error.retry:
-            raise
-        raise ServerClose.from_error(error, connection.reconnect_after_ms()) from error
-    connection.expire_at(newer.expires_at, context.wall_ms)
-    return newer
-
-
-class Answering:
-    """Answers the messages of one connection.
-
-    Args:
-        connection: The client's.
+    It stands beside a base with slots, so that its own are declared by the classes that derive.
     """
 
-    __slots__ = ("_connection", "_errors")
+    __slots__ = ()
 
-    def __init__(self, connection: WebSocketConnection[str]) -> None:
-        self._connection = connection
-        self._errors: deque[float] | None = None
+    _context: Context
+    _principal: Principal
+    _errors: deque[float] | None  # when unreadable messages came
 
-    async def answer(self, text: str, do: Callable[[ClientMessage], Awaitable[int | None]]) -> None:
-        """Handle the message *text* with *do* and answer it; unknown types are ignored.
+    async def handle(self, message: str) -> None:
+        """Do what a message asks and answer it; unknown types are ignored.
 
         Raises:
             ServerClose: The client sends too many unreadable messages, or may not stay.
         """
         ref: str | None = None
         try:
-            message = parse(text)
-            if message is None:
+            parsed = parse(message)
+            if parsed is None:
                 return
-            ref = message.ref
-            if _NUL.search(text):
+            ref = parsed.ref
+            if _NUL.search(message):
                 raise Invalid("A text in the message holds NUL.")
-            answer: protocol.FromServer = Ack(ref=ref, revision=await do(message))
+            answer: protocol.FromServer = Ack(ref=ref, revision=await self._do(parsed))
         except GatewayError as error:
             ref = ref or error.extra.get("ref")
-            self._connection.send(text_frame(Error(code=error.code, message=error.detail, ref=ref)))
+            self.connection.send(text_frame(Error(code=error.code, message=error.detail, ref=ref)))
             self._count(error)
         else:
-            self._connection.send(text_frame(answer))
+            self.connection.send(text_frame(answer))
 
     def _count(self, error: GatewayError) -> None:
         """Count unreadable messages; refused ones do not count."""
         if not isinstance(error, BadRequest | Invalid):
             return
         if self._errors is None:
-            self._errors = deque(maxlen=ERRORS_MAX)
+            self._errors = deque(maxlen=ERRORS_MAX)  # type: ignore[misc] # the slots are below
         now_s = asyncio.get_running_loop().time()
         self._errors.append(now_s)
         if len(self._errors) == ERRORS_MAX and now_s - self._errors[0] < ERRORS_S:
             raise ServerClose(CloseCode.BAD_REQUEST, "bad_request", detail=error.detail)
 
+    async def _do(self, message: ClientMessage) -> int | None:
+        """Do what *message* asks; return the revision of the session after a change."""
+        match message:
+            case protocol.HeartbeatMessage():
+                pass
+            case protocol.TokenMessage():
+                await self._refresh(message.token)
+            case protocol.SubscribeMessage():
+                view = subscribed_view(self._watcher(), message.filter)
+                await self.subscriber.start(view, message.since)
+            case protocol.UnsubscribeMessage():
+                self.stop_watching()
+            case _:
+                raise BadRequest("This socket only watches; a session is at /v1/connect.")
+        return None
 
-class NativeObserver(ObserverSocket[str]):
+    def _watcher(self) -> Principal:
+        """Return the principal that subscribes."""
+        return self._principal
+
+    async def _refresh(self, token: str) -> None:
+        """Prolong the connection by a new *token*.
+
+        Raises:
+            ServerClose: The token is invalid, or another caller's: the connection ends.
+            Unavailable: The token cannot be checked now.
+        """
+        context, connection = self._context, self.connection
+        try:
+            newer = await context.authenticator.authenticate(token, context.wall_ms())
+            newer = self._principal.refreshed(newer)
+        except GatewayError as error:
+            if error.retry:
+                raise
+            raise ServerClose.from_error(error, connection.reconnect_after_ms()) from error
+        self._principal = newer  # type: ignore[misc] # the slots are below
+        connection.expire_at(newer.expires_at, context.wall_ms)
+
+
+class NativeObserver(MessageHandler):
     """Handles the messages of an observer.
 
     Args:
@@ -153,7 +169,7 @@ class NativeObserver(ObserverSocket[str]):
         principal: Who the client is.
     """
 
-    __slots__ = ("_answering", "_context", "_principal")
+    __slots__ = ("_context", "_errors", "_principal")
 
     def __init__(
         self, context: Context, connection: WebSocketConnection[str], principal: Principal
@@ -161,33 +177,10 @@ class NativeObserver(ObserverSocket[str]):
         super().__init__(context.node, connection)
         self._context = context
         self._principal = principal
-        self._answering: Answering | None = None  # made by the first message
-
-    async def handle(self, message: str) -> None:
-        """Do what a message asks, and answer it."""
-        if self._answering is None:
-            self._answering = Answering(self.connection)
-        await self._answering.answer(message, self._do)
-
-    async def _do(self, message: ClientMessage) -> int | None:
-        match message:
-            case protocol.HeartbeatMessage():
-                pass
-            case protocol.TokenMessage():
-                self._principal = await refreshed(
-                    self._context, self.connection, self._principal, message.token
-                )
-            case protocol.SubscribeMessage():
-                view = subscribed_view(self._principal, message.filter)
-                await self.subscriber.start(view, message.since)
-            case protocol.UnsubscribeMessage():
-                self.stop_watching()
-            case _:
-                raise BadRequest("This socket only watches; a session is at /v1/connect.")
-        return None
+        self._errors = None
 
 
-class NativeSessionSocket(SessionSocket[str]):
+class NativeSessionSocket(MessageHandler, SessionSocket[str]):
     """Handles the messages of a session's client.
 
     Args:
@@ -197,7 +190,7 @@ class NativeSessionSocket(SessionSocket[str]):
         principal: Who the client is.
     """
 
-    __slots__ = ("_answering", "_principal")
+    __slots__ = ("_errors", "_principal")
 
     def __init__(
         self,
@@ -206,34 +199,24 @@ class NativeSessionSocket(SessionSocket[str]):
         record: Connection,
         principal: Principal,
     ) -> None:
-        super().__init__(context, connection, record)
+        SessionSocket.__init__(self, context, connection, record)
         self._principal = principal
-        self._answering: Answering | None = None  # made by the first message
+        self._errors = None
 
-    async def handle(self, message: str) -> None:
-        """Do what a message asks, and answer it."""
-        if self._answering is None:
-            self._answering = Answering(self.connection)
-        await self._answering.answer(message, self._do)
+    def _watcher(self) -> Principal:
+        return replace(self._principal, session=self.session.id)
 
     async def _do(self, message: ClientMessage) -> int | None:
         self.touch()
         via = self.connection_id
         match message:
-            case protocol.HeartbeatMessage():
-                return None
-            case protocol.TokenMessage():
-                self._principal = await refreshed(
-                    self._context, self.connection, self._principal, message.token
-                )
-                return None
-            case protocol.SubscribeMessage():
-                mine = replace(self._principal, session=self.session.id)
-                await self.subscriber.start(subscribed_view(mine, message.filter), message.since)
-                return None
-            case protocol.UnsubscribeMessage():
-                self.stop_watching()
-                return None
+            case (
+                protocol.HeartbeatMessage()
+                | protocol.TokenMessage()
+                | protocol.SubscribeMessage()
+                | protocol.UnsubscribeMessage()
+            ):
+                return await super()._do(message)
             case protocol.ProgressMessage():
                 progress = command.Progress(
                     position_ms=message.position_ms,
