@@ -9,7 +9,7 @@ Not here: requests that break HTTP itself (``transport``), what an endpoint does
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from msgspec import Struct
@@ -169,12 +169,10 @@ class Application(Struct, frozen=True):
     Args:
         http: Answers every HTTP request.
         sockets: WebSocket applications by path.
-        run: Background work while the gateway runs; it may return.
     """
 
     http: Pipeline
     sockets: Mapping[str, ASGIApp] = {}
-    run: Callable[[], Awaitable[None]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or connection."""
