@@ -238,7 +238,8 @@ class _Server(uvicorn.Server):
     async def _drain(self) -> None:
         context = self._context
         over_s = min(max(context.connections.count / DRAIN_PER_S, DRAIN_MIN_S), DRAIN_MAX_S)
-        log.info("draining %d sockets over %.1f s", context.connections.count, over_s)
+        about = {"connections": context.connections.count, "over_s": over_s}
+        log.info("draining", extra=about)
         try:
             await context.connections.drain(over_s)
         finally:

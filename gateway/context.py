@@ -27,6 +27,8 @@ from gateway.core.errors import (
     TokenExpired,
     Unauthorized,
 )
+from gateway.logs.request import current
+from gateway.logs.throttle import Throttle
 from gateway.node import Node
 from gateway.settings import Settings
 
@@ -53,6 +55,8 @@ class Context(Struct, frozen=True):
         users: People who log in with a password.
         rate_limiter: Limits the requests of a caller, at all doors together.
         login_limiter: How many wrong passwords a name may get.
+        failures: Lines about credentials that are refused.
+        excesses: Lines about requests that are too many.
         wall_ms: Milliseconds since the Unix epoch by this machine's clock; for token expiry only.
     """
 
@@ -64,6 +68,8 @@ class Context(Struct, frozen=True):
     wall_ms: Callable[[], int]
     rate_limiter: RateLimiter = field(default_factory=RateLimiter)
     login_limiter: LoginLimiter = field(default_factory=LoginLimiter)
+    failures: Throttle = field(default_factory=Throttle)
+    excesses: Throttle = field(default_factory=Throttle)
 
     def peer(self, scope: AsgiScope) -> Peer:
         """Return the client of a connection, as a trusted proxy names it."""
@@ -91,7 +97,7 @@ class Context(Struct, frozen=True):
             if not error.retry:  # else it could not be checked
                 self._charge(scope, address_key(self.peer(scope).address))
             raise
-        self._charge(scope, who(caller))
+        self._known(scope, who(caller))
         return caller
 
     async def log_in(self, scope: AsgiScope, name: str, password: str) -> Principal:
@@ -137,7 +143,9 @@ class Context(Struct, frozen=True):
         except Unauthorized:
             self.rate_limiter.forfeit(key, now_ms())
             self.login_limiter.failed(name, now_ms())
-            log.warning("the login of %r from %s failed", name[:LOGGED_MAX], address)
+            if (fields := self.failures.admit()) is not None:
+                about = {"account": name[:LOGGED_MAX], "address": address, **fields}
+                log.warning("a credential is refused: wrong name or password", extra=about)
             raise
         except RateLimited:
             self.rate_limiter.give_back(key)
@@ -148,8 +156,15 @@ class Context(Struct, frozen=True):
             raise
         self.rate_limiter.give_back(key)
         self.login_limiter.succeeded(name, key)
-        self._charge(scope, who(caller))
+        self._known(scope, who(caller))
         return caller
+
+    def _known(self, scope: AsgiScope, caller: Hashable) -> None:
+        """Charge a caller, and name it in the log."""
+        if (mark := current.get()) is not None and isinstance(caller, tuple):
+            name, _, session = caller
+            mark.account = None if session else name
+        self._charge(scope, caller)
 
     def _charge(self, scope: AsgiScope, caller: Hashable) -> None:
         rate_per_s = self.settings.requests_per_s
@@ -163,9 +178,14 @@ class Context(Struct, frozen=True):
         try:
             yield
         except RateLimited:
-            what, path = scope.get("method", "WebSocket"), scope["path"][:LOGGED_MAX]
-            address = self.peer(scope).address
-            log.warning("%s %r from %s: too many requests", what, path, address)
+            if (fields := self.excesses.admit()) is not None:
+                about = {
+                    "method": scope.get("method"),
+                    "path": scope["path"][:LOGGED_MAX],
+                    "address": self.peer(scope).address,
+                    **fields,
+                }
+                log.warning("a request is refused: too many", extra=about)
             raise
 
     # --- authentication

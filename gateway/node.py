@@ -10,7 +10,7 @@ Not here: rights (the doors), the start and end of the process (``app``).
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from msgspec.json import encode
 from msgspec.structs import replace
@@ -48,6 +48,7 @@ from gateway.live.read_barrier import APPLIED_WITHIN_S
 from gateway.live.reads import NodeReads, NodeStatus
 from gateway.live.replica import Place, Rendering, Replica, Tombstone, place_of
 from gateway.live.replicator import Replicator
+from gateway.live.upkeep import repeat
 from gateway.live.writer import CommandWriter, TooEarly
 from gateway.store.clock import RedisClock
 from gateway.store.store import Store
@@ -130,9 +131,9 @@ class Node(NodeReads):
             for partition in range(self.store.partitions):
                 group.create_task(self.replicator.follow(partition))
             group.create_task(self._keep_lease())
-            group.create_task(self._every(UPKEEP_S, self._upkeep))
-            group.create_task(self._every(ACTIVE_S, self._local_connections.report_active))
-            group.create_task(self._every(TRIM_S, self._trim))
+            group.create_task(repeat(UPKEEP_S, self._upkeep))
+            group.create_task(repeat(ACTIVE_S, self._local_connections.report_active))
+            group.create_task(repeat(TRIM_S, self._trim))
             await self.replicator.caught_up()
             group.create_task(self.deadlines.run())
 
@@ -323,14 +324,6 @@ class Node(NodeReads):
 
     # --- upkeep
 
-    async def _every(self, seconds: float, work: Callable[[], Any]) -> None:
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                await work()
-            except GatewayError as error:
-                log.warning("%s: %s", work.__name__, error.code)
-
     async def _upkeep(self) -> None:
         now_ms = self.clock.now_ms()
         for session_id in (due := self._coalescer.due(now_ms)):
@@ -343,7 +336,8 @@ class Node(NodeReads):
             await self._write(session_id, None, None)
         except GatewayError as error:
             if not isinstance(error, NotFound):
-                log.warning("held-back updates of a session are not written yet: %s", error.code)
+                about = {"session_id": session_id, "reason": error.code}
+                log.debug("held-back updates are not written yet", extra=about)
 
     async def _trim(self) -> None:
         now_ms = self.clock.now_ms()

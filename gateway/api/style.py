@@ -56,7 +56,7 @@ class NativeStyle(TableStyle[Principal]):
     traits = Traits(
         nobody=NOBODY,
         refuses_body=True,
-        exposes="ETag, Gateway-Lag-Ms, Gateway-Position, Location, Retry-After",
+        exposes="ETag, Gateway-Lag-Ms, Gateway-Position, Location, Retry-After, X-Request-Id",
         allows=(
             "Accept, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, "
             "Last-Event-ID"

@@ -8,7 +8,6 @@ subprotocol that is chosen is our own.
 Not here: what an admitted connection does (``connect``, ``events``).
 """
 
-import secrets
 from collections.abc import Awaitable, Callable
 
 from starlette.responses import Response
@@ -21,6 +20,7 @@ from gateway.context import Context, caller_key
 from gateway.core.errors import BadRequest, GatewayError
 from gateway.http.problems import problem
 from gateway.http.request import Request, check_target, read_pairs, without_token
+from gateway.logs.request import mark_in
 from gateway.realtime.codec import HeartbeatRule
 from gateway.realtime.connection import WebSocketConnection
 from gateway.realtime.handshake import Admission, WebSocketEndpoint, check_admissible
@@ -111,7 +111,7 @@ def native_socket(context: Context, serve: Serve) -> WebSocketEndpoint:
 
 
 def _refuse(error: GatewayError, scope: Scope) -> Response:
-    return problem(error, secrets.token_hex(8), root=scope.get("root_path", ""))
+    return problem(error, mark_in(scope).request_id, root=scope.get("root_path", ""))
 
 
 def _shown(scope: Scope) -> tuple[Credential, BadRequest | None]:

@@ -192,7 +192,9 @@ class KeyRing:
                 self._read_ms = now_ms
             except (OSError, httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
                 KEY_FETCH_FAILURES.inc()
-                log.warning("cannot read the key set of JWTs: %s", type(error).__name__)
+                log.warning(
+                    "the key set of JWTs cannot be read", extra={"reason": type(error).__name__}
+                )
 
     def _match(self, kid: str | None, algorithm: str) -> SigningKey | None:
         named = [
@@ -225,7 +227,8 @@ class KeyRing:
                 found.append(self._entry(entry))
             except (JoseError, ValueError, TypeError, KeyError, SecurityWarning) as error:
                 # RFC 7517 section 5: a key that cannot be used does not spoil the others.
-                log.info("key %d of the key set is not used: %s", number, error)
+                about = {"key": number, "reason": str(error)}
+                log.info("a key of the key set is not used", extra=about)
         if not found:
             raise ValueError("no key can be used")
         return tuple(found)

@@ -131,7 +131,10 @@ class Users:
         try:
             self._known = _usable(_read(self._path))
         except SettingsError as error:
-            log.error("the users of before stay: %s", error)  # noqa: TRY400 - it says it all
+            log.error(  # noqa: TRY400 - the reason says it all
+                "the users file cannot be read: the users of before stay",
+                extra={"reason": str(error)},
+            )
 
     def list(self) -> dict[str, User]:
         """Return all users who may log in, by name.
@@ -220,7 +223,10 @@ def _usable(known: _File) -> _File:
     """Return those who may log in; tell of the others in the log."""
     for name, user in known.items():
         if user.is_bound_admin:
-            log.error("user %r of the users file is ignored: %s", name, BOUND_ADMIN)
+            log.error(
+                "a user of the users file is ignored",
+                extra={"account": name, "reason": BOUND_ADMIN},
+            )
     return {name: user for name, user in known.items() if not user.is_bound_admin}
 
 

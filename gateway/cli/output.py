@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gateway.logs.formats import escaped
+
 TABLE_ROWS_MAX: Final = 1_000  # a table is printed when all its rows are there
 
 _MINUTE_MS: Final = 60_000
@@ -31,18 +33,6 @@ def now_ms() -> int:
 def for_people() -> bool:
     """Whether the output is a terminal."""
     return sys.stdout.isatty()
-
-
-def escaped(value: object) -> str:
-    """Return *value* as text on one line without control characters; ``None`` is empty."""
-    if value is None:
-        return ""
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def complain(*lines: str) -> None:

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -25,18 +26,19 @@ from msgspec.structs import replace
 from gateway import __version__
 from gateway.app import SPARE, running, server
 from gateway.auth.principals import kept_admin_key
-from gateway.cli import logs
 from gateway.cli.options import DEFAULT_URL, SettingFlags, data_dir, read_settings
 from gateway.cli.output import complain, put
 from gateway.cli.workers import Workers
 from gateway.context import Context
 from gateway.core.errors import GatewayError
-from gateway.settings import TABLE, Settings
+from gateway.logs import formats
+from gateway.settings import TABLE, Settings, SettingsError
 from gateway.store.store import StoreRefused
 from gateway.transport import server_context
 from gateway.transport.descriptors import needed_for, raise_limit
 from gateway.versions import UnexpectedVersion
 
+USAGE: Final = 2  # the exit code of wrong settings
 COLLECT: Final = (20_000, 20, 50)  # gc.set_threshold; see tune_collector
 LOOK_EVERY_S: Final = 0.01  # between two checks whether the server listens
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
@@ -55,8 +57,16 @@ def serve(
     file (redis_url); the first of them wins. Lists have commas between their values. Flags are seen
     by other users of the machine: give secrets as variables or in the file.
     """
-    settings, _ = read_settings(flags)
-    logs.configure(settings.log_format, settings.log_level)
+    try:
+        settings, _ = read_settings(flags)
+    except SettingsError as error:
+        if error.log_format == "text":
+            raise
+        formats.configure(error.log_format, "info", "")
+        for problem in error.problems:
+            log.critical("cannot start", extra={"reason": problem})
+        return USAGE
+    formats.configure(settings.log_format, settings.log_level, settings.node_name)
     return _until_stopped(settings, lambda: _serve(settings))
 
 
@@ -69,13 +79,24 @@ def _until_stopped(settings: Settings, work: Callable[[], int]) -> int:
         return work()
     except KeyboardInterrupt:
         return 0
+    except SettingsError as error:
+        for problem in error.problems:
+            _complain(settings, problem)
+        return USAGE
     except (GatewayError, StoreRefused, UnexpectedVersion) as error:
-        complain(f"cannot start: {error}{_where(settings)}")
+        _complain(settings, f"{error}{_where(settings)}")
     except OSError as error:
-        complain(f"cannot start: {_reason(error)}")
-    except BaseExceptionGroup:
+        _complain(settings, _reason(error))
+    except (Exception, BaseExceptionGroup):
         log.critical("the gateway has failed", exc_info=True)
     return 1
+
+
+def _complain(settings: Settings, reason: str) -> None:
+    if settings.log_format == "json":
+        log.critical("cannot start", extra={"reason": reason})
+    else:
+        complain(f"cannot start: {reason}")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -127,13 +148,14 @@ def fit_descriptors(settings: Settings) -> Settings:
         return settings
     fitting = max(allowed - SPARE, allowed // 2)
     log.warning(
-        "max_connections is lowered from %d to %d: %d files would have to be open, and the hard"
-        " limit allows no more than %d (raise it: ulimit -Hn, LimitNOFILE= of systemd,"
-        " --ulimit nofile= of Docker)",
-        settings.max_connections,
-        fitting,
-        needed_for(wanted),
-        needed_for(allowed),
+        "max_connections is lowered: the hard limit of open files is too low",
+        extra={
+            "wanted": settings.max_connections,
+            "max_connections": fitting,
+            "files_needed": needed_for(wanted),
+            "files_allowed": needed_for(allowed),
+            "raise_by": "ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker",
+        },
     )
     return replace(settings, max_connections=fitting)
 
@@ -146,7 +168,7 @@ async def _serve_alone(
 
 
 def _work(settings: Settings, life: int, tell: Callable[[], None]) -> int:
-    logs.sign(settings.node_name)
+    formats.sign(settings.node_name)
     return _until_stopped(settings, lambda: uvloop.run(_serve_beside(settings, life, tell)))
 
 
@@ -172,6 +194,7 @@ async def _serve_beside(settings: Settings, life: int, tell: Callable[[], None])
 
 
 async def _listen(context: Context, sockets: list[socket.socket], tell: Callable[[], None]) -> None:
+    asyncio.get_running_loop().set_exception_handler(formats.on_loop_error)
     web = server(context)
     tune_collector()
     async with asyncio.TaskGroup() as group:
@@ -253,20 +276,41 @@ async def _announce(web: uvicorn.Server, tell: Callable[[], None]) -> None:
 
 def _greet(settings: Settings, *, has_auth: bool) -> None:
     with suppress(BrokenPipeError):  # the program that started us may read the first line only
+        if settings.log_format == "json":
+            put(_ready_line(settings, has_auth=has_auth))
+            return
         for line in greeting(settings, has_auth=has_auth):
             put(line)
 
 
-def greeting(settings: Settings, *, has_auth: bool) -> list[str]:
-    """Return the lines that a gateway prints when it is ready."""
+def _ready_line(settings: Settings, *, has_auth: bool) -> str:
+    about = {"url": _url(settings), "version": __version__}
+    if not has_auth:
+        about["admin_key_file"] = str(_key_file(settings))
+    line = formats.Json()
+    line.node = settings.node_name
+    where = (log.name, logging.INFO, __file__, 0)
+    return line.format(log.makeRecord(*where, "the gateway is ready", (), None, extra=about))
+
+
+def _url(settings: Settings) -> str:
     host = _WILDCARDS.get(settings.host, settings.host)
     where = f"[{host}]" if ":" in host else host
-    url = f"{'https' if settings.tls_cert else 'http'}://{where}:{settings.port}"
+    return f"{'https' if settings.tls_cert else 'http'}://{where}:{settings.port}"
+
+
+def _key_file(settings: Settings) -> Path:
+    return settings.data_dir.absolute() / "admin_key"
+
+
+def greeting(settings: Settings, *, has_auth: bool) -> list[str]:
+    """Return the lines that a gateway prints when it is ready."""
+    url = _url(settings)
     everywhere = " (on all addresses)" if settings.host in _WILDCARDS else ""
     lines = [f"Session Gateway {__version__} is ready at {url}{everywhere}"]
     if has_auth:
         return lines
-    key = settings.data_dir.absolute() / "admin_key"
+    key = _key_file(settings)
     example = ["gateway watch"]
     if url != DEFAULT_URL:
         example.append(f"--url {url}")

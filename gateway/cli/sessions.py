@@ -8,7 +8,6 @@ from cyclopts import Parameter
 from gateway.cli.options import Duration, Filters, Json, Reach, SessionId
 from gateway.cli.output import (
     TABLE_ROWS_MAX,
-    escaped,
     flattened,
     for_people,
     now_ms,
@@ -21,6 +20,7 @@ from gateway.cli.output import (
 )
 from gateway.client import Gateway, Session, Sort
 from gateway.core.errors import SessionClosed
+from gateway.logs.formats import escaped
 
 PAGE: Final = 500  # sessions a request; about half a megabyte
 

@@ -12,8 +12,9 @@ from msgspec import to_builtins
 from gateway.auth.principals import BOUND_ADMIN, Scope, is_bound_admin
 from gateway.auth.users import Users
 from gateway.cli.options import Account, Json, Scopes, SettingFlags, Workspace, read_settings
-from gateway.cli.output import escaped, put, put_json, put_table
+from gateway.cli.output import put, put_json, put_table
 from gateway.core.errors import Invalid
+from gateway.logs.formats import escaped
 
 UserName = Annotated[str, Parameter(metavar="NAME", help="The name to log in with.")]
 

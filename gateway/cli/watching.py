@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from gateway.cli.options import Filters, Json, Reach
-from gateway.cli.output import escaped, flattened, for_people, put_cells, put_json
+from gateway.cli.output import flattened, for_people, put_cells, put_json
 from gateway.client import Changes, Event, Fold, Item, Resync, Session, Snapshot, events
+from gateway.logs.formats import escaped
 
 _STYLES: Final = {
     "session.opened": "green",

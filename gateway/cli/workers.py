@@ -127,10 +127,10 @@ class Workers:
         try:
             process.start()
         except OSError as error:  # too many processes, or no memory for one more
-            self._died(worker, {"error": error.strerror}, is_young=True)
+            self._died(worker, {"worker": worker.name, "reason": error.strerror}, is_young=True)
             return
         worker.process, worker.started_s = process, time.monotonic()
-        log.info("worker %s is started", worker.name, extra={"pid": process.pid})
+        log.info("a worker is started", extra={"worker": worker.name, "pid": process.pid})
 
     def _live(self, worker: _Worker) -> None:
         os.close(self._life_pipe)  # only the parent holds it
@@ -142,24 +142,28 @@ class Workers:
         self._serving[worker.number] = 1
 
     def _reap(self, worker: _Worker, process: ForkProcess) -> None:
-        about: dict[str, object] = {"pid": process.pid, "exit_code": process.exitcode}
+        about: dict[str, object] = {
+            "worker": worker.name,
+            "pid": process.pid,
+            "exit_code": process.exitcode,
+        }
         worker.process = None
         if self._is_leaving:
             self._code = self._code or int(process.exitcode != 0)
-            log.info("worker %s has left", worker.name, extra=about)
+            log.info("a worker has left", extra=about)
             return
         self._died(worker, about, is_young=time.monotonic() - worker.started_s < STEADY_S)
 
     def _died(self, worker: _Worker, about: dict[str, object], *, is_young: bool) -> None:
         worker.deaths = worker.deaths + 1 if is_young else 1
         if not self._all_served or worker.deaths >= DEATHS_MAX:
-            log.critical("worker %s does not start: all stop", worker.name, extra=about)
+            log.critical("a worker does not start: all stop", extra=about)
             self._code = 1
             self._leave()
             return
         wait_s = RETRY_S * 2 ** (worker.deaths - 1)
         worker.due_s = time.monotonic() + wait_s
-        log.warning("worker %s ended, next in %.1f s", worker.name, wait_s, extra=about)
+        log.warning("a worker ended: it is started again", extra={**about, "wait_s": wait_s})
 
     # --- all of them
 
@@ -195,11 +199,11 @@ class Workers:
             if not worker.process.is_alive():
                 self._reap(worker, worker.process)
             elif time.monotonic() > self._kill_at_s:
-                log.error("worker %s hangs: it is killed", worker.name)
+                log.error("a worker hangs: it is killed", extra={"worker": worker.name})
                 worker.process.kill()
         if not self._all_served and all(self._serving[:]):
             self._all_served = True
-            log.info("all %d workers are ready", len(self._workers))
+            log.info("all workers are ready", extra={"workers": len(self._workers)})
             self._greet()
 
     def _tell(self, _signal: int, _frame: FrameType | None) -> None:

@@ -55,11 +55,12 @@ class ConnectionEnded(Exception):
 
 
 class ClientClosed(ConnectionEnded):
-    """The client ended the connection."""
+    """The client ended the connection, with this close code if it is known."""
 
-    def __init__(self, cause: Cause) -> None:
+    def __init__(self, cause: Cause, code: int | None = None) -> None:
         super().__init__(cause)
         self.cause = cause
+        self.code = code
 
 
 class ServerClose(ConnectionEnded):

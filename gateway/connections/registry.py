@@ -169,4 +169,4 @@ class ConnectionRegistry:
             async with asyncio.timeout(HANDOVER_WITHIN_S):
                 await event.wait()
         except TimeoutError:
-            log.warning("connection %s has no hello yet", connection_id)
+            log.warning("a connection has no greeting yet", extra={"connection_id": connection_id})

@@ -34,6 +34,7 @@ from gateway.core.model import LabelName, LabelValue
 from gateway.http.document import document_endpoint
 from gateway.http.endpoint import JSON, AnyEndpoint, Nothing
 from gateway.http.request import LABEL
+from gateway.logs.request import ID_MAX
 
 Json = dict[str, Any]
 
@@ -42,6 +43,15 @@ PATH: Final = "/openapi.json"
 _REF: Final = "#/components/schemas/{name}"
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::\w+)?\}")
 _PYTHON_END: Final = r"$(?!\n)"  # of a pattern; where there is no last newline to fear it is $
+_EVERY_REPLY: Final[Json] = {
+    "X-Request-Id": {
+        "description": "Names the request in the log: what the request had under this name, if it "
+        f"was of {ID_MAX} characters or fewer without blanks, else an id of its own.",
+        "required": True,
+        "schema": {"type": "string", "maxLength": ID_MAX},
+    }
+}
+
 _EVERY: Final[tuple[type[GatewayError], ...]] = (BadRequest, UriTooLong, GatewayError, Unavailable)
 
 
@@ -276,8 +286,7 @@ class _Described:
         replies: Json = {}
         for status, kind in self._row.returns.items():
             answer: Json = {"description": _phrase(status)}
-            if self._about.sent_headers:
-                answer["headers"] = self._about.sent_headers
+            answer["headers"] = {**_EVERY_REPLY, **self._about.sent_headers}
             if kind is not None:
                 answer["content"] = {
                     media: {"schema": self._schema(kind) if "json" in media else {"type": "string"}}
@@ -307,6 +316,7 @@ class _Described:
         return {
             str(status): {
                 "description": f"{_phrase(status)}: {', '.join(sorted(codes))}",
+                "headers": _EVERY_REPLY,
                 "content": {
                     media: {"schema": schema if "json" in media else {"type": "string"}}
                     for media in about.failure_media

@@ -119,7 +119,8 @@ class Pipeline:
             late = Draining() if request.method in ("GET", "HEAD") else OutcomeUnknown()
             response = self._refuse(late, request, caller, allowed)
         except Exception:
-            log.exception("a request failed: %s %s", request.method, request.root)
+            about = {"method": request.method, "door": request.root or "/"}
+            log.exception("a request failed", extra=about)
             response = self._refuse(GatewayError(), request, caller, allowed)
         return response, allowed
 

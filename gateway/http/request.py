@@ -9,7 +9,6 @@ Not here: credentials (``auth``), the order in which a request is read (``pipeli
 import asyncio
 import json
 import re
-import secrets
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
@@ -28,6 +27,7 @@ from gateway.core.errors import (
     UriTooLong,
     excerpt,
 )
+from gateway.logs.request import mark_in
 
 BODY_WITHIN_S: Final = 5.0  # for a whole body; 64 KiB take less on the slowest phone
 TARGET_MAX_BYTES: Final = 8 * 1024  # of path and query; other servers have the same limit
@@ -52,7 +52,6 @@ class Request:
 
     __slots__ = (
         "_body",
-        "_id",
         "_receive",
         "body_bounds",
         "is_read",
@@ -74,16 +73,13 @@ class Request:
         self.root = root
         self.path = path[len(root) :] if root and path.startswith(root) else path
         self.is_read = body is not None  # whether nothing of the body is left on the connection
-        self._id: str | None = None
         self._receive = receive
         self._body = body
 
     @property
     def id(self) -> str:
-        """An id of this request: 64 random bits as text."""
-        if self._id is None:
-            self._id = secrets.token_hex(8)
-        return self._id
+        """The id of this request, in its reply and in the log."""
+        return mark_in(self.scope).request_id
 
     @property
     def body(self) -> bytes:

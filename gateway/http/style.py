@@ -75,7 +75,7 @@ class Traits(Struct, frozen=True, kw_only=True):
     body_discard_bytes: int = 0
     refuses_body: bool = False
     options_status: int = 204
-    exposes: str = "ETag, Gateway-Lag-Ms, Location, Retry-After"
+    exposes: str = "ETag, Gateway-Lag-Ms, Location, Retry-After, X-Request-Id"
     allows: str | None = "Accept, Authorization, Content-Type"
     challenge: str | None = "Bearer"
     vary: str = "Accept, Authorization, Cookie, Origin"

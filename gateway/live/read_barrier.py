@@ -15,6 +15,7 @@ from heapq import heappop, heappush
 from typing import Final
 
 from gateway.core.position import Position
+from gateway.logs.throttle import Throttle
 from gateway.store.commit import Result
 
 APPLIED_WITHIN_S: Final = 2.0  # for the log entry of a done write, or a reader's position
@@ -38,6 +39,7 @@ class ReadBarrier:
         self._timer: asyncio.TimerHandle | None = None
         self._serial = 0  # breaks ties: two answers do not compare
         self._positions: dict[asyncio.Future[None], Position] = {}
+        self._throttle = Throttle()
 
     def complete_write(self, partition: int, result: Result, answer: Answer) -> None:
         """Complete a done commit as soon as its log entry has been applied."""
@@ -111,4 +113,9 @@ class ReadBarrier:
                 late += 1
             self._in_time.popleft()
         if late:
-            log.warning("%d own writes not seen within %g s", late, APPLIED_WITHIN_S)
+            self._tell_late(late)
+
+    def _tell_late(self, late: int) -> None:
+        if (fields := self._throttle.admit()) is not None:
+            about = {"writes": late, "within_s": APPLIED_WITHIN_S, **fields}
+            log.warning("own writes are not applied in time", extra=about)

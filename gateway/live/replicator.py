@@ -154,10 +154,10 @@ class Replicator:
                 async for batch in self._followers[partition].batches():
                     self._apply(partition, batch)
             except LogTrimmed:
-                log.warning("partition %d: the log was trimmed past this node", partition)
+                log.warning("the log was trimmed past this node", extra={"partition": partition})
                 await self._reload(partition, lost=False)
             except HistoryLost:
-                log.warning("partition %d: the store lost history", partition)
+                log.warning("the store lost history", extra={"partition": partition})
                 await self._reload(partition, lost=True)
 
     def _apply(self, partition: int, batch: list[StoredEntry]) -> None:
@@ -245,5 +245,6 @@ def _decoded(partition: int, offset: int, data: bytes) -> AnyEntry | None:
     try:
         return decode_entry(data)
     except DecodeError:
-        log.exception("partition %d: entry %d cannot be read", partition, offset)
+        about = {"partition": partition, "offset": offset}
+        log.exception("an entry of the log cannot be read", extra=about)
         return None

@@ -204,7 +204,8 @@ class CommandWriter:
                 if not work.held:
                     raise
                 # The held-back commands do not fit the record; the command itself must not suffer.
-                log.warning("held-back updates of a session are left out: %s", error.code)
+                about = {"session_id": work.session_id, "reason": error.code}
+                log.warning("held-back updates are left out", extra=about)
                 work.held = []
                 continue
             self.replica.entry_cache.put(commit.entry, entry)

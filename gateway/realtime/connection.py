@@ -11,10 +11,10 @@ Not here: admission (``handshake``), the content of messages (a product's codec 
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
 
+from gateway.connections.journal import ConnectionJournal
 from gateway.connections.lifecycle import (
     ClientClosed,
     ConnectionEnded,
@@ -40,8 +40,6 @@ REASON_MAX_BYTES: Final = 123  # of a close frame (RFC 6455 section 5.5)
 
 M = TypeVar("M")
 
-log = logging.getLogger(__name__)
-
 
 class WebSocketConnection(LiveConnection, Generic[M]):
     """One WebSocket.
@@ -50,7 +48,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         writer: The connection below the messages.
         registry: All connections of this process.
         make_codec: Makes the codec of this connection.
-        number: Tells it apart in logs.
+        journal: What the log tells of it.
         heartbeat: When it is checked and sends a heartbeat.
         messages_per_s: Messages that the client may send a second, ``BURST_S`` times as many at
             once; one more ends it (4006).
@@ -75,7 +73,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         "_writable",
         "_writer",
         "codec",
-        "number",
+        "journal",
     )
 
     def __init__(
@@ -84,12 +82,12 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         registry: ConnectionRegistry,
         make_codec: "Callable[[WebSocketConnection[M]], Codec[M]]",
         *,
-        number: int,
+        journal: ConnectionJournal,
         heartbeat: HeartbeatRule,
         messages_per_s: float,
     ) -> None:
         super().__init__(registry.chance, heartbeat.interval_s, registry.loop)
-        self.number = number
+        self.journal = journal
         self._writer = writer
         self._registry = registry
         self._heartbeat_rule = heartbeat
@@ -218,7 +216,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
 
     def on_close(self, code: int, reason: str | None) -> None:
         """The client or the network ended the connection; earlier messages are still handled."""
-        ended = ClientClosed(close_cause(code, reason))
+        ended = ClientClosed(close_cause(code, reason), code)
         if self._is_working or self._inbox:
             self._close_within(ended, DONE_WITHIN_S)
         else:
@@ -273,6 +271,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
     def start(self) -> None:
         """Serve the client from now on, including what it sent before."""
         self._move(Transition.START)
+        self.journal.opened(self._loop.time())
         if self._state is ConnectionState.OPEN:
             self.start_heartbeat()
             if self._heartbeat_rule.silence_s is not None:
@@ -340,7 +339,7 @@ class WebSocketConnection(LiveConnection, Generic[M]):
         self._move(Transition.FINISH)
         ended = self._ended
         assert ended is not None  # noqa: S101 - decided before, see the callers
-        log.info("socket %d: %r", self.number, ended)
+        self.journal.ended(ended, self._loop.time())
         self.stop_timers()  # a connection that ended before its start may have timers since
         self._inbox.clear()
         try:

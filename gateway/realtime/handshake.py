@@ -7,10 +7,8 @@ its codec, sent on the open connection, and closes it.
 Not here: an admitted connection (``connection``, a product's handler).
 """
 
-import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from itertools import count
 from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
@@ -25,11 +23,13 @@ from gateway.auth.credentials import (
     networks,
     origins,
 )
+from gateway.connections.journal import ConnectionJournal
 from gateway.connections.lifecycle import ClientClosed, ServerClose
 from gateway.context import Context
 from gateway.core.errors import CloseCode, Draining, GatewayError, Unavailable
 from gateway.core.frames import Writer
 from gateway.core.model import Connection
+from gateway.logs.request import current, mark_in
 from gateway.realtime.codec import Codec, HeartbeatRule
 from gateway.realtime.connection import WebSocketConnection
 
@@ -37,10 +37,6 @@ EXTENSION: Final = "gateway.frames"  # of the ASGI scope; see ``transport``
 USER_AGENT_MAX: Final = 512  # characters that are stored
 
 M = TypeVar("M")
-
-log = logging.getLogger(__name__)
-
-_numbers = count(1)  # tell the connections of this process apart in logs
 
 
 class Admission(Struct, Generic[M], frozen=True, kw_only=True):
@@ -126,6 +122,8 @@ class WebSocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a WebSocket from its request to its handler, or refuse it."""
         context = self._context
+        mark = mark_in(scope)
+        current.set(mark)
         websocket = WebSocket(scope, receive, send)
         try:
             admission = await self._admit(scope)
@@ -133,11 +131,12 @@ class WebSocketEndpoint:
         except GatewayError as error:
             await websocket.send_denial_response(self._refuse(error, scope))
             return
+        journal = ConnectionJournal(scope["path"], context.peer(scope).address, mark)
         connection: WebSocketConnection[Any] = WebSocketConnection(
             writer,
             context.connections,
             admission.codec,
-            number=next(_numbers),
+            journal=journal,
             heartbeat=admission.heartbeat,
             messages_per_s=context.settings.messages_per_s,
         )
@@ -148,7 +147,6 @@ class WebSocketEndpoint:
             except (OSError, RuntimeError, WebSocketDisconnect):  # it left meanwhile
                 raise ClientClosed("lost") from None
             writer.adopt(connection)
-            log.info("socket %d: %s from %s", connection.number, scope["path"], scope.get("client"))
             await admission.serve(connection)
         except Exception as error:  # noqa: BLE001 - the top of a handshake; logged if unforeseen
             connection.refuse(connection.closing_of(error))

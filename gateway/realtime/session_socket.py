@@ -191,6 +191,7 @@ class SessionSocket(ObserverSocket[M]):
 
     def _hold(self, session: Session) -> None:
         self.workspace = session.workspace
+        self.connection.journal.attach(session)
         self._held = session.id
         self.node.hold(session.id, self._record.id)
         self.node.attach(session.id, self)
@@ -371,8 +372,7 @@ class SessionSocket(ObserverSocket[M]):
 
     def cut_off(self) -> ServerClose:
         """Return the end of a connection that was ended by mistake: the client comes back."""
-        reconnect_after_ms = self.connection.reconnect_after_ms()
-        return ServerClose(CloseCode.SERVER_ERROR, "cut_off", reconnect_after_ms)
+        return ServerClose(CloseCode.SERVER_ERROR, "cut_off", self.connection.reconnect_after_ms())
 
     async def _make_way(self, held: Connection) -> None:
         """End as displaced, once the connection that came has been greeted."""
@@ -380,7 +380,7 @@ class SessionSocket(ObserverSocket[M]):
         raise ServerClose(CloseCode.DISPLACED, "displaced")
 
     async def _attach_again(self) -> None:
-        log.warning("connection %s was ended by others; attaching again", self._record.id)
+        log.warning("a connection attaches again", extra={"session_id": self.session.id})
         again = Connect(connection=self._record, displace=False, readmit=True, again=True)
         try:
             await self.node.apply(self.session.id, again)

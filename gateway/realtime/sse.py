@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.principals import Principal
+from gateway.connections.journal import ConnectionJournal
 from gateway.connections.lifecycle import (
     CLOSE_WITHIN_S,
     SEND_WITHIN_S,
@@ -22,7 +23,8 @@ from gateway.connections.lifecycle import (
     ServerClose,
 )
 from gateway.context import Context
-from gateway.core.errors import GatewayError
+from gateway.core.errors import CloseCode, GatewayError
+from gateway.logs.request import mark_in
 from gateway.node import Subscription
 from gateway.realtime.codec import Codec
 
@@ -86,7 +88,8 @@ class EventStream(Response):
                 return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             connection.expire_at(self._principal.expires_at, context.wall_ms)
-            await connection.close(await connection.serve(subscription))
+            journal = ConnectionJournal(scope["path"], context.peer(scope).address, mark_in(scope))
+            await connection.close(await connection.serve(subscription, journal))
 
 
 class _StreamConnection(LiveConnection):
@@ -108,15 +111,21 @@ class _StreamConnection(LiveConnection):
         self._works: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[ConnectionEnded] = self._loop.create_future()
 
-    async def serve(self, subscription: Subscription) -> ConnectionEnded:
+    async def serve(
+        self, subscription: Subscription, journal: ConnectionJournal
+    ) -> ConnectionEnded:
         """Send events until the stream ends; return how it ended."""
+        ended: ConnectionEnded = ServerClose(CloseCode.DRAINING, "draining")  # if it is cancelled
         self._subscription = subscription
+        journal.opened(self._loop.time())
         self.start_heartbeat()
         self._spawn(self._tell(subscription))
         self._spawn(self._listen())
         try:
-            return await self._ended
+            ended = await self._ended
+            return ended
         finally:
+            journal.ended(ended, self._loop.time())
             self.stop_timers()
             works = list(self._works)
             for work in works:

@@ -69,7 +69,7 @@ def load(
     settings, wrong = _typed(given, sources, problems)
     problems.extend(text for names, text in _conflicts(settings) if wrong.isdisjoint(names))
     if problems:
-        raise SettingsError(problems)
+        raise SettingsError(problems, settings.log_format)
     return settings, sources
 
 

@@ -284,8 +284,11 @@ class Source(StrEnum):
 class SettingsError(Exception):
     """The settings cannot be used; ``problems`` has a sentence for each reason."""
 
-    def __init__(self, problems: Iterable[str]) -> None:
+    def __init__(
+        self, problems: Iterable[str], log_format: Literal["text", "json"] = "text"
+    ) -> None:
         self.problems = tuple(problems)
+        self.log_format = log_format
         super().__init__("\n".join(self.problems))
 
 

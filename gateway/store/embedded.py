@@ -158,7 +158,9 @@ class EmbeddedValkey:
                     log.warning("the embedded Valkey was gone and is started again")
                     await self._until_ready()
             except StoreUnavailable as error:
-                log.error("the embedded Valkey does not start: %s", error.detail)  # noqa: TRY400
+                log.error(  # noqa: TRY400 - the reason says it all
+                    "the embedded Valkey does not start", extra={"reason": error.detail}
+                )
                 await asyncio.sleep(RETRY_AFTER_S)
 
     async def __aenter__(self) -> Self:

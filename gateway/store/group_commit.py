@@ -185,7 +185,7 @@ class GroupCommit:
                 continue
             self._clock.sample(sent_ms, received_ms, reply[0])
             if reply[1]:
-                log.warning("the log could not be trimmed: %s", reply[1].decode())
+                log.warning("the log cannot be trimmed", extra={"reason": reply[1].decode()})
             _acknowledge(batch, reply)
 
     def _command(self, partition: int, batch: list[PendingCommit]) -> Command:

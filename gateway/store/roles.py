@@ -60,7 +60,7 @@ class WriteAccess:
         if self.refusal is None:
             self.generation += 1
             self._since_ms = self._monotonic_ms()
-            log.warning("the store takes no writes: %s", reason)
+            log.warning("the store takes no writes", extra={"reason": reason})
         self.refusal = reason
 
     def accepted(self) -> None:
@@ -68,7 +68,5 @@ class WriteAccess:
         if self.refusal is not None:
             self.generation += 1
             self.refusal = None
-            log.warning(
-                "the store takes writes again after %.1f s",
-                (self._monotonic_ms() - self._since_ms) / 1000,
-            )
+            down_s = round((self._monotonic_ms() - self._since_ms) / 1000, 1)
+            log.warning("the store takes writes again", extra={"down_s": down_s})

@@ -56,11 +56,15 @@ class AdmissionControl:
         sock = transport.get_extra_info("socket")
         if sock is not None and is_reserved(sock.fileno()):
             self._close_idle()
-            self._report("descriptors", "too few file descriptors are left: connections are cut")
+            if self._report("descriptors"):
+                log.warning("connections are cut: too few file descriptors are left")
             return Verdict.CUT
         if count <= self._maximum or self._close_idle():
             return Verdict.SERVE
-        self._report("connections", "there are too many connections: new ones are refused")
+        if self._report("connections"):
+            log.warning(
+                "connections are refused: there are too many", extra={"limit": self._maximum}
+            )
         return Verdict.REFUSE if count <= self._maximum + REFUSED_MAX else Verdict.CUT
 
     def add_idle(self, connection: Idle) -> None:
@@ -79,9 +83,11 @@ class AdmissionControl:
                 return True
         return False
 
-    def _report(self, queue: str, text: str) -> None:
+    def _report(self, queue: str) -> bool:
+        """Count an overflow; return whether the log should tell it."""
         OVERFLOWS.labels(queue).inc()
         now_s = asyncio.get_running_loop().time()
-        if now_s - self._warned_at_s >= WARN_EVERY_S:
-            self._warned_at_s = now_s
-            log.warning(text)
+        if now_s - self._warned_at_s < WARN_EVERY_S:
+            return False
+        self._warned_at_s = now_s
+        return True

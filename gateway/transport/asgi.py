@@ -8,6 +8,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.logs.request import current, mark_in
 from gateway.transport.uvicorn_internals import RequestResponseCycle
 
 METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"  # each is taken by some path
@@ -38,6 +39,7 @@ class WholeResponses:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         cycle = self._cycle
+        current.set(mark_in(scope))
         if cycle.more_body:
             send = partial(self._send_before_body, send)
         if scope["http_version"] == "1.0":

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import httptools
 from starlette.types import Scope
 
+from gateway.logs.request import mark_in
 from gateway.transport.admission import AdmissionControl, Verdict
 from gateway.transport.asgi import WholeResponses, describe_server
 from gateway.transport.handshake import read
@@ -245,7 +246,7 @@ class Http(HttpToolsProtocol):
             logger=self.logger,
             access_logger=self.access_logger,
             access_log=self.access_log,
-            default_headers=self.server_state.default_headers,
+            default_headers=[*self.server_state.default_headers, mark_in(self.scope).header],
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
@@ -353,7 +354,8 @@ class Http(HttpToolsProtocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Respond to the request being parsed and close; abort if another response is due first."""
-        log.debug("refused %s: %d %s", self.client, refusal.status, refusal.reason)
+        mark = mark_in(self.scope)
+        refusal.tell(self.client, mark)
         self._forget_deadline()
         self._unset_keepalive_if_required()
         may_answer = self._may_answer()
@@ -361,7 +363,7 @@ class Http(HttpToolsProtocol):
         if not may_answer:
             self.transport.abort()
             return
-        self.transport.write(refusal.response(self.server_state.default_headers))
+        self.transport.write(refusal.response([*self.server_state.default_headers, mark.header]))
         self._lingering_close = LingeringClose(self.transport)
 
     def _linger(self) -> None:

@@ -6,6 +6,7 @@ because the transport does not know which product's error document the client ex
 Not here: the responses of applications.
 """
 
+import logging
 from collections.abc import Iterable
 from http import HTTPStatus
 from re import compile as pattern
@@ -13,12 +14,17 @@ from typing import Final
 
 from msgspec import Struct
 
+from gateway.logs.request import RequestMark
+
 Headers = Iterable[tuple[bytes, bytes]]
 
 ENHANCE_YOUR_CALM: Final = (420, "Enhance Your Calm")  # not registered; some dialects' products say
 
 TOKEN: Final = pattern(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _UNSAFE: Final = pattern(rb"[\x00\r\n]")
+
+
+log = logging.getLogger(__name__)
 
 
 class Refusal(Struct, frozen=True):
@@ -33,6 +39,12 @@ class Refusal(Struct, frozen=True):
     status: int
     reason: str
     headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def tell(self, client: tuple[str, int] | None, mark: RequestMark) -> None:
+        """Log the refusal of a request of *client*, which may have had no end."""
+        about: dict[str, object] = {"request_id": mark.request_id, "address": client and client[0]}
+        about |= {"status": self.status, "reason": self.reason}
+        log.debug("a request is refused by the transport", extra=about)
 
     def response(self, headers: Headers = ()) -> bytes:
         """Return the whole response; *headers* go before its own."""

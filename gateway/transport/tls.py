@@ -64,7 +64,7 @@ class Https(Http):
             try:
                 descriptor = os.dup(transport.get_extra_info("socket").fileno())
             except OSError as error:  # no descriptor is left, or the client has gone
-                log.debug("a TLS handshake cannot begin: %s", error)
+                log.debug("a TLS handshake cannot begin", extra={"reason": str(error)})
             else:
                 self._duplicate = socket.socket(fileno=descriptor)
                 self._handshake = self.loop.create_task(self._shake_hands(self._duplicate))
@@ -80,7 +80,7 @@ class Https(Http):
                 ssl_shutdown_timeout=LINGER_S,
             )
         except OSError as error:
-            log.debug("a TLS handshake failed: %s", error)
+            log.debug("a TLS handshake failed", extra={"reason": str(error)})
         finally:
             self._handshake = self._duplicate = None
             if self.transport is None:  # the handshake failed

@@ -29,6 +29,7 @@ from websockets.protocol import OPEN
 
 from gateway.core.errors import CloseCode
 from gateway.core.frames import BINARY, POLICY_VIOLATION, TEXT, Listener, frame
+from gateway.logs.request import mark_in
 from gateway.transport.handshake import HandshakeRequest, switching
 from gateway.transport.keepalive import Keepalive
 from gateway.transport.limits import CLOSE_WITHIN_S, Limits
@@ -74,6 +75,7 @@ class WebSocket(WriteBuffer):
         "_denial",
         "_early",
         "_end",
+        "_headers",
         "_keepalive",
         "_limits",
         "_lingering_close",
@@ -121,6 +123,7 @@ class WebSocket(WriteBuffer):
             early: What came after the request.
         """
         scope["extensions"] = {"websocket.http.response": {}, EXTENSION: {"writer": self}}
+        self._headers = [*self._state.default_headers, mark_in(scope).header]
         self._state.connections.add(self)  # type: ignore[arg-type]  # typed with uvicorn's own classes
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
         if early:
@@ -143,7 +146,7 @@ class WebSocket(WriteBuffer):
             failed = True
         match self._stage:
             case _Stage.ASKED | _Stage.REFUSING:
-                self._write_last(FAILED.response())
+                self._write_last(FAILED.response(self._headers))
             case _Stage.OPEN if failed:
                 self.cut(INTERNAL_ERROR)
             case _Stage.OPEN if self._receive_queue:  # returned without a close: so does this
@@ -178,20 +181,17 @@ class WebSocket(WriteBuffer):
         match self._stage, kind:
             case _Stage.OPEN, "websocket.send":
                 text = message.get("text")
-                data = (
-                    frame(BINARY, message["bytes"]) if text is None else frame(TEXT, text.encode())
-                )
-                self.write(data)
+                op, data = (BINARY, message["bytes"]) if text is None else (TEXT, text.encode())
+                self.write(frame(op, data))
             case _Stage.OPEN, "websocket.close":
                 self._close(message.get("code") or 1000, message.get("reason") or "")
             case _Stage.ASKED, "websocket.accept":
                 self._accept(message.get("subprotocol"), message.get("headers") or ())
             case _Stage.ASKED, "websocket.close":
-                self._write_last(response(403, self._state.default_headers, b""))
+                self._write_last(response(403, self._headers, b""))
             case _Stage.ASKED, "websocket.http.response.start":
                 self._stage = _Stage.REFUSING
-                headers = [*self._state.default_headers, *message.get("headers", ())]
-                self._denial = (message["status"], headers, b"")
+                self._denial = message["status"], [*self._headers, *message.get("headers", ())], b""
             case _Stage.REFUSING, "websocket.http.response.body" if self._denial:
                 status, headers, body = self._denial
                 self._denial = (status, headers, body + message.get("body", b""))
@@ -206,8 +206,8 @@ class WebSocket(WriteBuffer):
         request = self._request
         if request is None or (subprotocol is not None and subprotocol not in request.subprotocols):
             raise RuntimeError("This subprotocol was not offered.")
-        reply = switching(request, subprotocol, headers)
-        self._request = None
+        reply = switching(request, subprotocol, [*self._headers[-1:], *headers])
+        self._request, self._headers = None, []
         self._stage = _Stage.OPEN
         self._parser = Parser(self._limits.caps, self._loop.time())
         self._keepalive = Keepalive(self, self._limits, self._loop)
@@ -353,7 +353,7 @@ class WebSocket(WriteBuffer):
         if self._stage is _Stage.OPEN:
             self.cut(SERVICE_RESTART)
         elif self._stage in (_Stage.ASKED, _Stage.REFUSING):
-            self._write_last(SHUTTING_DOWN.response())
+            self._write_last(SHUTTING_DOWN.response(self._headers))
 
     def cut(self, code: int) -> None:
         """Close with *code*; without a close frame if the client takes nothing."""

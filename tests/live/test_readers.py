@@ -15,12 +15,14 @@ from msgspec.json import decode
 from gateway.api.codec import NativeCodec
 from gateway.client.protocol import EventsFrame, HelloFrame, SnapshotFrame, parse
 from gateway.client.state import Changes, Fold, Resync, Snapshot
+from gateway.connections.journal import ConnectionJournal
 from gateway.connections.registry import ConnectionRegistry
 from gateway.core import protocol
 from gateway.core.command import Close, Update
 from gateway.core.errors import SessionClosed
 from gateway.core.query import Filter, View, Visibility
 from gateway.live import channel
+from gateway.logs.request import RequestMark
 from gateway.node import Node
 from gateway.realtime.codec import HeartbeatRule
 from gateway.realtime.connection import WebSocketConnection
@@ -88,7 +90,7 @@ class Connection:
             self,
             self.sockets,
             lambda connection: NativeCodec(node, connection.heartbeat_ms),
-            number=0,
+            journal=ConnectionJournal("/v1/events", None, RequestMark("r1")),
             heartbeat=HeartbeatRule(interval_s=3600),
             messages_per_s=1,
         )

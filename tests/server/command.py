@@ -114,6 +114,6 @@ def serve(home: Path, *flags: str, lines: int = 1) -> Iterator[Served]:
     with start(arguments, environment(home)) as process:
         assert process.stdout
         greeting = tuple(process.stdout.readline() for _ in range(lines))
-        match = re.search(r" at (http://\S+:\d+)", greeting[0])
+        match = re.search(r"(http://[^\s\"]+:\d+)", greeting[0])
         assert match, process.stderr and process.stderr.read()
         yield Served(process, match[1], data_dir, greeting)

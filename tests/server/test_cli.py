@@ -1,18 +1,16 @@
 """The command line without a gateway: usage, settings, tokens, users, words, logs."""
 
 import io
-import json
-import logging
 import sys
 from pathlib import Path
 
 import pytest
 
-from gateway.cli import logs
 from gateway.cli.options import Reach, seconds
-from gateway.cli.output import escaped, flattened, shown_time, span
+from gateway.cli.output import flattened, shown_time, span
 from gateway.cli.serving import greeting
 from gateway.core.public import rfc3339
+from gateway.logs.formats import escaped
 from gateway.settings import TABLE, load
 from tests.server.command import run
 
@@ -321,60 +319,3 @@ def test_greeting_tells_where_the_key_is(tmp_path: Path) -> None:
     assert greeting(settings, has_auth=True) == [first]
     everywhere, _ = load({"host": "0.0.0.0", "admin_key": "K"}, {})  # noqa: S104
     assert "http://127.0.0.1:8080 (on all addresses)" in greeting(everywhere, has_auth=True)[0]
-
-
-# --- logs
-
-
-def record(message: str, *arguments: object, **more: object) -> logging.LogRecord:
-    """What a logger hands on."""
-    made = logging.makeLogRecord({"name": "gateway.x", "levelname": "INFO", "levelno": 20})
-    made.msg, made.args, made.created = message, arguments, 0.0
-    vars(made).update(more)
-    return made
-
-
-def test_log_line_is_one_line_whatever_a_client_sends() -> None:
-    """A client's text can neither begin a line of a log nor steer the terminal it is read on."""
-    told = logs.Text().format(record("hello %s", "x\n1970 error fake\x1b[2J", session="s\n1"))
-
-    assert told == (
-        "1970-01-01T00:00:00.000Z info gateway.x: hello x\\n1970 error fake\\x1b[2J session=s\\n1"
-    )
-
-
-def test_log_line_holds_no_query_and_no_token() -> None:
-    """Whatever is logged, queries of addresses and tokens are taken out."""
-    text = "GET /v1/events?token=abc&x=1 HTTP, Bearer abc.def, offered bearer.abc session.s1.abc"
-
-    for line in (
-        logs.Text().format(record("%s", text)),
-        logs.Json().format(record("%s", text)),
-        logs.Text().format(record("x", extra=text)),
-    ):
-        assert "abc" not in line
-        assert "/v1/events?…" in line
-
-
-def test_json_log_is_one_object_a_line() -> None:
-    """A program reads time, level, logger, message, fields and traceback of each record."""
-    try:
-        raise ValueError("wrong\nvalue")
-    except ValueError:
-        made = record("it %s", "failed", exc_info=sys.exc_info(), session="s1")
-
-    line = logs.Json().format(made)
-
-    assert "\n" not in line
-    told = json.loads(line)
-    assert told.pop("exception").endswith("ValueError: wrong\nvalue")
-    assert told == {
-        "at": "1970-01-01T00:00:00.000Z",
-        "level": "info",
-        "logger": "gateway.x",
-        "message": "it failed",
-        "session": "s1",
-    }
-    first, *rest = logs.Text().format(made).splitlines()
-    assert first.endswith("it failed session=s1")
-    assert all(line.startswith("  ") for line in rest)

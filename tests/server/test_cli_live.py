@@ -101,6 +101,7 @@ def test_serve_tells_its_url_and_stops_cleanly(tmp_path: Path, how: signal.Signa
 
     assert ran.code == 0
     assert ran.out == ""
+    assert json.loads(served.greeting[0])["url"] == served.url
     assert "Traceback" not in ran.err
     assert all(json.loads(line)["level"] == "info" for line in ran.err.splitlines())
 

@@ -4,11 +4,13 @@ import asyncio
 
 import pytest
 
+from gateway.connections.journal import ConnectionJournal
 from gateway.connections.lifecycle import ClientClosed, ConnectionEnded, ServerClose
 from gateway.connections.registry import ConnectionRegistry
 from gateway.core.errors import CloseCode
 from gateway.core.model import Session
 from gateway.live.channel import Subscription
+from gateway.logs.request import RequestMark
 from gateway.realtime.codec import Announcement, ClosingFrames, HeartbeatRule
 from gateway.realtime.connection import WebSocketConnection
 from gateway.realtime.connection_state import (
@@ -123,7 +125,7 @@ def connected(
         writer,
         sockets,
         lambda _: Plain(),
-        number=1,
+        journal=ConnectionJournal("/v1/connect", None, RequestMark("r1")),
         heartbeat=HeartbeatRule(interval_s=15, silence_s=silence_s),
         messages_per_s=20,
     )

@@ -124,7 +124,7 @@ async def test_connection_at_work_makes_no_room(caplog: pytest.LogCaptureFixture
         coming.writer.write(GET[9:])
         for client in (asking, coming):
             assert " 200 OK" in await client.head()
-    assert caplog.text.count("too many connections") == 1
+    assert caplog.text.count("connections are refused: there are too many") == 1
 
 
 async def test_refused_connections_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
@@ -139,7 +139,7 @@ async def test_refused_connections_are_bounded(caplog: pytest.LogCaptureFixture)
         assert b"" in said
         assert any(reply.startswith(b"HTTP/1.1 503 ") for reply in said)
         await eventually(lambda: len(served.state.connections) == 1)
-    assert caplog.text.count("too many connections") == 1
+    assert caplog.text.count("connections are refused: there are too many") == 1
 
 
 # --- descriptors
@@ -187,13 +187,13 @@ def test_missing_descriptors_are_told(soft: int, hard: int, fits: int) -> None:
     said = limited(
         soft,
         hard,
-        "import logging\nfrom gateway.cli.serving import fit_descriptors\n"
-        "from gateway.settings import Settings\nlogging.basicConfig()\n"
+        "from gateway.logs import formats\nfrom gateway.cli.serving import fit_descriptors\n"
+        "from gateway.settings import Settings\nformats.configure('text', 'info', 'a')\n"
         "print(fit_descriptors(Settings()).max_connections)",
     )
     assert said.splitlines()[0] == str(fits)
-    assert ("16576 files would have to be open" in said) == (fits < 16_000)
-    assert ("no more than " + str(hard) in said) == (fits < 16_000)
+    assert ("files_needed=16576" in said) == (fits < 16_000)
+    assert (f"files_allowed={hard}" in said) == (fits < 16_000)
 
 
 def test_node_without_descriptors_does_not_start() -> None:

@@ -114,7 +114,8 @@ class GameyeStyle(TableStyle[Principal]):
         )
         is_ours = type(error) is GatewayError  # nobody foresaw it; the line before says what it was
         level = logging.ERROR if is_ours else logging.INFO
-        log.log(level, "request %s: %d %s", failure.identifier, row.status, error.code)
+        about = {"identifier": failure.identifier, "status": row.status, "code": error.code}
+        log.log(level, "a request is refused", extra=about)
         return Response(encode(failure), row.status, media_type=JSON)
 
 

@@ -49,7 +49,7 @@ TRAITS: Final = Traits(
     credential_first=True,  # MaxScale tells nobody without a login which addresses there are
     body_discard_bytes=1024 * 1024,  # MaxCtrl's HTTP client reads no answer before it has written
     options_status=200,  # as MaxScale, which has no 204 here
-    exposes="ETag, Gateway-Lag-Ms, Last-Modified, Mxs-Warning, Retry-After",
+    exposes="ETag, Gateway-Lag-Ms, Last-Modified, Mxs-Warning, Retry-After, X-Request-Id",
     allows=(
         "Authorization, Content-Type, If-Match, If-Modified-Since, If-None-Match,"
         " If-Unmodified-Since, X-HTTP-Method-Override, X-Requested-With"

@@ -214,7 +214,7 @@ def understood(data: str | bytes, kind: type[T]) -> T | None:
     try:
         return decode(data, type=kind)
     except (MsgspecError, ValueError, RecursionError):
-        log.debug("a client said something that cannot be read")
+        log.debug("a message is ignored: it cannot be read")
         return None
 
 

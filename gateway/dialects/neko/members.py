@@ -220,7 +220,7 @@ def _read(name: str, body: dict[str, Any]) -> Kept | None:
     try:
         return convert(body, Kept) if body else None
     except ValidationError:  # of another version
-        log.warning("member %r cannot be read", name)
+        log.warning("a member cannot be read", extra={"member": name})
         return None
 
 

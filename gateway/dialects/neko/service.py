@@ -49,6 +49,7 @@ from gateway.dialects.neko.members import Member, Members
 from gateway.dialects.neko.render import is_there, profile_of
 from gateway.dialects.neko.rooms import DIALECT, VIEW, Rooms, room_of
 from gateway.dialects.neko.schema import NekoSettings, ProfileChange
+from gateway.logs.throttle import Throttle
 from gateway.node import Restart
 
 GRACE_MS: Final = 5_000  # a client that reconnects within this was never away; neko's constant
@@ -72,6 +73,7 @@ class Service:
         self.rooms = Rooms(context.node, defaults)
         self.control = Control(context.node, self.rooms)
         self.members = Members(context.node.documents, context.users)
+        self.client_lines = Throttle()  # of all clients together
         self.started = asyncio.Event()  # the rooms are kept from now on
 
     # --- authentication
@@ -262,4 +264,6 @@ async def run(context: Context) -> None:
                 try:
                     await service.control.forget(key, grant)
                 except GatewayError as error:
-                    log.warning("a room still names a host that is gone: %s", error.code)
+                    log.warning(
+                        "a room still names a host that is gone", extra={"reason": error.code}
+                    )

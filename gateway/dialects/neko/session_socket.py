@@ -159,7 +159,8 @@ class NekoSocket(SessionSocket[ClientEvent]):
         try:
             await self._do(message)
         except GatewayError as error:
-            log.debug("%s of %s is refused: %s", message.event, self._caller.id, error)
+            about = {"event": message.event, "account": self._caller.id, "reason": str(error)}
+            log.debug("a message is refused", extra=about)
 
     async def _do(self, said: ClientEvent) -> None:
         control = self._service.control
@@ -179,9 +180,11 @@ class NekoSocket(SessionSocket[ClientEvent]):
                     await control.broadcast(self._caller, one.subject, one.body)
             case "system", "logs":
                 for line in (understood(said.payload, list[LogLine]) or [])[:LOG_LINES_MAX]:
-                    log.info("%s logs: %.*r", self._caller.id, LOG_LINE_MAX, line.message)
+                    if (fields := self._service.client_lines.admit()) is not None:
+                        about = {"account": self._caller.id, "text": line.message[:LOG_LINE_MAX]}
+                        log.info("a client logs", extra={**about, **fields})
             case _:
-                log.debug("unknown event %.64s", said.event)
+                log.debug("a message is ignored: its event is unknown", extra={"event": said.event})
 
     async def _unicast(self, said: Spoken) -> None:
         target = await self._service.session(said.receiver, self._caller)

@@ -88,7 +88,7 @@ class PlexStyle(TableStyle[Principal]):
     traits = Traits(
         nobody=Principal(name="anybody"),
         allows=None,
-        exposes="X-Plex-Container-Start, X-Plex-Container-Total-Size, Retry-After",
+        exposes="X-Plex-Container-Start, X-Plex-Container-Total-Size, Retry-After, X-Request-Id",
         challenge="X-Plex-Token",
         vary="Accept, Origin, X-Plex-Token",
     )

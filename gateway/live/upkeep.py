@@ -1,0 +1,28 @@
+"""Upkeep: work that is repeated while a node runs; a failure of it is told once."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from gateway.core.errors import GatewayError
+
+log = logging.getLogger(__name__)
+
+
+async def repeat(every_s: float, work: Callable[[], Awaitable[None]]) -> NoReturn:
+    """Do *work* again and again until cancelled; the log tells when it begins to fail, and ends."""
+    about = {"work": work.__name__.strip("_")}
+    is_failing = False
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await work()
+        except GatewayError as error:
+            if not is_failing:
+                log.warning("upkeep fails", extra={**about, "reason": error.detail})
+            is_failing = True
+            continue
+        if is_failing:
+            log.warning("upkeep works again", extra=about)
+        is_failing = False
