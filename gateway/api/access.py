@@ -14,7 +14,13 @@ from starlette.responses import Response
 from gateway.api.idempotency import operation_of
 from gateway.auth.principals import Principal, Scope
 from gateway.core.command import AnyCommand
-from gateway.core.errors import Forbidden, NotFound, SessionClosed
+from gateway.core.errors import (
+    Conflict,
+    Forbidden,
+    IdempotencyMismatch,
+    NotFound,
+    SessionClosed,
+)
 from gateway.core.model import Session
 from gateway.core.public import render_session
 from gateway.core.query import Filter, View
@@ -22,6 +28,7 @@ from gateway.http.endpoint import Call, raw_reply, reply
 
 OWN_FIELDS: Final = frozenset({"name", "labels", "attributes", "client", "watch", "streams"})
 """The fields that a client reports of its own session; with ``connect`` only these."""
+WRITE_ERRORS: Final = (Forbidden, NotFound, SessionClosed, Conflict, IdempotencyMismatch)
 
 AnyCall = Call[Principal, Any, Any]
 

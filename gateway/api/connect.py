@@ -253,15 +253,8 @@ async def upgrade_required(call: Call[Principal, Nothing, Nothing]) -> Response:
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     Endpoint(
-        method="GET",
-        path="/v1/connect",
-        handler=upgrade_required,
-        query=Opening,
-        returns={},
-        errors=(UpgradeRequired,),
-        summary="The session socket; see /asyncapi.json",
-        tag="events",
-        is_public=True,
+        "GET", "/v1/connect", upgrade_required, "The session socket; see /asyncapi.json",
+        query=Opening, returns={}, errors=(UpgradeRequired,), tag="events", is_public=True,
         token_in_query=True,
     ),
-)
+)  # fmt: skip

@@ -43,22 +43,11 @@ async def readyz(call: Call[Principal, Nothing, Nothing]) -> Response:
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     Endpoint(
-        method="GET",
-        path="/livez",
-        handler=livez,
-        returns={200: Health},
-        is_public=True,
-        summary="Is the process alive?",
+        "GET", "/livez", livez, "Is the process alive?", returns={200: Health}, is_public=True,
         tag="operations",
     ),
     Endpoint(
-        method="GET",
-        path="/readyz",
-        handler=readyz,
-        returns={200: Health},
-        errors=(Draining, StoreUnavailable, Unavailable),
-        is_public=True,
-        summary="Should this node get traffic?",
-        tag="operations",
+        "GET", "/readyz", readyz, "Should this node get traffic?", returns={200: Health},
+        errors=(Draining, StoreUnavailable, Unavailable), is_public=True, tag="operations",
     ),
-)
+)  # fmt: skip

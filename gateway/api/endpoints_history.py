@@ -93,13 +93,8 @@ def _matches(query: HistoryQuery, visibility: Visibility, row: HistoryRow) -> bo
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     Endpoint(
-        method="GET",
-        path="/v1/history",
-        handler=list_history,
-        query=HistoryQuery,
-        returns={200: HistoryPage},
-        errors=(BadPosition,),
-        summary="List closed sessions or finished watches, newest first",
-        tag="lists",
+        "GET", "/v1/history", list_history,
+        "List closed sessions or finished watches, newest first", query=HistoryQuery,
+        returns={200: HistoryPage}, errors=(BadPosition,), tag="lists",
     ),
-)
+)  # fmt: skip

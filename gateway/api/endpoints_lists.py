@@ -118,30 +118,14 @@ async def list_nodes(call: Call[Principal, Nothing, Nothing]) -> Response:
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     Endpoint(
-        method="GET",
-        path="/v1/streams",
-        handler=list_streams,
-        query=StreamQuery,
-        returns={200: StreamPage},
-        errors=(BadPosition, Forbidden),
-        summary="List live streams",
-        tag="lists",
+        "GET", "/v1/streams", list_streams, "List live streams", query=StreamQuery,
+        returns={200: StreamPage}, errors=(BadPosition, Forbidden), tag="lists",
     ),
     Endpoint(
-        method="GET",
-        path="/v1/stats",
-        handler=get_stats,
-        returns={200: Stats},
-        summary="Count what you see",
-        tag="lists",
+        "GET", "/v1/stats", get_stats, "Count what you see", returns={200: Stats}, tag="lists",
     ),
     Endpoint(
-        method="GET",
-        path="/v1/nodes",
-        handler=list_nodes,
-        returns={200: Nodes},
-        scope=Scope.ADMIN,
-        summary="List nodes",
+        "GET", "/v1/nodes", list_nodes, "List nodes", returns={200: Nodes}, scope=Scope.ADMIN,
         tag="operations",
     ),
-)
+)  # fmt: skip

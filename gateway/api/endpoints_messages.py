@@ -40,14 +40,8 @@ async def send_message(call: Call[Principal, Nothing, MessageBody]) -> Response:
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     Endpoint(
-        method="POST",
-        path="/v1/messages",
-        handler=send_message,
-        body=MessageBody,
-        returns={204: None},
-        errors=(NotFound, SessionClosed),
-        scope=Scope.WRITE,
-        summary="Say something once to live connections",
+        "POST", "/v1/messages", send_message, "Say something once to live connections",
+        body=MessageBody, returns={204: None}, errors=(NotFound, SessionClosed), scope=Scope.WRITE,
         tag="messages",
     ),
-)
+)  # fmt: skip

@@ -15,7 +15,7 @@ from msgspec.json import encode
 from msgspec.structs import replace
 from starlette.responses import Response
 
-from gateway.api.access import closable, do, shown, visible, writable
+from gateway.api.access import WRITE_ERRORS, closable, do, shown, visible, writable
 from gateway.api.create_session import open_session
 from gateway.api.schema import (
     CloseQuery,
@@ -109,73 +109,32 @@ async def close_session(call: Call[Principal, CloseQuery, Nothing]) -> Response:
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     Endpoint(
-        method="POST",
-        path="/v1/sessions",
-        handler=open_session,
-        body=NewSession,
-        returns={201: OpenedSession},
+        "POST", "/v1/sessions", open_session, "Open a session without a connection",
+        body=NewSession, returns={201: OpenedSession},
         errors=(Forbidden, IdUnavailable, LimitExceeded, Conflict, IdempotencyMismatch),
-        summary="Open a session without a connection",
-        tag="sessions",
-        headers=("Idempotency-Key",),
+        tag="sessions", headers=("Idempotency-Key",),
     ),
     Endpoint(
-        method="GET",
-        path="/v1/sessions",
-        handler=list_sessions,
-        query=SessionQuery,
-        returns={200: SessionPage, 304: None},
-        errors=(BadPosition, Forbidden),
-        summary="List open sessions",
-        tag="sessions",
+        "GET", "/v1/sessions", list_sessions, "List open sessions", query=SessionQuery,
+        returns={200: SessionPage, 304: None}, errors=(BadPosition, Forbidden), tag="sessions",
         headers=("If-None-Match",),
     ),
     Endpoint(
-        method="GET",
-        path="/v1/sessions/{id}",
-        handler=get_session,
-        returns={200: PublicSession, 304: None},
-        errors=(NotFound, SessionClosed),
-        summary="Look at a session",
-        tag="sessions",
+        "GET", "/v1/sessions/{id}", get_session, "Look at a session",
+        returns={200: PublicSession, 304: None}, errors=(NotFound, SessionClosed), tag="sessions",
         headers=("If-None-Match",),
     ),
     Endpoint(
-        method="PATCH",
-        path="/v1/sessions/{id}",
-        handler=patch_session,
-        body=SessionPatch,
-        returns={200: PublicSession},
-        errors=(
-            Forbidden,
-            NotFound,
-            SessionClosed,
-            RevisionMismatch,
-            LimitExceeded,
-            Conflict,
-            IdempotencyMismatch,
-        ),
-        summary="Change a session by a merge patch (RFC 7396)",
-        tag="sessions",
-        consumes=("application/json", "application/merge-patch+json"),
+        "PATCH", "/v1/sessions/{id}", patch_session, "Change a session by a merge patch (RFC 7396)",
+        body=SessionPatch, returns={200: PublicSession},
+        errors=(*WRITE_ERRORS, RevisionMismatch, LimitExceeded),
+        tag="sessions", consumes=("application/json", "application/merge-patch+json"),
         headers=("If-Match", "Idempotency-Key"),
     ),
     Endpoint(
-        method="DELETE",
-        path="/v1/sessions/{id}",
-        handler=close_session,
-        query=CloseQuery,
-        returns={200: PublicSession, 202: PublicSession},
-        errors=(
-            Forbidden,
-            NotFound,
-            SessionClosed,
-            RevisionMismatch,
-            Conflict,
-            IdempotencyMismatch,
-        ),
-        summary="Close a session, now or after a warning",
-        tag="sessions",
-        headers=("If-Match", "Idempotency-Key"),
+        "DELETE", "/v1/sessions/{id}", close_session, "Close a session, now or after a warning",
+        query=CloseQuery, returns={200: PublicSession, 202: PublicSession},
+        errors=(*WRITE_ERRORS, RevisionMismatch),
+        tag="sessions", headers=("If-Match", "Idempotency-Key"),
     ),
-)
+)  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any, Final
 from msgspec import to_builtins
 from starlette.responses import Response
 
-from gateway.api.access import closable, do, shown, visible, writable
+from gateway.api.access import WRITE_ERRORS, closable, do, shown, visible, writable
 from gateway.api.schema import ClosingBody, StreamBody, WatchBody, given
 from gateway.auth.principals import Principal
 from gateway.core import command, model
@@ -26,10 +26,7 @@ from gateway.core.command import (
     Unwatch,
 )
 from gateway.core.errors import (
-    Conflict,
-    Forbidden,
     GatewayError,
-    IdempotencyMismatch,
     LimitExceeded,
     NotClosing,
     NotConnected,
@@ -111,9 +108,6 @@ async def delete_member(call: Call[Principal, Nothing, Nothing]) -> Response:
     return shown(call, await do(call, session, Leave(members=(call.path["name"],))))
 
 
-_WRITE_ERRORS: Final = (Forbidden, NotFound, SessionClosed, Conflict, IdempotencyMismatch)
-
-
 def _write(
     method: str,
     path: str,
@@ -123,13 +117,13 @@ def _write(
     body: Any = Nothing,  # noqa: ANN401 - a Struct type
 ) -> AnyEndpoint:
     return Endpoint(
-        method=method,
-        path=f"/v1/sessions/{{id}}/{path}",
-        handler=handler,
+        method,
+        f"/v1/sessions/{{id}}/{path}",
+        handler,
+        summary,
         body=body,
         returns={200: PublicSession},
-        errors=(*_WRITE_ERRORS, *errors),
-        summary=summary,
+        errors=(*WRITE_ERRORS, *errors),
         tag="parts of a session",
         headers=("Idempotency-Key",),
     )
@@ -137,13 +131,8 @@ def _write(
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     Endpoint(
-        method="GET",
-        path="/v1/sessions/{id}/closing",
-        handler=get_closing,
-        returns={200: PublicClosing},
-        errors=(NotFound, SessionClosed),
-        summary="Look at a pending close",
-        tag="parts of a session",
+        "GET", "/v1/sessions/{id}/closing", get_closing, "Look at a pending close",
+        returns={200: PublicClosing}, errors=(NotFound, SessionClosed), tag="parts of a session",
     ),
     _write("PUT", "closing", put_closing, "Schedule a close, or move it", body=ClosingBody),
     _write("DELETE", "closing", cancel_closing, "Call a pending close off", NotClosing),
@@ -151,9 +140,9 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     _write("PUT", "watch", put_watch, "Report what is watched", LimitExceeded, body=WatchBody),
     _write("DELETE", "watch", delete_watch, "Report that nothing is watched"),
     _write(
-        "PUT", "streams/{key:path}", put_stream, "Report a stream", LimitExceeded, body=StreamBody
+        "PUT", "streams/{key:path}", put_stream, "Report a stream", LimitExceeded, body=StreamBody,
     ),
     _write("DELETE", "streams/{key:path}", delete_stream, "End a stream", UnknownStream),
     _write("PUT", "members/{name:path}", put_member, "Let a member in", LimitExceeded),
     _write("DELETE", "members/{name:path}", delete_member, "Let a member go", UnknownMember),
-)
+)  # fmt: skip

@@ -175,16 +175,9 @@ def _started_over(node: Node, view: View, reason: str | None) -> _Page:
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     Endpoint(
-        method="GET",
-        path="/v1/events",
-        handler=read_events,
-        query=EventsQuery,
-        returns={200: EventsPage},
-        errors=(BadPosition, Forbidden, Overloaded),
-        summary="What happens: a page, or a stream (SSE); as WebSocket see /asyncapi.json",
-        tag="events",
-        token_in_query=True,
-        produces=(JSON, SSE),
-        headers=("Last-Event-ID",),
+        "GET", "/v1/events", read_events,
+        "What happens: a page, or a stream (SSE); as WebSocket see /asyncapi.json",
+        query=EventsQuery, returns={200: EventsPage}, errors=(BadPosition, Forbidden, Overloaded),
+        tag="events", token_in_query=True, produces=(JSON, SSE), headers=("Last-Event-ID",),
     ),
-)
+)  # fmt: skip

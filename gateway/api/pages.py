@@ -138,9 +138,9 @@ def endpoints() -> list[AnyEndpoint]:
     returns = {200: str, 304: None}
     return [
         Endpoint(
-            method="GET",
-            path=path,
-            handler=handler,
+            "GET",
+            path,
+            handler,
             returns=returns | ({308: None} if "{" in path else {}),
             produces=(HTML, *FILES.values()) if "{" in path else (HTML,),
             errors=(NotFound,) if "{" in path else (),

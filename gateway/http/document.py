@@ -72,13 +72,13 @@ def document_endpoint(path: str, *, summary: str, make: Callable[[], Json]) -> A
         return await document.reply(call.request)
 
     return Endpoint(
-        method="GET",
-        path=path,
-        handler=serve,
+        "GET",
+        path,
+        serve,
+        summary,
         name=path.strip("/").replace(".", "_"),
         returns={200: dict[str, Any], 304: None},
         is_public=True,
-        summary=summary,
         tag="operations",
     )
 

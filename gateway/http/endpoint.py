@@ -65,7 +65,7 @@ class Call(Struct, Generic[C, Q, B], frozen=True, kw_only=True):
         return self.context.node
 
 
-class Endpoint(Struct, Generic[C, Q, B], frozen=True, kw_only=True):
+class Endpoint(Struct, Generic[C, Q, B], frozen=True):
     """One row of an API's table.
 
     Args:

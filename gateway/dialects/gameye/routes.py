@@ -4,16 +4,11 @@ The parameter ``encoding`` is added: ``string`` writes ``port`` and ``labels`` a
 Gameye's documents (https://docs.gameye.com) show them. There is no live channel: clients poll.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
-
-from msgspec import Struct
-from msgspec.structs import replace
-from starlette.responses import Response
 
 from gateway.auth.principals import Scope
 from gateway.context import Context
-from gateway.core.errors import Conflict, GatewayError, Invalid, NotFound, Overloaded
+from gateway.core.errors import Conflict, Invalid, NotFound, Overloaded
 from gateway.dialects.gameye import schema
 from gateway.dialects.gameye.endpoints_locations import (
     TEXT,
@@ -25,97 +20,59 @@ from gateway.dialects.gameye.endpoints_locations import (
 )
 from gateway.dialects.gameye.endpoints_players import join, leave
 from gateway.dialects.gameye.endpoints_sessions import (
-    ApiCall,
     describe_session,
     list_sessions,
     start_session,
     stop_session,
 )
 from gateway.dialects.gameye.style import GameyeStyle, row_of
-from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable, Nothing
+from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable
 from gateway.http.openapi import Description, described
 from gateway.http.pipeline import Application, Pipeline
 
-Handler = Callable[[ApiCall], Awaitable[Response]]
-
-
-def _get(
-    path: str,
-    handler: Handler,
-    returns: Any,  # noqa: ANN401 - a type
-    query: type[Struct] = Nothing,
-    errors: tuple[type[GatewayError], ...] = (),
-) -> AnyEndpoint:
-    return Endpoint(
-        method="GET",
-        path=path,
-        handler=handler,
-        query=query,
-        returns={200: returns},
-        scope=Scope.READ,
-        errors=errors if query is Nothing else (*errors, Invalid),
-    )
-
-
-def _change(
-    method: str,
-    path: str,
-    handler: Handler,
-    returns: Mapping[int, Any],
-    *,
-    body: type[Struct] = Nothing,
-    scope: Scope = Scope.WRITE,
-    errors: tuple[type[GatewayError], ...] = (NotFound,),
-) -> AnyEndpoint:
-    return Endpoint(
-        method=method,
-        path=path,
-        handler=handler,
-        body=body,
-        consumes=(),
-        returns=returns,
-        scope=scope,
-        errors=errors,
-    )
-
-
-_log = _get("/logs", get_log, str, schema.LogParameters, (NotFound,))
-_tar = _get("/artifacts", get_artifact, str, schema.ArtifactParameters, (NotFound,))
-_health = _get("/health", get_health, schema.HealthReply)
-
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
-    _get("/session", list_sessions, schema.SessionList, schema.ListParameters),
-    _change(
-        "POST",
-        "/session",
-        start_session,
-        {201: schema.StartedSession},
-        body=schema.StartBody,
-        errors=(Conflict, Overloaded),
+    Endpoint(
+        "GET", "/session", list_sessions, query=schema.ListParameters,
+        returns={200: schema.SessionList}, scope=Scope.READ, errors=(Invalid,),
     ),
-    _get(
-        "/session/{id}",
-        describe_session,
-        schema.SessionDescription,
-        schema.EncodingParameters,
-        (NotFound,),
+    Endpoint(
+        "POST", "/session", start_session, body=schema.StartBody, consumes=(),
+        returns={201: schema.StartedSession}, scope=Scope.WRITE, errors=(Conflict, Overloaded),
     ),
-    _change(
-        "DELETE",
-        "/session/{id}",
-        stop_session,
-        {204: None},
-        scope=Scope.CLOSE,
+    Endpoint(
+        "GET", "/session/{id}", describe_session, query=schema.EncodingParameters,
+        returns={200: schema.SessionDescription}, scope=Scope.READ, errors=(NotFound, Invalid),
+    ),
+    Endpoint(
+        "DELETE", "/session/{id}", stop_session, returns={204: None}, scope=Scope.CLOSE,
         errors=(NotFound, Conflict),
     ),
-    _change("PUT", "/session/player/join", join, {200: schema.Roster}, body=schema.JoinBody),
-    _change("DELETE", "/session/player/leave", leave, {200: schema.Roster}, body=schema.LeaveBody),
-    replace(_log, produces=(TEXT,)),
-    replace(_tar, produces=("application/x-tar",)),
-    _get("/available-location/{image:path}", list_locations, schema.LocationList),
-    _get("/tag/{region}/{image:path}/{version}", find_build, schema.BuildFound),
-    replace(_health, scope=None, is_public=True),
-)
+    Endpoint(
+        "PUT", "/session/player/join", join, body=schema.JoinBody, consumes=(),
+        returns={200: schema.Roster}, scope=Scope.WRITE, errors=(NotFound,),
+    ),
+    Endpoint(
+        "DELETE", "/session/player/leave", leave, body=schema.LeaveBody, consumes=(),
+        returns={200: schema.Roster}, scope=Scope.WRITE, errors=(NotFound,),
+    ),
+    Endpoint(
+        "GET", "/logs", get_log, query=schema.LogParameters, returns={200: str},
+        produces=(TEXT,), scope=Scope.READ, errors=(NotFound, Invalid),
+    ),
+    Endpoint(
+        "GET", "/artifacts", get_artifact, query=schema.ArtifactParameters, returns={200: str},
+        produces=("application/x-tar",), scope=Scope.READ, errors=(NotFound, Invalid),
+    ),
+    Endpoint(
+        "GET", "/available-location/{image:path}", list_locations,
+        returns={200: schema.LocationList}, scope=Scope.READ,
+    ),
+    Endpoint(
+        "GET", "/tag/{region}/{image:path}/{version}", find_build,
+        returns={200: schema.BuildFound}, scope=Scope.READ,
+    ),
+    Endpoint("GET", "/health", get_health, returns={200: schema.HealthReply}, is_public=True),
+)  # fmt: skip
 
 
 def _brackets(endpoint: AnyEndpoint) -> list[dict[str, Any]]:

@@ -56,9 +56,9 @@ def _get(
 ) -> AnyEndpoint:
     is_conditional = path == SESSION or query is schema.CollectionQuery
     return Endpoint(
-        method="GET",
-        path=path,
-        handler=handler,
+        "GET",
+        path,
+        handler,
         query=query,
         returns={200: returns, **({304: None} if is_conditional else {})},
         errors=((NotFound,) if "{" in path else ())
@@ -76,9 +76,9 @@ def _change(
     scope: Scope = Scope.WRITE,
 ) -> AnyEndpoint:
     return Endpoint(
-        method=method,
-        path=path,
-        handler=handler,
+        method,
+        path,
+        handler,
         query=query,
         body=body,
         returns={200: None},

@@ -133,7 +133,7 @@ def _row(
 ) -> AnyEndpoint:
     """Return a row of the table; *reply* is the type of a good one."""
     fields = {"returns": {200: reply}, "consumes": (), "produces": BOTH, "tag": "Plex", **more}
-    return Endpoint(method=method, path=path, handler=handler, summary=summary, **fields)
+    return Endpoint(method, path, handler, summary, **fields)
 
 
 def application(context: Context, root: str) -> Application:

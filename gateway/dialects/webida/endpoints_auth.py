@@ -28,21 +28,20 @@ class AuthEndpoints:
         """Return the rows."""
         return (
             Endpoint(
-                method="POST", path="/api/auth/login", handler=self.login,
-                summary="Log in with an id and a password, or with a MASTER token",
+                "POST", "/api/auth/login", self.login,
+                "Log in with an id and a password, or with a MASTER token",
                 body=LoginBody, returns={200: Token},
                 is_public=True,  # the login itself is counted
                 errors=(BadRequest, Unauthorized),
                 tag="auth",
             ),
             Endpoint(
-                method="GET", path="/api/auth/info", handler=self.get_info,
-                summary="Who is logged in", returns={200: WebidaUser}, tag="auth",
+                "GET", "/api/auth/info", self.get_info, "Who is logged in",
+                returns={200: WebidaUser}, tag="auth",
             ),
             Endpoint(
-                method="POST", path="/api/auth/token", handler=self.issue_token,
-                summary="Make another token of this one", query=TokenQuery,
-                returns={200: Token}, errors=(BadRequest, Forbidden), tag="auth",
+                "POST", "/api/auth/token", self.issue_token, "Make another token of this one",
+                query=TokenQuery, returns={200: Token}, errors=(BadRequest, Forbidden), tag="auth",
             ),
         )  # fmt: skip
 

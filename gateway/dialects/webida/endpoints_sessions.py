@@ -45,36 +45,24 @@ def table(generation: Generation) -> tuple[AnyEndpoint, ...]:
     shown = SessionA if generation == "A" else SessionC
     return (
         Endpoint(
-            method="GET",
-            path="/api/sessions",
-            handler=find_sessions,
-            summary="List sessions, of one workspace or all",
-            query=WorkspaceQuery,
+            "GET", "/api/sessions", find_sessions, "List sessions, of one workspace or all",
             returns={200: list[shown]},  # type: ignore[valid-type]
-            errors=(BadRequest, Forbidden),
-            tag="session",
+            query=WorkspaceQuery, errors=(BadRequest, Forbidden), tag="session",
         ),
         Endpoint(
-            method="GET",
-            path="/api/sessions/{sessionId}",
-            handler=get_session if generation == "A" else find_session,
-            summary="Look at a session; in generation C a list, where `*` is all of a workspace",
-            query=WorkspaceQuery,
-            returns={200: SessionA if generation == "A" else list[SessionC]},
-            errors=(BadRequest, NotFound),
-            tag="session",
+            "GET", "/api/sessions/{sessionId}", get_session if generation == "A" else find_session,
+            "Look at a session; in generation C a list, where `*` is all of a workspace",
+            query=WorkspaceQuery, returns={200: SessionA if generation == "A" else list[SessionC]},
+            errors=(BadRequest, NotFound), tag="session",
         ),
         Endpoint(
-            method="DELETE",
-            path="/api/sessions/{sessionId}",
-            handler=close_session if generation == "A" else close_sessions,
-            summary="Close a session after a while; in generation C `*` closes all of a workspace",
-            query=DeleteQuery,
-            returns={200: RestOK},
-            errors=(BadRequest, NotFound, Conflict),
+            "DELETE", "/api/sessions/{sessionId}",
+            close_session if generation == "A" else close_sessions,
+            "Close a session after a while; in generation C `*` closes all of a workspace",
+            query=DeleteQuery, returns={200: RestOK}, errors=(BadRequest, NotFound, Conflict),
             tag="session",
         ),
-    )
+    )  # fmt: skip
 
 
 async def find_sessions(call: Call[WebidaCaller, WorkspaceQuery, Nothing]) -> Response:

@@ -47,14 +47,7 @@ def application(context: Context, root: str) -> Application:
 def _polling() -> list[AnyEndpoint]:
     """Return the rows that refuse long polling to clients of Engine.IO."""
     return [
-        Endpoint(
-            method=method,
-            path=path,
-            handler=answer_polling,
-            is_public=True,
-            is_hidden=True,
-            consumes=(),
-        )
+        Endpoint(method, path, answer_polling, is_public=True, is_hidden=True, consumes=())
         for path in SOCKETS
         for method in POLLING_METHODS
     ]
