@@ -297,7 +297,7 @@ def test_origins_are_compared_by_their_parts(
 
 
 def test_table_has_a_row_and_a_sentence_for_every_setting() -> None:
-    """What the README shows is made from the fields themselves."""
+    """The table of the documents is made from the fields themselves."""
     lines = settings_table().splitlines()
 
     assert len(lines) == 2 + len(Settings.__struct_fields__)

@@ -1,6 +1,6 @@
 """The table of settings: name, type, bounds, default and one sentence for each.
 
-``--help``, ``gateway config`` and the table in the README are made from it. Secrets are masked
+``--help``, ``gateway config`` and the page of settings are made from it. Secrets are masked
 wherever settings are shown.
 """
 
@@ -326,7 +326,7 @@ TABLE: Final[Mapping[str, Setting]] = {row.name: row for row in _rows()}
 
 
 def settings_table() -> str:
-    """Return the table of all settings in Markdown, as the README shows it."""
+    """Return the table of all settings in Markdown, as the page of settings shows it."""
     lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
     lines.extend(
         f"| `{row.name}` | {row.kind} | {row.default or '-'} | {row.description} |"

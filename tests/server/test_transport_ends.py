@@ -190,7 +190,7 @@ async def test_dead_peers_are_found_by_tcp(served: Served) -> None:
 
 
 def test_limits_have_the_documented_numbers() -> None:
-    """What is not set is what README and tables say."""
+    """What is not set is what the documents and tables say."""
     limits = Limits()
 
     assert (limits.heartbeat_s, limits.pong_s, limits.head_s) == (15, 5, 5)

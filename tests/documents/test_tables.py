@@ -1,0 +1,152 @@
+"""The documents hold what the code has: settings, errors, close codes, scopes, events, commands."""
+
+import re
+from collections.abc import Iterator
+from typing import Final, get_args
+
+import pytest
+
+from gateway.api import asyncapi
+from gateway.api.pages import FOLDER, INDEX, served
+from gateway.api.routes import ENDPOINTS
+from gateway.auth.principals import Scope
+from gateway.cli import _app
+from gateway.core.errors import ERRORS, CloseCode
+from gateway.core.event import AnyEvent
+from gateway.core.model import Outcome, State
+from gateway.core.query import Filter
+from gateway.http.markdown import render
+from gateway.settings import settings_table
+from gateway.settings.table import TABLE
+from tests.documents.fences import PAGES, ROOT
+
+TEXTS: Final = {name: path.read_text() for name, path in PAGES.items()}
+EVERYTHING: Final = "\n".join(TEXTS.values())
+README_MAX_BYTES: Final = 8192  # one screen of a way in; the rest is in pages
+
+
+def rows(page: str) -> list[str]:
+    """Return the first cells of all tables of a page, where they are one code."""
+    return re.findall(r"^\| `([^`]+)` \|", TEXTS[page], re.MULTILINE)
+
+
+def test_readme_is_a_way_in() -> None:
+    """The README is short; what it leads to is in pages."""
+    assert len((ROOT / "README.md").read_bytes()) <= README_MAX_BYTES
+
+
+def test_settings_are_those_of_the_code() -> None:
+    """The table of settings is the one that the code gives."""
+    assert settings_table() in TEXTS["docs/settings"]
+
+
+@pytest.mark.parametrize("code", ERRORS)
+def test_error_is_in_its_table(code: str) -> None:
+    """An error has a row with its status, its close code, whether to try again, and what to do."""
+    error = ERRORS[code]
+    again = "yes" if error.retry else "no"
+
+    row = f"| `{code}` | {error.status} | {int(error.close_code)} | {again} | {error.title} | "
+    [found] = re.findall(rf"^{re.escape(row)}(.+) \|$", TEXTS["docs/errors"], re.MULTILINE)
+    assert found.endswith(".")
+
+
+@pytest.mark.parametrize("code", CloseCode)
+def test_close_code_is_in_its_table(code: CloseCode) -> None:
+    """A close code has a row with its name, whether to come back, and the meaning it has at all."""
+    again = "yes" if code.reconnect else "no"
+
+    row = f"| `{int(code)}` | `{code.name.lower()}` | {again} | {asyncapi.MEANINGS[code]} |"
+    assert row in TEXTS["docs/errors"]
+
+
+def test_no_table_has_what_the_code_does_not_have() -> None:
+    """A row of an error, an event, a state, an outcome, a scope stands for one of the code."""
+    known = {*ERRORS, *(str(int(code)) for code in CloseCode), *map(str, asyncapi.OTHER_CODES)}
+    events = {kind.__struct_config__.tag for kind in get_args(AnyEvent)}
+    events |= {"session.enter", "session.exit"}
+
+    assert set(rows("docs/errors")) == known
+    assert set(rows("docs/concepts")) == {*map(str, State), *events}
+    assert set(rows("docs/delayed-close")) == set(get_args(Outcome))
+    assert set(rows("docs/access")) == {str(scope) for scope in Scope}
+    assert set(rows("docs/settings")) == set(TABLE)
+
+
+def test_requests_are_those_of_the_code() -> None:
+    """The table of requests has every operation of the native API, and no other."""
+    operations = {
+        f"{endpoint.method} {endpoint.path.replace(':path', '')}"
+        for endpoint in ENDPOINTS
+        if endpoint.path.startswith("/v1/") and not endpoint.is_hidden
+    }
+
+    assert set(rows("docs/rest-and-events")) == operations
+
+
+def test_filters_are_those_of_the_code() -> None:
+    """Every filter is told."""
+    for name in Filter.__struct_fields__:
+        assert f"`{'label.<name>=<value>' if name == 'labels' else name}`" in EVERYTHING
+
+
+def commands() -> Iterator[str]:
+    """Yield every command, and every one in a group."""
+    app = _app()
+    for name in app:
+        if not name.startswith("-"):
+            inner = [one for one in app[name] if not one.startswith("-")]
+            yield from ([f"{name} {one}" for one in inner] or [name])
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_command_is_in_the_documents(command: str) -> None:
+    """Each command of ``gateway`` is in some page."""
+    assert f"gateway {command}" in EVERYTHING
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_a_page_lead_somewhere(page: str) -> None:
+    """A link leads to a file that is there, and to an anchor of it."""
+    path = PAGES[page]
+    broken = []
+    for link in render(TEXTS[page]).links:
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name) if name else path
+        if not target.exists() or (anchor and anchor not in render(target.read_text()).anchors):
+            broken.append(link)
+
+    assert broken == []
+
+
+def test_index_lists_every_page() -> None:
+    """Each page is in the list that a reader sees first."""
+    listed = {served(link) for link in render(TEXTS[f"docs/{INDEX}"]).links}
+
+    assert {path.stem for path in FOLDER.glob("*.md") if path.stem != INDEX} <= listed
+
+
+def test_scripts_are_there_and_can_be_run() -> None:
+    """A script that the documents name has its run bit."""
+    scripts = set(re.findall(r"\bscripts/[a-z]+\b", EVERYTHING))
+
+    assert scripts
+    assert all((ROOT / script).stat().st_mode & 0o111 for script in scripts)
+
+
+def test_benchmark_has_the_figures_of_the_last_run() -> None:
+    """The processor time of a delivery is what the results say."""
+    results = (ROOT / "deploy" / "bench" / "RESULTS.md").read_text()
+    for ours, theirs in (
+        ("20 events a second: CPU of a delivery", "one channel, fixed rate: CPU a delivery"),
+        ("as many events as it takes: CPU of a", "one channel, saturated: CPU a delivery"),
+    ):
+        [row] = re.findall(rf"^\| {ours}.*$", TEXTS["docs/benchmark"], re.MULTILINE)
+        [measured] = re.findall(rf"^\| {theirs}.*$", results, re.MULTILINE)
+        numbers = [float(number) for number in re.findall(r"\d+\.\d+", measured)]
+        figures = re.findall(r"([\d.]+) µs", row)
+        del figures[1]  # of two workers, which have a row of their own
+        for figure in figures:
+            assert figure in {f"{number:.{len(figure.partition('.')[2])}f}" for number in numbers}
