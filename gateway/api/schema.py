@@ -22,6 +22,7 @@ from gateway.core.model import (
     Members,
     Name,
     Object,
+    Profile,
     SessionId,
     State,
     Text,
@@ -111,20 +112,10 @@ class NewClient(Incoming, frozen=True, kw_only=True):
     model: Text | UnsetType = UNSET
 
 
-class NewProfile(Incoming, frozen=True, kw_only=True):
+class NewProfile(Profile, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the client may do; what is left out it may not."""
 
-    name: Text = ""
-    is_admin: bool = False
-    can_login: bool = False
-    can_connect: bool = False
-    can_watch: bool = False
-    can_host: bool = False
-    can_share_media: bool = False
-    can_access_clipboard: bool = False
-    sends_inactive_cursor: bool = False
-    can_see_inactive_cursors: bool = False
-    plugins: Content = {}
+    plugins: Content = {}  # noqa: RUF012 - msgspec copies it
 
 
 class ProfilePatch(Incoming, frozen=True, kw_only=True):

@@ -34,10 +34,8 @@ from gateway.http.request import (
     without_token,
 )
 from gateway.http.style import Reading, TableStyle, Traits
-from gateway.node import Node
 
 PATH_TYPES: Final[Mapping[str, Any]] = {"id": SessionId, "key": Key, "name": Name}
-NOBODY: Final = Principal(name="anybody")
 
 
 def takes_position(endpoint: AnyEndpoint) -> bool:
@@ -54,7 +52,6 @@ class NativeStyle(TableStyle[Principal]):
     """
 
     traits = Traits(
-        nobody=NOBODY,
         refuses_body=True,
         exposes="ETag, Gateway-Lag-Ms, Gateway-Position, Location, Retry-After, X-Request-Id",
         allows=(
@@ -88,7 +85,7 @@ class NativeStyle(TableStyle[Principal]):
         kind: type[Struct] = endpoint.query
         query, at = read(request.query_string, kind, takes_position=takes_position(endpoint))
         if at is not None:
-            await _reach(self._context.node, at)
+            await self._context.node.wait_for_position(Position.parse(at))
         if endpoint.body is Nothing:
             return Reading(query, Nothing(), media)
         check_json(request.scope, endpoint.consumes)
@@ -130,15 +127,3 @@ def _read(
     query = read_query(pairs, kind, universal)
     read_flag(pairs, "pretty")
     return query, dict(pairs).get("at") if takes_position else None
-
-
-async def _reach(node: Node, at: str) -> None:
-    """Wait until this node has seen a position.
-
-    Raises:
-        BadPosition: It is not a position of this epoch.
-        PositionAhead: This node has not reached it within 2 s.
-    """
-    position = Position.parse(at)
-    if not node.position().covers(position):
-        await node.wait_for_position(position)

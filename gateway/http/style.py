@@ -66,7 +66,7 @@ class Traits(Struct, frozen=True, kw_only=True):
         tells_position: Whether replies have ``Gateway-Position``.
     """
 
-    nobody: Any
+    nobody: Any = Principal(name="anybody")
     authorize: Callable[[Any, AnyEndpoint], None] = require_scope
     rate_key: Callable[[Any], Hashable] = caller_key
     counts_callers: bool = True

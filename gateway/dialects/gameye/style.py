@@ -66,7 +66,6 @@ class GameyeStyle(TableStyle[Principal]):
     """Gameye's style."""
 
     traits = Traits(
-        nobody=Principal(name="anybody"),
         authorize=authorize,  # Gameye has no scope for several of its reads
         body_discard_bytes=1024 * 1024,  # fleet managers write a body before they read the reply
         allows="Authorization, Content-Type",

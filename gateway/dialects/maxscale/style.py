@@ -44,7 +44,6 @@ ALWAYS: Final[Mapping[str, str]] = {  # headers of every reply, as MaxScale send
 }
 
 TRAITS: Final = Traits(
-    nobody=Principal(name="anybody"),
     counts_callers=False,  # ``access`` counts a password before it is checked
     credential_first=True,  # MaxScale tells nobody without a login which addresses there are
     body_discard_bytes=1024 * 1024,  # MaxCtrl's HTTP client reads no answer before it has written

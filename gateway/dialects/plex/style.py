@@ -86,7 +86,6 @@ class PlexStyle(TableStyle[Principal]):
     """The style of Plex's API; see :class:`gateway.http.style.Style`."""
 
     traits = Traits(
-        nobody=Principal(name="anybody"),
         allows=None,
         exposes="X-Plex-Container-Start, X-Plex-Container-Total-Size, Retry-After, X-Request-Id",
         challenge="X-Plex-Token",

@@ -6,7 +6,7 @@ without a connection counts as connected since it was opened.
 Not here: who may see what (``access``, ``endpoints_sessions``), the types (``schema``).
 """
 
-from typing import Final
+from typing import Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -21,6 +21,13 @@ CALLED_OFF: Final = "session will not be closed"
 RESERVED: Final = ":"  # in a message's topic: it means something to one product only
 SECOND_MS: Final = 1000
 
+_STATES_A: Final = {State.CLOSING: StateA.CLOSING, State.AWAY: StateA.LOSING}
+_STATES_C: Final = {
+    State.CLOSING: StateC.CLOSING,
+    State.AWAY: StateC.TERMINATED,
+    State.CLOSED: StateC.TERMINATED,
+}
+
 
 def session_a(session: Session, *, full: bool) -> SessionA:
     """Return *session* in generation A.
@@ -29,32 +36,34 @@ def session_a(session: Session, *, full: bool) -> SessionA:
         session: An open session.
         full: Whether the reader may see addresses.
     """
-    state = _state_a(session)
+    state = _STATES_A.get(session.state, StateA.NORMAL)
     lost_at = session.disconnected_at if not session.is_connected else None
     return SessionA(
-        id=session.id,
-        name=name_of(session),
+        **_common(session, full=full),
         state=state,
-        workspace_id=session.workspace or UNSET,
-        client_address=_address(session, full=full),
-        connected_at=_connected_at(session),
         disconnected_at=None if lost_at is None else rfc3339(lost_at),
-        will_close_at=_date(session.closes_at),
         will_lose_at=_date(session.linger_at if state is StateA.LOSING else None),
     )
 
 
 def session_c(session: Session, *, full: bool) -> SessionC:
     """Return *session* in generation C; see :func:`session_a`."""
-    return SessionC(
-        id=session.id,
-        name=name_of(session),
-        state=_state_c(session),
-        workspace_id=session.workspace or UNSET,
-        client_address=_address(session, full=full),
-        connected_at=_connected_at(session),
-        will_close_at=_date(session.closes_at),
-    )
+    state = _STATES_C.get(session.state, StateC.NORMAL)
+    return SessionC(**_common(session, full=full), state=state)
+
+
+def _common(session: Session, *, full: bool) -> dict[str, Any]:
+    """Return the fields of both generations."""
+    connection = session.connection if full else None
+    since = session.created_at if session.connected_at is None else session.connected_at
+    return {
+        "id": session.id,
+        "name": name_of(session),
+        "workspace_id": session.workspace or UNSET,
+        "client_address": (connection.address if connection else None) or UNKNOWN,
+        "connected_at": rfc3339(since),
+        "will_close_at": _date(session.closes_at),
+    }
 
 
 def name_of(session: Session) -> str:
@@ -63,35 +72,6 @@ def name_of(session: Session) -> str:
         return session.name
     place = f"workspace-{session.workspace}" if session.workspace else "global"
     return f"{place}/{session.connection.id if session.connection else session.id}"
-
-
-def _state_a(session: Session) -> StateA:
-    match session.state:
-        case State.CLOSING:
-            return StateA.CLOSING
-        case State.AWAY:
-            return StateA.LOSING
-        case _:
-            return StateA.NORMAL
-
-
-def _state_c(session: Session) -> StateC:
-    match session.state:
-        case State.CLOSING:
-            return StateC.CLOSING
-        case State.AWAY | State.CLOSED:
-            return StateC.TERMINATED
-        case _:
-            return StateC.NORMAL
-
-
-def _address(session: Session, *, full: bool) -> str:
-    connection = session.connection if full else None
-    return (connection.address if connection else None) or UNKNOWN
-
-
-def _connected_at(session: Session) -> str:
-    return rfc3339(session.created_at if session.connected_at is None else session.connected_at)
 
 
 def _date(at: int | None) -> str | UnsetType:
