@@ -88,25 +88,12 @@ SENT_HEADERS: Final[Json] = {
 
 
 def _parameters(endpoint: AnyEndpoint) -> list[Json]:
-    found: list[Json] = []
+    pretty = {"description": "Indent the reply.", "allowEmptyValue": True}
+    schema = {"type": "string", "enum": [*TRUE, *FALSE]}
+    found: list[Json] = [{"name": "pretty", "in": "query", **pretty, "schema": schema}]
     if takes_position(endpoint):
-        found.append(
-            {
-                "name": "at",
-                "in": "query",
-                "description": "A position that the reply must have seen.",
-                "schema": text_schema(POSITION),
-            }
-        )
-    found.append(
-        {
-            "name": "pretty",
-            "in": "query",
-            "description": "Indent the reply.",
-            "allowEmptyValue": True,
-            "schema": {"type": "string", "enum": [*TRUE, *FALSE]},
-        }
-    )
+        text, schema = "A position that the reply must have seen.", text_schema(POSITION)
+        found.insert(0, {"name": "at", "in": "query", "description": text, "schema": schema})
     return found
 
 

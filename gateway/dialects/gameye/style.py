@@ -18,24 +18,8 @@ from starlette.responses import Response
 
 from gateway.auth.principals import Principal, Scope
 from gateway.context import Context
-from gateway.core.errors import (
-    Conflict,
-    Forbidden,
-    GatewayError,
-    Invalid,
-    LimitExceeded,
-    MethodNotAllowed,
-    NotFound,
-    OutcomeUnknown,
-    Overloaded,
-    PayloadTooLarge,
-    RateLimited,
-    SessionClosed,
-    StoreFull,
-    TooManySessions,
-    Unauthorized,
-    Unavailable,
-)
+from gateway.core import errors
+from gateway.core.errors import Forbidden, GatewayError, Unauthorized
 from gateway.dialects.gameye.coerce import read_body
 from gateway.dialects.gameye.query import read_list, read_parameters
 from gateway.dialects.gameye.render import timestamp
@@ -128,20 +112,16 @@ class ErrorRow(NamedTuple):
 
 
 _CAPACITY: Final = ErrorRow(
-    420,
-    "CAPACITY_UNAVAILABLE",
-    "There is no room, or too much is asked at once.",
+    420, "CAPACITY_UNAVAILABLE", "There is no room, or too much is asked at once.",
     "Try again after a short delay.",
-)
+)  # fmt: skip
 _INVALID: Final = ErrorRow(
     422, "INVALID_REQUEST", "The request is not acceptable.", "Send less, or other values."
 )
 _CONFLICT: Final = ErrorRow(
-    409,
-    "CONFLICT",
-    "The state of the session does not allow this.",
+    409, "CONFLICT", "The state of the session does not allow this.",
     "The id was used before, or the session has ended.",
-)
+)  # fmt: skip
 _MALFORMED: Final = ErrorRow(
     400, "BAD_REQUEST", "The request cannot be read.", "Check how it is written."
 )
@@ -150,38 +130,36 @@ _INTERNAL: Final = ErrorRow(
 )
 
 TABLE: Final[dict[type[GatewayError], ErrorRow]] = {  # the nearest ancestor of an error counts
-    Unauthorized: ErrorRow(
-        401,
-        "UNAUTHORIZED",
-        "You are not authorized.",
+    errors.Unauthorized: ErrorRow(
+        401, "UNAUTHORIZED", "You are not authorized.",
         "Please make sure that the included bearer token is correct.",
     ),
-    Forbidden: ErrorRow(
-        403, "FORBIDDEN", "This token may not do that.", "Use a token that has the scope."
+    errors.Forbidden: ErrorRow(
+        403, "FORBIDDEN", "This token may not do that.", "Use a token that has the scope.",
     ),
-    NotFound: ErrorRow(404, "RESOURCE_NOT_FOUND", "The resource was not found.", "Check the id."),
-    MethodNotAllowed: ErrorRow(
-        405, "METHOD_NOT_ALLOWED", "This path does not take this method.", "See Allow."
+    errors.NotFound: ErrorRow(
+        404, "RESOURCE_NOT_FOUND", "The resource was not found.", "Check the id.",
     ),
-    Conflict: _CONFLICT,
-    SessionClosed: _CONFLICT,
-    RateLimited: _CAPACITY,
-    Overloaded: _CAPACITY,
-    StoreFull: _CAPACITY,
-    Invalid: _INVALID,
-    TooManySessions: _CAPACITY,
-    LimitExceeded: _INVALID,
-    PayloadTooLarge: _INVALID,
-    OutcomeUnknown: ErrorRow(
-        504,
-        "GATEWAY_TIMEOUT",
-        "It is not known whether this was done.",
+    errors.MethodNotAllowed: ErrorRow(
+        405, "METHOD_NOT_ALLOWED", "This path does not take this method.", "See Allow.",
+    ),
+    errors.Conflict: _CONFLICT,
+    errors.SessionClosed: _CONFLICT,
+    errors.RateLimited: _CAPACITY,
+    errors.Overloaded: _CAPACITY,
+    errors.StoreFull: _CAPACITY,
+    errors.Invalid: _INVALID,
+    errors.TooManySessions: _CAPACITY,
+    errors.LimitExceeded: _INVALID,
+    errors.PayloadTooLarge: _INVALID,
+    errors.OutcomeUnknown: ErrorRow(
+        504, "GATEWAY_TIMEOUT", "It is not known whether this was done.",
         "Look at the session before you try again.",
     ),
-    Unavailable: ErrorRow(
-        503, "SERVICE_UNAVAILABLE", "Not available right now.", "Try again in a moment."
+    errors.Unavailable: ErrorRow(
+        503, "SERVICE_UNAVAILABLE", "Not available right now.", "Try again in a moment.",
     ),
-}
+}  # fmt: skip
 
 
 def row_of(kind: type[GatewayError]) -> ErrorRow:

@@ -4,13 +4,8 @@ Of the two ways to write an address the table has the one with the version, of t
 session the description has the current one.
 """
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
-
-from msgspec import Struct
-from msgspec.structs import replace
-from starlette.responses import Response
 
 from gateway.auth.principals import Scope
 from gateway.context import Context
@@ -23,11 +18,10 @@ from gateway.core.errors import (
 )
 from gateway.dialects.maxscale import schema
 from gateway.dialects.maxscale.access import MaxScaleLogins
-from gateway.dialects.maxscale.collection import ApiCall
 from gateway.dialects.maxscale.conditions import ValidatorCache
 from gateway.dialects.maxscale.endpoints import Endpoints, Named
 from gateway.dialects.maxscale.style import MaxScaleStyle, status_of
-from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable, Nothing
+from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable
 from gateway.http.openapi import Description, described
 from gateway.http.pipeline import Application, Pipeline
 
@@ -44,85 +38,78 @@ ABOUT: Final = Description(
 )
 
 SESSION: Final = "/v1/sessions/{id}"
+RELATED: Final = f"{SESSION}/relationships"
 
-Handler = Callable[[ApiCall], Awaitable[Response]]
-
-
-def _get(
-    path: str,
-    handler: Handler,
-    query: type[Struct] = Nothing,
-    returns: type[Struct] | None = None,
-) -> AnyEndpoint:
-    is_conditional = path == SESSION or query is schema.CollectionQuery
-    return Endpoint(
-        "GET",
-        path,
-        handler,
-        query=query,
-        returns={200: returns, **({304: None} if is_conditional else {})},
-        errors=((NotFound,) if "{" in path else ())
-        + ((RevisionMismatch,) if is_conditional else ()),
-    )
-
-
-def _change(
-    method: str,
-    path: str,
-    handler: Handler,
-    *,
-    query: type[Struct] = Nothing,
-    body: type[Struct] = Nothing,
-    scope: Scope = Scope.WRITE,
-) -> AnyEndpoint:
-    return Endpoint(
-        method,
-        path,
-        handler,
-        query=query,
-        body=body,
-        returns={200: None},
-        scope=scope,
-        consumes=(),
-        errors=(NotFound, Conflict, RevisionMismatch) if "{" in path else (),
-    )
+_CHANGED: Final = (NotFound, Conflict, RevisionMismatch)
 
 
 def _named(do: Endpoints, kind: Named) -> tuple[AnyEndpoint, ...]:
     """Return the rows of services or filters."""
-    listed, one = partial(do.list_named, kind), partial(do.get_named, kind)
-    rows = _get(f"/v1/{kind}", listed, schema.CollectionQuery, schema.NamedResourceList)
-    row = _get(f"/v1/{kind}/{{id}}", one, schema.ResourceQuery, schema.NamedResourceDocument)
-    return replace(rows, name=f"list_{kind}"), replace(row, name=f"get_{kind.removesuffix('s')}")
+    return (
+        Endpoint(
+            "GET", f"/v1/{kind}", partial(do.list_named, kind), name=f"list_{kind}",
+            query=schema.CollectionQuery, returns={200: schema.NamedResourceList, 304: None},
+            errors=(RevisionMismatch,),
+        ),
+        Endpoint(
+            "GET", f"/v1/{kind}/{{id}}", partial(do.get_named, kind),
+            name=f"get_{kind.removesuffix('s')}", query=schema.ResourceQuery,
+            returns={200: schema.NamedResourceDocument}, errors=(NotFound,),
+        ),
+    )  # fmt: skip
 
 
 def endpoints(do: Endpoints) -> tuple[AnyEndpoint, ...]:
-    """Return the table."""
-    filters, services = f"{SESSION}/relationships/filters", f"{SESSION}/relationships/services"
-    login = replace(
-        _get("/v1/auth", do.log_in, schema.LoginQuery),
-        returns={200: schema.LoginDocument, 204: None},
-        is_public=True,
-        errors=(Unauthorized, Forbidden),
-    )
+    """Return the table; media types of bodies are not looked at."""
     return (
-        _get("/v1", do.ping),
-        login,
-        _get("/v1/maxscale", do.get_server, schema.FormQuery, schema.ServerDocument),
-        _get("/v1/sessions", do.list_sessions, schema.CollectionQuery, schema.SessionResourceList),
-        _change("POST", "/v1/sessions/restart", do.restart_sessions),
-        _get(SESSION, do.get_session, schema.ResourceQuery, schema.SessionDocument),
-        _change("PATCH", SESSION, do.patch_session, body=schema.PartialDocument),
-        _change(
-            "DELETE", SESSION, do.delete_session, query=schema.CloseSessionQuery, scope=Scope.CLOSE
+        Endpoint("GET", "/v1", do.ping, returns={200: None}),
+        Endpoint(
+            "GET", "/v1/auth", do.log_in, query=schema.LoginQuery, is_public=True,
+            returns={200: schema.LoginDocument, 204: None}, errors=(Unauthorized, Forbidden),
         ),
-        _change("POST", f"{SESSION}/restart", do.restart_session),
-        _get(services, do.get_services, schema.FormQuery, schema.Relationship),
-        _get(filters, do.get_filters, schema.FormQuery, schema.Relationship),
-        _change("PATCH", filters, do.patch_filters, body=schema.FilterReferences),
+        Endpoint(
+            "GET", "/v1/maxscale", do.get_server, query=schema.FormQuery,
+            returns={200: schema.ServerDocument},
+        ),
+        Endpoint(
+            "GET", "/v1/sessions", do.list_sessions, query=schema.CollectionQuery,
+            returns={200: schema.SessionResourceList, 304: None}, errors=(RevisionMismatch,),
+        ),
+        Endpoint(
+            "POST", "/v1/sessions/restart", do.restart_sessions, scope=Scope.WRITE,
+            returns={200: None},
+        ),
+        Endpoint(
+            "GET", SESSION, do.get_session, query=schema.ResourceQuery,
+            returns={200: schema.SessionDocument, 304: None}, errors=(NotFound, RevisionMismatch),
+        ),
+        Endpoint(
+            "PATCH", SESSION, do.patch_session, scope=Scope.WRITE, body=schema.PartialDocument,
+            consumes=(), returns={200: None}, errors=_CHANGED,
+        ),
+        Endpoint(
+            "DELETE", SESSION, do.delete_session, scope=Scope.CLOSE,
+            query=schema.CloseSessionQuery, returns={200: None}, errors=_CHANGED,
+        ),
+        Endpoint(
+            "POST", f"{SESSION}/restart", do.restart_session, scope=Scope.WRITE,
+            returns={200: None}, errors=_CHANGED,
+        ),
+        Endpoint(
+            "GET", f"{RELATED}/services", do.get_services, query=schema.FormQuery,
+            returns={200: schema.Relationship}, errors=(NotFound,),
+        ),
+        Endpoint(
+            "GET", f"{RELATED}/filters", do.get_filters, query=schema.FormQuery,
+            returns={200: schema.Relationship}, errors=(NotFound,),
+        ),
+        Endpoint(
+            "PATCH", f"{RELATED}/filters", do.patch_filters, scope=Scope.WRITE,
+            body=schema.FilterReferences, consumes=(), returns={200: None}, errors=_CHANGED,
+        ),
         *_named(do, "services"),
         *_named(do, "filters"),
-    )
+    )  # fmt: skip
 
 
 def application(context: Context, root: str) -> Application:

@@ -22,23 +22,8 @@ from msgspec.structs import FieldInfo, fields
 from starlette.responses import Response
 
 from gateway.auth.principals import Principal
-from gateway.core.errors import (
-    BadRequest,
-    Conflict,
-    Forbidden,
-    GatewayError,
-    Invalid,
-    MethodNotAllowed,
-    NotFound,
-    PayloadTooLarge,
-    RateLimited,
-    RevisionMismatch,
-    SessionClosed,
-    Unauthorized,
-    Unavailable,
-    UnsupportedMediaType,
-    UriTooLong,
-)
+from gateway.core import errors
+from gateway.core.errors import BadRequest, GatewayError, MethodNotAllowed
 from gateway.core.model import CLOSE_AFTER_MAX_S
 from gateway.dialects.webida.access import Access, WebidaCaller
 from gateway.dialects.webida.schema import RestError
@@ -70,21 +55,21 @@ _MISSING: Final = Row(404, "NotFoundError")
 _INTERNAL: Final = Row(500, "InternalError")
 
 TABLE: Final[dict[type[GatewayError], Row]] = {  # the nearest ancestor of an error counts
-    BadRequest: _MALFORMED,
-    Invalid: _MALFORMED,
-    Unauthorized: Row(401, "UnauthorizedError"),
-    Forbidden: Row(403, "ForbiddenError"),
-    NotFound: _MISSING,
-    SessionClosed: _MISSING,
+    errors.BadRequest: _MALFORMED,
+    errors.Invalid: _MALFORMED,
+    errors.Unauthorized: Row(401, "UnauthorizedError"),
+    errors.Forbidden: Row(403, "ForbiddenError"),
+    errors.NotFound: _MISSING,
+    errors.SessionClosed: _MISSING,
     NoSuchPath: Row(404, "ResourceNotFound"),
-    MethodNotAllowed: Row(405, "MethodNotAllowedError"),
-    Conflict: Row(409, "InvalidArgument"),
-    RevisionMismatch: Row(409, "InvalidArgument"),
-    PayloadTooLarge: Row(413, "RequestEntityTooLargeError"),
-    UriTooLong: Row(414, "RequesturiTooLargeError"),
-    UnsupportedMediaType: Row(415, "UnsupportedMediaTypeError"),
-    RateLimited: Row(429, "TooManyRequestsError"),
-    Unavailable: Row(503, "ServiceUnavailableError"),
+    errors.MethodNotAllowed: Row(405, "MethodNotAllowedError"),
+    errors.Conflict: Row(409, "InvalidArgument"),
+    errors.RevisionMismatch: Row(409, "InvalidArgument"),
+    errors.PayloadTooLarge: Row(413, "RequestEntityTooLargeError"),
+    errors.UriTooLong: Row(414, "RequesturiTooLargeError"),
+    errors.UnsupportedMediaType: Row(415, "UnsupportedMediaTypeError"),
+    errors.RateLimited: Row(429, "TooManyRequestsError"),
+    errors.Unavailable: Row(503, "ServiceUnavailableError"),
 }
 
 
