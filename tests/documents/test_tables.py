@@ -9,19 +9,23 @@ import pytest
 from gateway.api import asyncapi
 from gateway.api.pages import FOLDER, INDEX, served
 from gateway.api.routes import ENDPOINTS
+from gateway.app import DIALECTS
 from gateway.auth.principals import Scope
 from gateway.cli import _app
 from gateway.core.errors import ERRORS, CloseCode
 from gateway.core.event import AnyEvent
 from gateway.core.model import Outcome, State
+from gateway.core.protocol import ObserverMessage
 from gateway.core.query import Filter
+from gateway.http.endpoint import EndpointTable
 from gateway.http.markdown import render
 from gateway.settings import settings_table
 from gateway.settings.table import TABLE
-from tests.documents.fences import PAGES, ROOT
+from tests.documents.fences import PAGES, ROOT, of
 
 TEXTS: Final = {name: path.read_text() for name, path in PAGES.items()}
 EVERYTHING: Final = "\n".join(TEXTS.values())
+OTHER_FLAGS: Final = {"--config", "--help", "--snapshot", "--ulimit"}  # no settings
 README_MAX_BYTES: Final = 8192  # one screen of a way in; the rest is in pages
 
 
@@ -82,6 +86,29 @@ def test_requests_are_those_of_the_code() -> None:
     }
 
     assert set(rows("docs/rest-and-events")) == operations
+
+
+def test_inline_requests_and_flags_are_there() -> None:
+    """A request or a setting's flag in the middle of a sentence is one that the code has."""
+    table = EndpointTable(ENDPOINTS)
+    native = "\n".join(text for page, text in TEXTS.items() if page[5:] not in DIALECTS)
+    requests = re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/v1/[^`?]*)", native)
+    flags = set(re.findall(r"`(--[a-z-]+)", EVERYTHING))
+
+    assert [one for one in requests if table.match(one[1], one[0]).endpoint is None] == []
+    assert flags - {row.flag for row in TABLE.values()} <= OTHER_FLAGS
+
+
+def test_named_events_of_a_stream_are_those_of_the_code() -> None:
+    """A stream that the documents show has the names that a listener hears."""
+    shown = {
+        name
+        for fence in of("text")
+        for name in re.findall(r"^event: (.+)$", fence.code, re.MULTILINE)
+    }
+    events = {str(kind.__struct_config__.tag) for kind in get_args(AnyEvent)}
+
+    assert shown - events <= {str(kind.__struct_config__.tag) for kind in get_args(ObserverMessage)}
 
 
 def test_filters_are_those_of_the_code() -> None:
