@@ -204,7 +204,7 @@ class _Prefixes:
             await app(scope, receive, send)
         else:
             root_path = f"{scope.get('root_path', '')}/{segment[0]}"
-            await app({**scope, "root_path": root_path}, receive, send)
+            await app({**scope, "root_path": root_path, "door": segment[0]}, receive, send)
 
 
 class _App(Starlette):

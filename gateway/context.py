@@ -29,6 +29,7 @@ from gateway.core.errors import (
 )
 from gateway.logs.request import current
 from gateway.logs.throttle import Throttle
+from gateway.metrics import AUTH_FAILURES
 from gateway.node import Node
 from gateway.settings import Settings
 
@@ -42,6 +43,12 @@ log = logging.getLogger(__name__)
 def caller_key(principal: Principal) -> Hashable:
     """Return what makes two principals the same caller."""
     return principal.name, principal.workspace, principal.session
+
+
+def door_of(scope: AsgiScope) -> str:
+    """Return the API that a request is for: a dialect, or ``native``."""
+    door: str = scope.get("door", "native")
+    return door
 
 
 class Context(Struct, frozen=True):
@@ -95,6 +102,7 @@ class Context(Struct, frozen=True):
             caller = await checking
         except GatewayError as error:
             if not error.retry:  # else it could not be checked
+                AUTH_FAILURES.labels(door_of(scope), error.code).inc()
                 self._charge(scope, address_key(self.peer(scope).address))
             raise
         self._known(scope, who(caller))
@@ -140,7 +148,8 @@ class Context(Struct, frozen=True):
             with self._telling(scope):
                 self.login_limiter.begin(name, key, self.settings.requests_per_s, now_ms())
             caller = await check()
-        except Unauthorized:
+        except Unauthorized as error:
+            AUTH_FAILURES.labels(door_of(scope), error.code).inc()
             self.rate_limiter.forfeit(key, now_ms())
             self.login_limiter.failed(name, now_ms())
             if (fields := self.failures.admit()) is not None:

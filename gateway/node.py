@@ -45,11 +45,12 @@ from gateway.live.lease import RENEW_S, Lease, rendezvous_owner
 from gateway.live.local_connections import LocalConnections, each
 from gateway.live.outbound import OutboundMessage, Restart, SnapshotPage, Tick
 from gateway.live.read_barrier import APPLIED_WITHIN_S
-from gateway.live.reads import NodeReads, NodeStatus
+from gateway.live.reads import UNREADY_MS, NodeReads, NodeStatus
 from gateway.live.replica import Place, Rendering, Replica, Tombstone, place_of
 from gateway.live.replicator import Replicator
 from gateway.live.upkeep import repeat
 from gateway.live.writer import CommandWriter, TooEarly
+from gateway.metrics import DEADLINE_LATENESS, RESUMES, TAKEOVERS
 from gateway.store.clock import RedisClock
 from gateway.store.store import Store
 
@@ -65,7 +66,6 @@ LEAVE_S: Final = 3.0  # to leave politely; a store that is away must not hold up
 UPKEEP_S: Final = 1.0  # between two checks of held-back reports and pending disconnects
 ACTIVE_S: Final = 10.0  # between two reports of activity
 TRIM_S: Final = 60.0  # between two removals of what is too old
-UNREADY_MS: Final = 3_000  # a node whose store has been silent for this long is not ready
 
 T = TypeVar("T")
 
@@ -151,12 +151,7 @@ class Node(NodeReads):
     @property
     def is_ready(self) -> bool:
         """Whether this node should get traffic."""
-        return (
-            self.replicator.is_caught_up
-            and not self.is_draining
-            and self.replicator.silent_ms() < UNREADY_MS
-            and self.store.access.refusal is None
-        )
+        return self.replicator.is_caught_up and not self.is_draining and self.is_store_up
 
     # --- commands
 
@@ -269,6 +264,11 @@ class Node(NodeReads):
 
     async def check_resume(self, view: View, since: Position) -> str | None:
         """Return why a subscription cannot resume at *since*, or ``None`` if it can."""
+        reason = await self._check_resume(view, since)
+        RESUMES.labels((reason or "events").replace(" ", "_")).inc()
+        return reason
+
+    async def _check_resume(self, view: View, since: Position) -> str | None:
         here = self.replica.position(view.hash32)
         if since.view != here.view:
             return "other view"
@@ -368,6 +368,7 @@ class Node(NodeReads):
                     wait_s = RENEW_S / 6
                 dead = known - self.lease.live
                 if dead and self.lease.may_declare_dead and (ending is None or ending.done()):
+                    TAKEOVERS.inc(len(dead))
                     ending = group.create_task(self._local_connections.end_connections_of(dead))
                 await asyncio.sleep(wait_s)
 
@@ -376,6 +377,7 @@ class Node(NodeReads):
             await self.apply(
                 due.session_id, Expire(kind=due.kind, at=due.at, amnesty_ms=due.amnesty_ms)
             )
+            DEADLINE_LATENESS.observe(max(self.clock.now_ms() - due.act_at, 0) / 1000)
         except TooEarly as early:
             return early.due_ms
         except (SessionClosed, NotFound):

@@ -2,7 +2,7 @@
 
 Neither says anything about sessions, so neither needs a token.
 
-Not here: metrics.
+Not here: the metrics (``endpoints_metrics``).
 """
 
 from typing import Final

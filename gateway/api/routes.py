@@ -9,6 +9,7 @@ from gateway.api import (
     endpoints_history,
     endpoints_lists,
     endpoints_messages,
+    endpoints_metrics,
     endpoints_sessions,
     endpoints_subresources,
     events,
@@ -31,6 +32,7 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     *events.ENDPOINTS,
     *connect.ENDPOINTS,
     *endpoints_health.ENDPOINTS,
+    *endpoints_metrics.ENDPOINTS,
 )
 
 

@@ -14,8 +14,9 @@ from msgspec.json import Decoder
 from msgspec.json import format as indented
 from starlette.responses import Response
 
-from gateway.auth.credentials import check_same_site, networks, read_credential
-from gateway.auth.principals import Principal
+from gateway.api import endpoints_metrics
+from gateway.auth.credentials import check_same_site, is_listed, networks, read_credential
+from gateway.auth.principals import Principal, Scope
 from gateway.context import Context
 from gateway.core.errors import BadRequest, GatewayError
 from gateway.core.model import Key, Name, SessionId
@@ -69,10 +70,16 @@ class NativeStyle(TableStyle[Principal]):
         }
 
     async def credential(self, request: Request, endpoint: AnyEndpoint | None) -> Principal:
-        """Return the principal of the token."""
+        """Return the principal of the token; a listed address needs none for the metrics."""
+        settings = self._context.settings
+        trusted = networks(settings.trusted_proxies)
+        if endpoint is not None and endpoint.path == endpoints_metrics.PATH:
+            listed = networks(settings.metrics_addresses)
+            if is_listed(request.scope, listed, trusted):
+                return Principal(name="metrics", scopes=frozenset({Scope.ADMIN}))
         in_query = endpoint is not None and endpoint.token_in_query
         shown = read_credential(request.scope, in_query=in_query)
-        check_same_site(request.scope, shown, networks(self._context.settings.trusted_proxies))
+        check_same_site(request.scope, shown, trusted)
         return await self._context.principal_of(shown)
 
     async def read(

@@ -63,7 +63,7 @@ class Peer(NamedTuple):
 
 @lru_cache(maxsize=16)  # of a setting, so there are few
 def networks(texts: tuple[str, ...]) -> Networks:
-    """Return the networks of ``trusted_proxies``."""
+    """Return the networks of a setting."""
     return tuple(map(ip_network, texts))
 
 
@@ -181,6 +181,17 @@ def client_address(scope: Scope, trusted: Networks) -> Peer:
         if not _trusts(known, trusted):
             break
     return Peer(_tidy(address), port, tls)
+
+
+def is_listed(scope: Scope, listed: Networks, trusted: Networks) -> bool:
+    """Whether the client of a request has one of the *listed* addresses.
+
+    What an unknown proxy forwards is from nobody who is listed: the proxy's own address may be.
+    """
+    peer: tuple[str, int] | None = scope.get("client")
+    if headers(scope, b"x-forwarded-for") and not (peer and _trusts(_ip(peer[0]), trusted)):
+        return False
+    return _trusts(_ip(client_address(scope, trusted).address or ""), listed)
 
 
 @lru_cache(maxsize=4096)  # many connections come from few addresses

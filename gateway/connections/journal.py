@@ -1,15 +1,20 @@
-"""Connection journal: the lines of the log about a long-lived connection, at its start and end.
+"""Connection journal: what the log and the metrics tell of a connection's start and end.
 
 The request of a connection is over long before its end, so its names are kept here.
 """
 
 import logging
+from typing import Final
 
 from msgspec import Struct
 
 from gateway.connections.lifecycle import ClientClosed, ConnectionEnded, ServerClose
+from gateway.core.errors import CloseCode
 from gateway.core.model import Session
 from gateway.logs.request import RequestMark
+from gateway.metrics import CLOSES, CONNECTS
+
+_KNOWN: Final = frozenset({*CloseCode, *range(1000, 1016)})  # RFC 6455 section 7.4.1, and ours
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +45,15 @@ class ConnectionJournal(Struct, gc=False):
     def opened(self, now_s: float) -> None:
         """Note that the client was admitted and is served from now on."""
         self.opened_s = now_s
+        CONNECTS.inc()
         if log.isEnabledFor(logging.INFO):
             log.info("a connection opened", extra=self._facts())
 
     def ended(self, ended: ConnectionEnded, now_s: float) -> None:
         """Note how the connection ended, whether or not it opened."""
+        code = getattr(ended, "code", None)
+        if self.opened_s is not None and code is not None:
+            CLOSES.labels(int(code) if code in _KNOWN else "other").inc()
         if not log.isEnabledFor(logging.INFO):
             return
         about = self._facts()

@@ -31,6 +31,7 @@ from gateway.http.cors import cors_headers
 from gateway.http.endpoint import Call, Match, Nothing
 from gateway.http.request import Request, check_target
 from gateway.http.style import Style
+from gateway.metrics import REFUSALS
 
 _ANSWERED_LATER: Final = frozenset({420, 429, 503, 504})  # replies with ``Retry-After``
 
@@ -131,6 +132,7 @@ class Pipeline:
     def _refuse(
         self, error: GatewayError, request: Request, caller: object, allowed: tuple[str, ...]
     ) -> Response:
+        REFUSALS.labels(error.code).inc()
         response = self._style.refuse(error, request, caller)
         headers = response.headers
         headers.setdefault("Cache-Control", "no-store")

@@ -22,7 +22,7 @@ from gateway.core.position import Position
 from gateway.core.query import View
 from gateway.live.outbound import OutboundMessage, Restart, SnapshotPage, Tick
 from gateway.live.replica import Replica
-from gateway.metrics import SLOW_READERS
+from gateway.metrics import DELIVERIES, SLOW_READERS
 
 RING_TICKS: Final = 4096  # ticks that a channel keeps for subscribers that are behind, and at most
 RING_BYTES: Final = 8 << 20  # bytes
@@ -98,7 +98,7 @@ class Channel:
         self.complete = True  # the ring still has everything since ``born``
         self.frozen: _Frozen | None = None
         self._ring: deque[Tick] = deque()
-        self._bytes = 0
+        self.ring_bytes = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._followers: dict[Subscription, Push] = {}
         self._tick_followers: dict[Subscription, PushTick] = {}
@@ -136,11 +136,15 @@ class Channel:
     def append(self, tick: Tick) -> None:
         """Add a tick, write it to all followers, and wake the readers that wait for one."""
         self._ring.append(tick)
-        self._bytes += tick.size
+        self.ring_bytes += tick.size
         self.sequence += 1
-        while len(self._ring) > RING_TICKS or (self._bytes > RING_BYTES and len(self._ring) > 1):
-            self._bytes -= self._ring.popleft().size
+        while len(self._ring) > RING_TICKS or (
+            self.ring_bytes > RING_BYTES and len(self._ring) > 1
+        ):
+            self.ring_bytes -= self._ring.popleft().size
             self.complete = False
+        if followers := len(self._followers) + len(self._tick_followers):
+            DELIVERIES.inc(followers * len(tick.items))
         if self._followers:
             self.last_sent_at_s = asyncio.get_running_loop().time()
             told = tick.frame
@@ -159,7 +163,7 @@ class Channel:
         last = self._ring[-1] if self._ring else None
         self.born, self.complete = born, True
         self._ring.clear()
-        self._bytes = 0
+        self.ring_bytes = 0
         self.frozen = None
         self.generation += 1
         self.reason = reason
@@ -363,6 +367,7 @@ class Subscription:
             tick = channel.tick(self._sequence)
             self._sequence += 1
             self.position = str(tick.position)
+            DELIVERIES.inc(len(tick.items))
             return tick
         return None
 
@@ -386,5 +391,6 @@ class Subscription:
                         self._missed = self._replay(self._replayed, self._upto)
                     raise
                 self._replayed, self.position = tick.position, str(tick.position)
+                DELIVERIES.inc(len(tick.items))
                 return tick
             await self._channel.wait()

@@ -139,6 +139,11 @@ class Hub:
             subscription.replay(missed, since, here)
         return subscription
 
+    def channel_sizes(self) -> tuple[int, int]:
+        """Return the number of channels, and the bytes in their rings."""
+        channels = self._channels.values()
+        return len(channels), sum(channel.ring_bytes for channel in channels)
+
     def _drop(self, channel: Channel) -> None:
         key = channel.view.key
         self._channels.pop(key, None)

@@ -22,6 +22,7 @@ from gateway.store.clock import RedisClock
 from gateway.store.store import Store
 
 SCANNED_AT_ONCE: Final = 500  # sessions that are scanned before other tasks run
+UNREADY_MS: Final = 3_000  # a node whose store has been silent for this long is not ready
 SCANNED_TURNS: Final = 40  # of that: a page scans at most 20,000 sessions
 
 
@@ -178,6 +179,11 @@ class NodeReads:
         return self.replicator.silent_ms()
 
     @property
+    def is_store_up(self) -> bool:
+        """Whether the store answers and takes writes."""
+        return self.replicator.silent_ms() < UNREADY_MS and self.store.access.refusal is None
+
+    @property
     def store_refusal(self) -> str | None:
         """Why the store takes no writes, if it takes none."""
         return self.store.access.refusal
@@ -226,6 +232,10 @@ class NodeReads:
     def mailbox(self, session: Session) -> AbstractContextManager[Mailbox]:
         """Return a mailbox that collects the notices of *session*."""
         return self.hub.mailbox(session)
+
+    def channel_sizes(self) -> tuple[int, int]:
+        """Return how many views are subscribed to, and the bytes of events kept for them."""
+        return self.hub.channel_sizes()
 
     def register(self, dialect: str, renderer: Renderer) -> None:
         """Render the events of views of *dialect* with *renderer*."""

@@ -27,6 +27,7 @@ from gateway.live.deadlines import DeadlineScheduler
 from gateway.live.hub import Hub
 from gateway.live.outbound import Tick
 from gateway.live.replica import HISTORY_MAX, Replica, Tombstone
+from gateway.metrics import DELIVERY_LAG
 from gateway.store.commit import split_value
 from gateway.store.log import BLOCK_MS, Follower, HistoryLost, LogTrimmed, StoredEntry
 from gateway.store.store import Store
@@ -177,6 +178,8 @@ class Replicator:
                     self._deadlines.update(change.after)
         if changes:
             self._hub.publish(changes, before)
+            late_ms = self._store.clock.now_ms() - changes[0].entry.at
+            DELIVERY_LAG.observe(max(late_ms, 0) / 1000)
         self._replica.notify(partition)
         self._check_caught_up()
 

@@ -44,6 +44,7 @@ from gateway.core.record_codec import changed_fields, encode_checked
 from gateway.core.session import advance, decide, evolve
 from gateway.live.coalescer import Reported
 from gateway.live.replica import Replica
+from gateway.metrics import SESSION_ENDS
 from gateway.store.clock import RedisClock
 from gateway.store.commit import Commit, join_value, split_value
 from gateway.store.group_commit import AckCallback
@@ -176,6 +177,8 @@ class CommandWriter:
         match result.status:
             case "done":
                 work.offset = result.offset
+                if after.closed is not None:
+                    SESSION_ENDS.labels(after.closed.outcome).inc()
                 return after
             case "early":
                 raise TooEarly(result.due_ms)

@@ -30,6 +30,7 @@ from gateway.core.errors import CloseCode, Draining, GatewayError, Unavailable
 from gateway.core.frames import Writer
 from gateway.core.model import Connection
 from gateway.logs.request import current, mark_in
+from gateway.metrics import REFUSALS
 from gateway.realtime.codec import Codec, HeartbeatRule
 from gateway.realtime.connection import WebSocketConnection
 
@@ -129,6 +130,7 @@ class WebSocketEndpoint:
             admission = await self._admit(scope)
             writer = _writer(scope)
         except GatewayError as error:
+            REFUSALS.labels(error.code).inc()
             await websocket.send_denial_response(self._refuse(error, scope))
             return
         journal = ConnectionJournal(scope["path"], context.peer(scope).address, mark)
@@ -149,6 +151,8 @@ class WebSocketEndpoint:
             writer.adopt(connection)
             await admission.serve(connection)
         except Exception as error:  # noqa: BLE001 - the top of a handshake; logged if unforeseen
+            if isinstance(error, GatewayError):
+                REFUSALS.labels(error.code).inc()
             connection.refuse(connection.closing_of(error))
         except BaseException:  # this process stops
             reconnect_after_ms = connection.reconnect_after_ms()

@@ -173,11 +173,12 @@ def _conflicts(it: Settings) -> Iterator[tuple[set[str], str]]:
     for origin in it.allowed_origins:
         if parse_origin(origin) is None:
             yield {"allowed_origins"}, f"allowed_origins: {origin} is not scheme://host[:port]"
-    for network in it.trusted_proxies:
-        try:
-            ip_network(network)
-        except ValueError as error:
-            yield {"trusted_proxies"}, f"trusted_proxies: {error}"
+    for name in ("metrics_addresses", "trusted_proxies"):
+        for network in getattr(it, name):
+            try:
+                ip_network(network)
+            except ValueError as error:
+                yield {name}, f"{name}: {error}"
     for name in ("name", "sha256"):
         values = [getattr(key, name) for key in it.api_keys]
         if len(set(values)) < len(values):

@@ -90,6 +90,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[
         tuple[Line, ...], _say("Addresses and networks whose `X-Forwarded-*` headers are believed")
     ] = ()
+    metrics_addresses: Annotated[
+        tuple[Line, ...],
+        _say("Addresses and networks that may read `/metrics` without a token, as `admin` may"),
+    ] = ()
     redis_url: Annotated[
         Line | None, _say("Redis or Valkey; without it one is run in `data_dir`", secret=True)
     ] = None

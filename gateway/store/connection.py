@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from gateway.core.errors import GatewayError, OutcomeUnknown, StoreFull, StoreUnavailable
+from gateway.metrics import STORE_RECONNECTS
 from gateway.store.roles import WriteAccess, refusal_of
 
 CONNECT_S: Final = 2.0  # to connect, authenticate and select
@@ -65,6 +66,7 @@ class RedisConnection:
         self._waiting = 0  # callers that wait for it
         self._access = access
         self._generation = 0  # of the access, when the connection was made
+        self._was_connected = False
 
     @property
     def is_connected(self) -> bool:
@@ -166,6 +168,9 @@ class RedisConnection:
                 if self._access is not None:
                     self._generation = self._access.generation
                 await self._connect()
+                if self._was_connected:
+                    STORE_RECONNECTS.inc()
+                self._was_connected = True
         except BaseException as error:
             await self.close()
             self._lock.release()

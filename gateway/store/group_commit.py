@@ -21,7 +21,7 @@ from typing import Final
 from redis.exceptions import NoScriptError, ResponseError
 
 from gateway.core.errors import GatewayError, OutcomeUnknown, Overloaded, StoreUnavailable
-from gateway.metrics import OVERFLOWS
+from gateway.metrics import COMMIT, COMMIT_BATCH, OVERFLOWS
 from gateway.store.clock import RedisClock
 from gateway.store.commit import Commit, Result, Script, result_of
 from gateway.store.connection import ANSWER_S, Command, RedisConnection, Reply, error_from_reply
@@ -176,6 +176,8 @@ class GroupCommit:
             if received_ms - sent_ms >= ANSWER_S * 1000:  # the server hangs: fail what waits behind
                 self._refuse_waiting()
             return
+        COMMIT.observe((received_ms - sent_ms) / 1000)
+        COMMIT_BATCH.observe(sum(map(len, group.values())))
         for batch, reply in zip(group.values(), replies, strict=True):
             if isinstance(reply, ResponseError):  # the script did not run: nothing was done
                 _fail(batch, partial(error_from_reply, reply))

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from gateway.core.errors import CloseCode
 from gateway.core.frames import PING, frame
+from gateway.metrics import PING_PONG
 from gateway.transport.limits import Limits
 
 JITTER: Final = 0.1  # of the interval, so that connections do not ping together
@@ -100,6 +101,8 @@ class Keepalive:
         """
         if self._is_waiting:
             self._is_waiting = False
+            pinged_at_s = self._timer.when() - self._limits.pong_s
+            PING_PONG.observe(max(self._loop.time() - pinged_at_s, 0.0))
             self._timer.cancel()
             self._timer = self._later()
         if pong is not None and self._answered is not None and pong == self._payload:
