@@ -48,7 +48,6 @@ from gateway.core.model import (
     new_session,
 )
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing
-from gateway.http.problems import problem
 from gateway.http.request import read_query
 from gateway.node import Node
 from gateway.realtime.handshake import new_connection
@@ -243,12 +242,9 @@ def _new_session(
     )
 
 
-async def upgrade_required(call: Call[Principal, Nothing, Nothing]) -> Response:
+async def upgrade_required(_call: Call[Principal, Nothing, Nothing]) -> Response:
     """Answer a request without an upgrade (426)."""
-    response = problem(UpgradeRequired(), call.request.id, root=call.request.root)
-    response.headers["Upgrade"] = "websocket"  # RFC 9110 section 15.5.22
-    response.headers["Connection"] = "upgrade"
-    return response
+    raise UpgradeRequired
 
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (

@@ -10,6 +10,7 @@ Not here: requests that break HTTP itself (``transport``), what an endpoint does
 import asyncio
 import logging
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from msgspec import Struct
@@ -141,6 +142,8 @@ class Pipeline:
             headers["WWW-Authenticate"] = challenge
         if isinstance(error, MethodNotAllowed):
             headers["Allow"] = ", ".join(allowed)
+        if response.status_code == HTTPStatus.UPGRADE_REQUIRED:  # RFC 9110 section 15.5.22
+            headers["Upgrade"], headers["Connection"] = "websocket", "upgrade"
         if error.retry_after_s is not None and response.status_code in _ANSWERED_LATER:
             headers["Retry-After"] = str(error.retry_after_s)
         return response

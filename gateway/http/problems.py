@@ -14,7 +14,7 @@ from msgspec.json import encode
 from starlette.responses import Response
 
 from gateway.auth.principals import Principal
-from gateway.core.errors import GatewayError, NotFound, SessionClosed, Unauthorized
+from gateway.core.errors import GatewayError, NotFound, SessionClosed
 from gateway.core.model import Session
 from gateway.core.public import PublicSession, render_session
 
@@ -60,8 +60,6 @@ def problem(
         )
     )
     headers = {"Cache-Control": "no-store"}
-    if isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     return Response(encode({**error.extra, **document}), error.status, headers, MEDIA_TYPE)
