@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Final, Protocol
 
 import uvicorn
+from redis.exceptions import AuthenticationError, NoPermissionError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -39,6 +40,7 @@ from gateway.versions import check_versions
 
 START_S: Final = 5.0  # the store has to answer within this time of the start
 RETRY_S: Final = 0.1  # between two attempts of that
+REFUSALS: Final = (AuthenticationError, NoPermissionError)  # of a store that is not asked again
 SHED_AFTER_MS: Final = 45_000  # without the store, sockets are kept this long; then they are shed
 SHED_EVERY_S: Final = 1.0
 DRAIN_MIN_S: Final = 0.2  # for the last close frames to leave
@@ -140,8 +142,8 @@ async def _open(store: Store) -> None:
     while True:
         try:
             return await store.open(_token)
-        except Unavailable:
-            if monotonic_ms() > until_ms:
+        except Unavailable as error:
+            if monotonic_ms() > until_ms or isinstance(error.__cause__, REFUSALS):
                 raise
         await asyncio.sleep(RETRY_S)
 

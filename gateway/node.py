@@ -195,7 +195,7 @@ class Node(NodeReads):
         """
         if self.is_draining:
             raise Draining
-        if self.store.is_full:
+        if self.store.access.is_full:
             raise StoreFull
         if len(self.sessions) >= self.max_sessions and session.id not in self.sessions:
             raise TooManySessions(retry_after_s=1)

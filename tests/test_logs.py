@@ -3,6 +3,7 @@
 import ast
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from gateway.logs.request import RequestMark, current, mark_of
 from gateway.logs.throttle import LINES_AT_ONCE, Throttle
 
 ROOT = Path(gateway.__file__).parent
+READY = "the gateway is ready"
 METHODS = ("debug", "info", "warning", "error", "exception", "critical")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -55,6 +57,32 @@ def test_every_message_is_a_constant() -> None:
         assert isinstance(message, ast.Constant), place
         assert isinstance(message.value, str), place
         assert "%" not in message.value, place
+
+
+def test_every_line_is_documented() -> None:
+    """The table of lines names every message with its level, and no other."""
+    page = (ROOT / "docs" / "logs.md").read_text()
+    rows = re.findall(r"^\| `(.+?)` \| (\w+) \| (.*?) \|", page, re.MULTILINE)
+    written = {(call.args[level == "log"].value, level) for _, level, call in calls()}  # type: ignore[attr-defined]
+    documented = {message: level for message, level, _ in rows}
+
+    assert len(documented) == len(rows)
+    assert {message for message, _ in written} | {READY} == documented.keys()
+    for message, level in written - {(message, "log") for message, _ in written}:
+        assert documented[message] == ("error" if level == "exception" else level), message
+
+
+def test_documented_rights_are_what_the_code_uses() -> None:
+    """The documented ACL line permits each command of the code and of its scripts."""
+    page = (ROOT / "docs" / "logs.md").read_text()
+    [line] = re.findall(r"^ACL SETUSER .+$", page, re.MULTILINE)
+    granted = {right.lstrip("+").partition("|")[0].upper() for right in re.findall(r"\+\S+", line)}
+    scripts = "".join(path.read_text() for path in ROOT.glob("store/*.lua"))
+    code = "".join(path.read_text() for path in ROOT.glob("store/*.py"))
+    used = {"CLIENT", "SELECT"} | set(re.findall(r"call\('([A-Z]+)'", scripts))
+    used |= set(re.findall(r'\(\s*"([A-Z]+)"[,)]', code)) - {"NOREPLICAS"}
+
+    assert granted == used
 
 
 def test_json_is_one_object_a_line() -> None:

@@ -17,9 +17,9 @@ from gateway.store.commit import LeaseState
 from gateway.store.group_commit import OUTAGE_MS
 from gateway.store.store import Store
 
-RENEW_S: Final = 3.0  # between two renewals
+RENEW_S: Final = 1.5  # between two renewals; an idle node learns of a demoted server by them
 WATCH_S: Final = 0.5  # between two while another node is overdue
-OVERDUE_MS: Final = 6_000  # two renewals missed
+OVERDUE_MS: Final = 6_000  # four renewals missed
 DEAD_AFTER_MS: Final = 10_000
 FORGET_AFTER_MS: Final = 60_000  # a dead lease is removed
 

@@ -181,7 +181,7 @@ class NodeReads:
     @property
     def is_store_up(self) -> bool:
         """Whether the store answers and takes writes."""
-        return self.replicator.silent_ms() < UNREADY_MS and self.store.access.refusal is None
+        return self.replicator.silent_ms() < UNREADY_MS and self.store.access.is_writable
 
     @property
     def store_refusal(self) -> str | None:

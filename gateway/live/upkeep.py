@@ -5,13 +5,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-from gateway.core.errors import GatewayError
+from gateway.core.errors import GatewayError, Unavailable
 
 log = logging.getLogger(__name__)
 
 
 async def repeat(every_s: float, work: Callable[[], Awaitable[None]]) -> NoReturn:
-    """Do *work* again and again until cancelled; the log tells when it begins to fail, and ends."""
+    """Do *work* again and again until cancelled; the log tells when it begins to fail."""
     about = {"work": work.__name__.strip("_")}
     is_failing = False
     while True:
@@ -19,10 +19,9 @@ async def repeat(every_s: float, work: Callable[[], Awaitable[None]]) -> NoRetur
         try:
             await work()
         except GatewayError as error:
-            if not is_failing:
-                log.warning("upkeep fails", extra={**about, "reason": error.detail})
+            if not is_failing:  # of a store that is away there are other lines
+                level = logging.DEBUG if isinstance(error, Unavailable) else logging.WARNING
+                log.log(level, "upkeep fails", extra={**about, "reason": error.detail})
             is_failing = True
-            continue
-        if is_failing:
-            log.warning("upkeep works again", extra=about)
-        is_failing = False
+        else:
+            is_failing = False

@@ -104,7 +104,9 @@ class Settings(Struct, frozen=True, kw_only=True):
             default="session-gateway in $XDG_DATA_HOME or ~/.local/share",
         ),
     ] = field(default_factory=lambda: default_data_dir(os.environ))
-    key_prefix: Annotated[Word, _say("Start of the name of every key in Redis")] = "gateway"
+    key_prefix: Annotated[
+        Word, _say("PREFIX of every key in Redis, which are named {PREFIX:N}:…")
+    ] = "gateway"
     partitions: Annotated[
         Partitions | None,
         _say("Partitions of the data, fixed when it is created", default="1; in a cluster 16"),

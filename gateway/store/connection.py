@@ -14,11 +14,17 @@ from hiredis import pack_command
 from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import (
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+)
 
 from gateway.core.errors import GatewayError, OutcomeUnknown, StoreFull, StoreUnavailable
 from gateway.metrics import STORE_RECONNECTS
-from gateway.store.roles import WriteAccess, refusal_of
+from gateway.store.roles import WriteAccess, reason_of, refusal_of
 
 CONNECT_S: Final = 2.0  # to connect, authenticate and select
 ANSWER_S: Final = 2.0  # from the call to the last reply, including waiting and connecting
@@ -121,8 +127,12 @@ class RedisConnection:
                     packed = [pack_command(tuple(c)) for c in commands]  # type: ignore[arg-type] # stub: 1-tuple
                     await self._raw.send_packed_command(packed, check_health=False)
                     replies = [await self._reply() for _ in commands]
-                if (refusal := next(filter(None, map(_refusal, replies)), None)) is not None:
-                    await self._refused(refusal)
+                if any(isinstance(reply, ResponseError) for reply in replies):
+                    await self._judge(commands, replies)
+                if self._access is not None and self._access.forbidden:
+                    for command, reply in zip(commands, replies, strict=True):
+                        if not isinstance(reply, ResponseError):
+                            self._access.permitted(str(command[0]))
                 return replies
             except (RedisError, OSError) as error:
                 await self.close()
@@ -140,6 +150,22 @@ class RedisConnection:
         if self._access is not None and self._access.refusal is not None:
             self._access.accepted()
             self._generation = self._access.generation
+
+    async def _judge(self, commands: Sequence[Command], replies: list[Reply]) -> None:
+        """Note what errors among the replies tell of the server; name what is not permitted."""
+        for number, reply in enumerate(replies):
+            if not isinstance(reply, ResponseError) or isinstance(reply, NoScriptError):
+                continue
+            if (refusal := refusal_of(reply)) is not None:
+                await self._refused(refusal)
+            elif isinstance(reply, OutOfMemoryError) and self._access is not None:
+                self._access.rejected(f"OOM {reply}")
+            elif isinstance(reply, NoPermissionError):
+                name, keys = str(commands[number][0]), _keys_of(commands[number])
+                if self._access is not None:
+                    self._access.forbade(name, keys, str(reply))
+                text = f"NOPERM for {name}{' on ' if keys else ''}{keys} ({reply})"
+                replies[number] = NoPermissionError(text)
 
     async def _refused(self, refusal: str) -> None:
         await self.close()  # a new connection may lead to a server that takes writes
@@ -184,11 +210,11 @@ class RedisConnection:
                 await self._raw.connect()
         except (RedisError, OSError, TimeoutError) as error:
             await self.close()
-            if (refusal := refusal_of(error)) is not None:
+            # redis-py wraps what the server said.
+            said = error.__cause__ if isinstance(error.__cause__, RedisError) else error
+            if (refusal := refusal_of(said)) is not None:
                 await self._refused(refusal)
-            raise StoreUnavailable(
-                f"The store cannot be reached: {type(error).__name__}."
-            ) from error
+            raise StoreUnavailable(f"The store cannot be reached: {reason_of(said)}.") from said
 
     async def _reply(self) -> Reply:
         # No ``timeout``: given one, redis-py answers None when the kernel gives up (ETIMEDOUT).
@@ -205,8 +231,16 @@ class RedisConnection:
             return
 
 
-def _refusal(reply: Reply) -> str | None:
-    return refusal_of(reply) if isinstance(reply, ResponseError) else None
+def _keys_of(command: Command) -> str:
+    """Return the keys of a command, for people."""
+    match command:
+        case "EVALSHA" | "EVAL", _, int(count), *rest:
+            return " ".join(map(str, rest[:count]))
+        case "XREAD", *_, key, _:
+            return str(key)
+        case "INFO" | "CLUSTER", *_:
+            return ""
+    return str(command[1])
 
 
 def error_from_reply(error: ResponseError) -> GatewayError:

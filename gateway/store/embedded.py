@@ -151,16 +151,20 @@ class EmbeddedValkey:
 
     async def watch(self) -> NoReturn:
         """Start the server again whenever it is gone, until cancelled."""
+        is_failing = False
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
             try:
                 if self._start_if_none():
-                    log.warning("the embedded Valkey was gone and is started again")
+                    if not is_failing:
+                        log.warning("the embedded Valkey was gone and is started again")
                     await self._until_ready()
+                    is_failing = False
             except StoreUnavailable as error:
-                log.error(  # noqa: TRY400 - the reason says it all
-                    "the embedded Valkey does not start", extra={"reason": error.detail}
-                )
+                if not is_failing:  # once, however long it lasts
+                    about = {"reason": error.detail}
+                    log.error("the embedded Valkey does not start", extra=about)  # noqa: TRY400 - says it all
+                is_failing = True
                 await asyncio.sleep(RETRY_AFTER_S)
 
     async def __aenter__(self) -> Self:

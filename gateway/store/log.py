@@ -17,6 +17,7 @@ from redis.exceptions import ResponseError
 
 from gateway.core.errors import Unavailable
 from gateway.store.connection import Command, Reply, error_from_reply
+from gateway.store.roles import reason_of
 from gateway.store.store import Store
 
 BLOCK_MS: Final = 1_000  # a read waits this long for new entries
@@ -76,6 +77,7 @@ class Follower:
         self._number_of = partial(store.row_number, partition)
         self._known: bytes | None = None  # the entry at ``offset``
         self._verified = False  # on this connection
+        self._has_read = False  # on this connection
         self._count = COUNT_MAX
         self._connection = store.new_connection(f"log-{partition}")
 
@@ -86,18 +88,25 @@ class Follower:
             LogTrimmed: Entries that were not read yet are gone.
             HistoryLost: The server has another history.
         """
-        retry_s = RETRY_FIRST_S
+        retry_s, failures, failing_ms = RETRY_FIRST_S, 0, 0.0
+        access = self._store.access
         try:
             while True:
                 try:
                     if not (self._verified and self._connection.is_connected):
                         await self._verify()
                     found = await self._read()
-                except Unavailable:
+                except Unavailable as error:
+                    failures += 1
+                    if failures == 1:
+                        failing_ms = self._store.clock.monotonic_ms()
+                    if failures > 1 or isinstance(error.__cause__, TimeoutError):
+                        access.lost(self.partition, failing_ms, reason_of(error.__cause__))
                     await asyncio.sleep(retry_s)
                     retry_s = min(2 * retry_s, RETRY_MAX_S)
                     continue
-                retry_s = RETRY_FIRST_S
+                retry_s, failures = RETRY_FIRST_S, 0
+                access.found(self.partition)
                 self.heard_ms = self._store.clock.monotonic_ms()
                 if found:
                     yield found
@@ -119,13 +128,14 @@ class Follower:
             if not found and first and _offset(first[0][0]) > self.offset:
                 raise LogTrimmed
             raise HistoryLost
-        self._verified = True
+        self._verified, self._has_read = True, False
 
     async def _read(self) -> list[StoredEntry]:
         after = f"{self.offset}-0"
+        block_ms = BLOCK_MS if self._has_read else 1  # the first read says that the store is there
         try:
             reply, epoch = await self._pipeline(
-                ("XREAD", "BLOCK", BLOCK_MS, "COUNT", self._count, "STREAMS", self._log, after),
+                ("XREAD", "BLOCK", block_ms, "COUNT", self._count, "STREAMS", self._log, after),
                 ("HGET", self._meta, "epoch"),  # after the read: its entries are of this epoch
             )
         except Unavailable:  # perhaps the reply was too large for a slow network
@@ -133,6 +143,7 @@ class Follower:
             raise
         if epoch != self._epoch:
             raise HistoryLost
+        self._has_read = True
         found: list[StoredEntry] = []
         for entry_id, fields in reply[0][1] if reply else ():
             offset = self.offset + 1
@@ -157,7 +168,7 @@ class Follower:
         for reply in replies:
             if isinstance(reply, ResponseError):
                 await self._connection.close()
-                raise error_from_reply(reply)
+                raise error_from_reply(reply) from reply
         return replies
 
 

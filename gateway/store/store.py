@@ -28,7 +28,6 @@ GONE_MAX: Final = 200_000  # tombstones kept, and for
 GONE_AGE_MS: Final = 24 * 3_600_000
 FORGET_COUNT: Final = 1_000  # tombstones removed by one command
 SCAN_COUNT: Final = 1_000  # fields a HSCAN step
-FULL_SHARE: Final = 0.9  # of maxmemory; above it opens are refused
 EVICTING: Final = "The store evicts keys (maxmemory-policy {policy}); set it to noeviction."
 
 
@@ -62,7 +61,6 @@ class Store:
         self._lease_connection = self.new_connection("lease")
         self._group_commit = GroupCommit(self._write_connection, clock)
         self._numbered: dict[int, int] = {}  # the last number reserved here, by partition
-        self.is_full = False
         self.secret = b""
         self.keys: tuple[Keys, ...] = ()
 
@@ -122,6 +120,7 @@ class Store:
         self._group_commit.keys = self.keys
         epochs: list[Command] = [("HSETNX", part.meta, "epoch", token()[:8]) for part in self.keys]
         _raise_first(await self._read_connection.pipeline(epochs))
+        self.access.is_open = True
 
     # --- writes
 
@@ -167,8 +166,7 @@ class Store:
             at, announced = split_value(lease)
             nodes[node.decode()] = (at, announced)
         memory = _info(await self._lease_connection.call("INFO", "memory"))
-        limit = int(memory.get("maxmemory", 0))
-        self.is_full = limit > 0 and int(memory.get("used_memory", 0)) > FULL_SHARE * limit
+        self.access.measured(int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0)))
         return LeaseState(reply[0], reply[1], nodes)
 
     async def forget_node(self, node_id: str) -> None:

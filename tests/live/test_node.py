@@ -126,10 +126,10 @@ async def test_find_asks_the_store(valkey: EmbeddedValkey, prefix: str, node: No
 async def test_full_or_leaving_node_opens_nothing(node: Node) -> None:
     """Opens are refused when memory is short or the node is going; closes are not."""
     await node.open(blank("s"))
-    node.store.is_full = True
+    node.store.access.is_full = True
     with pytest.raises(StoreFull):
         await node.open(blank("t"))
-    node.store.is_full = False
+    node.store.access.is_full = False
     node.is_draining = True
     with pytest.raises(Draining):
         await node.open(blank("t"))

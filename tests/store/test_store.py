@@ -352,7 +352,7 @@ async def test_full_server_takes_closes(tmp_path: Path) -> None:
         await connection.close()
         await store.renew_lease("a:1", b"{}")
 
-        assert store.is_full
+        assert store.access.is_full
         with pytest.raises(Unavailable):
             await store.reserve_numbers(0, 1)
         assert (await commit(store, end("s", 1))).status == "done"

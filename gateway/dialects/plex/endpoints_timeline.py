@@ -287,4 +287,4 @@ async def run(context: Context) -> None:
             try:
                 await sweep(node, node.now_ms())
             except GatewayError as error:
-                log.warning("a sweep of playbacks failed", extra={"reason": error.code})
+                log.debug("a sweep of playbacks failed", extra={"reason": error.code})
