@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, get_args
 
 import pytest
@@ -26,6 +27,9 @@ from tests.documents.fences import PAGES, ROOT, of
 TEXTS: Final = {name: path.read_text() for name, path in PAGES.items()}
 EVERYTHING: Final = "\n".join(TEXTS.values())
 OTHER_FLAGS: Final = {"--config", "--help", "--snapshot", "--ulimit"}  # no settings
+FOR_PEOPLE_WHO_CHANGE_IT: Final = [
+    ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "gateway/README.md")
+]
 README_MAX_BYTES: Final = 8192  # one screen of a way in; the rest is in pages
 
 
@@ -132,12 +136,13 @@ def test_command_is_in_the_documents(command: str) -> None:
     assert f"gateway {command}" in EVERYTHING
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_of_a_page_lead_somewhere(page: str) -> None:
+@pytest.mark.parametrize(
+    "path", [*PAGES.values(), *FOR_PEOPLE_WHO_CHANGE_IT], ids=lambda path: path.name
+)
+def test_links_of_a_page_lead_somewhere(path: Path) -> None:
     """A link leads to a file that is there, and to an anchor of it."""
-    path = PAGES[page]
     broken = []
-    for link in render(TEXTS[page]).links:
+    for link in render(path.read_text()).links:
         if "://" in link:
             continue
         name, _, anchor = link.partition("#")
@@ -157,7 +162,8 @@ def test_index_lists_every_page() -> None:
 
 def test_scripts_are_there_and_can_be_run() -> None:
     """A script that the documents name has its run bit."""
-    scripts = set(re.findall(r"\bscripts/[a-z]+\b", EVERYTHING))
+    texts = [EVERYTHING, *(path.read_text() for path in FOR_PEOPLE_WHO_CHANGE_IT)]
+    scripts = set(re.findall(r"\bscripts/[a-z]+\b", "\n".join(texts)))
 
     assert scripts
     assert all((ROOT / script).stat().st_mode & 0o111 for script in scripts)
