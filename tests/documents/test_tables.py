@@ -137,7 +137,9 @@ def test_command_is_in_the_documents(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [*PAGES.values(), *FOR_PEOPLE_WHO_CHANGE_IT], ids=lambda path: path.name
+    "path",
+    [*PAGES.values(), *FOR_PEOPLE_WHO_CHANGE_IT],
+    ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_links_of_a_page_lead_somewhere(path: Path) -> None:
     """A link leads to a file that is there, and to an anchor of it."""
