@@ -171,6 +171,15 @@ async def test_program_works(settings: Settings, tmp_path: Path, fence: Fence) -
             await run(sys.executable, program, place=tmp_path)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_block_says_its_language(page: str) -> None:
+    """A block without a language would not be run, and nobody would notice."""
+    marks = re.findall(r"^ *```.*$", PAGES[page].read_text(), re.MULTILINE)
+
+    assert [mark for mark in marks[::2] if not re.match(r" *```\w", mark)] == []
+    assert len(marks) == 2 * len(list(fences(page)))
+
+
 def test_few_commands_are_not_run() -> None:
     """What is not run says why, and there is little of it."""
     skipped = [fence for fence in ALL if fence.skipped]
