@@ -7,11 +7,11 @@ client reports of its own session. Ending a session or its connection needs ``cl
 Not here: authentication (``auth``, ``style``).
 """
 
-from typing import Any, Final
+from typing import Final
 
 from starlette.responses import Response
 
-from gateway.api.idempotency import operation_of
+from gateway.api.idempotency import NativeCall, operation_of
 from gateway.auth.principals import Principal, Scope
 from gateway.core.command import AnyCommand
 from gateway.core.errors import (
@@ -24,13 +24,11 @@ from gateway.core.errors import (
 from gateway.core.model import Session
 from gateway.core.public import render_session
 from gateway.core.query import Filter, View
-from gateway.http.endpoint import Call, raw_reply, reply
+from gateway.http.endpoint import raw_reply, reply
 
 OWN_FIELDS: Final = frozenset({"name", "labels", "attributes", "client", "watch", "streams"})
 """The fields that a client reports of its own session; with ``connect`` only these."""
 WRITE_ERRORS: Final = (Forbidden, NotFound, SessionClosed, Conflict, IdempotencyMismatch)
-
-AnyCall = Call[Principal, Any, Any]
 
 
 def subscribed_view(principal: Principal, wanted: Filter) -> View:
@@ -45,7 +43,7 @@ def subscribed_view(principal: Principal, wanted: Filter) -> View:
     return view
 
 
-async def visible(call: AnyCall) -> Session:
+async def visible(call: NativeCall) -> Session:
     """Return the open session that the path names.
 
     Raises:
@@ -61,7 +59,7 @@ async def visible(call: AnyCall) -> Session:
     return session
 
 
-def _closed_by_this(call: AnyCall, error: SessionClosed) -> Session:
+def _closed_by_this(call: NativeCall, error: SessionClosed) -> Session:
     """Return the final record if this request closed the session when it was sent before."""
     record = error.record
     if (
@@ -73,7 +71,7 @@ def _closed_by_this(call: AnyCall, error: SessionClosed) -> Session:
     raise error
 
 
-async def writable(call: AnyCall, fields: frozenset[str]) -> Session:
+async def writable(call: NativeCall, fields: frozenset[str]) -> Session:
     """Return the session that the path names if the caller may change *fields* of it.
 
     Raises:
@@ -108,7 +106,7 @@ def owner_of(
     return account, workspace
 
 
-async def closable(call: AnyCall) -> Session:
+async def closable(call: NativeCall) -> Session:
     """Return the session that the path names if the caller may end it or its connection.
 
     Raises:
@@ -126,12 +124,12 @@ def listed(names: frozenset[str]) -> str:
     return ", ".join(sorted(names))
 
 
-async def do(call: AnyCall, session: Session, wanted: AnyCommand) -> Session:
+async def do(call: NativeCall, session: Session, wanted: AnyCommand) -> Session:
     """Apply a command; a repeat with the same Idempotency-Key changes nothing."""
     return await call.node.apply(session.id, wanted, op=operation_of(call, session))
 
 
-def shown(call: AnyCall, session: Session, status: int = 200) -> Response:
+def shown(call: NativeCall, session: Session, status: int = 200) -> Response:
     """Return a reply with *session* in the caller's view."""
     tag = {"ETag": f'"{session.revision}"'}
     if session.closed:

@@ -9,7 +9,7 @@ Not here: opening by a socket (``connect``).
 import hmac
 import secrets
 from base64 import urlsafe_b64encode
-from typing import Any, Final
+from typing import Final
 
 from msgspec import UNSET, to_builtins
 from msgspec.json import encode
@@ -17,7 +17,7 @@ from msgspec.structs import asdict
 from starlette.responses import Response
 
 from gateway.api.access import OWN_FIELDS, listed, owner_of
-from gateway.api.idempotency import idempotency_key, identity, operation_of
+from gateway.api.idempotency import NativeCall, idempotency_key, identity, operation_of
 from gateway.api.schema import NewSession, OpenedSession, given
 from gateway.auth.principals import Principal, Scope, hash_secret, mint_session_secret
 from gateway.core.errors import Forbidden, IdUnavailable, LimitExceeded, NotFound, SessionClosed
@@ -33,8 +33,6 @@ from gateway.core.model import (
 )
 from gateway.core.public import render_session
 from gateway.http.endpoint import Call, Nothing, reply
-
-AnyCall = Call[Principal, Any, Any]
 
 _AS_GIVEN: Final = (
     *("name", "service", "phase"),
@@ -70,7 +68,7 @@ async def open_session(call: Call[Principal, Nothing, NewSession]) -> Response:
     )
 
 
-def _identifiers(call: AnyCall, wanted: str | None) -> tuple[str, str]:
+def _identifiers(call: NativeCall, wanted: str | None) -> tuple[str, str]:
     """Return the id and secret of a new session; an Idempotency-Key gives the same ones again."""
     key = idempotency_key(call)
     if key is None:
@@ -98,7 +96,7 @@ def uuid7(now_ms: int, random: int) -> str:
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
-async def _check_repeat(call: AnyCall, session_id: str) -> None:
+async def _check_repeat(call: NativeCall, session_id: str) -> None:
     """Say what is wrong with an id that is taken, if it is by the same Idempotency-Key.
 
     Raises:

@@ -16,10 +16,10 @@ from gateway.http.endpoint import Call
 
 IDEMPOTENCY_KEY: Final = r"^[!-\"$-~]{1,64}$"  # visible ASCII but #; eight fit a record
 
-AnyCall = Call[Principal, Any, Any]
+NativeCall = Call[Principal, Any, Any]
 
 
-def operation_of(call: AnyCall, session: Session | None) -> str | None:
+def operation_of(call: NativeCall, session: Session | None) -> str | None:
     """Return the operation name of this request, if it has an Idempotency-Key.
 
     Raises:
@@ -37,7 +37,7 @@ def operation_of(call: AnyCall, session: Session | None) -> str | None:
     return op
 
 
-def idempotency_key(call: AnyCall) -> str | None:
+def idempotency_key(call: NativeCall) -> str | None:
     """Return the request's Idempotency-Key.
 
     Raises:
