@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from gateway.api import (
     asyncapi,
     connect,
@@ -51,6 +53,13 @@ def application(context: Context, root: str) -> Application:
             "/v1/events": native_socket(context, events.observe),
         },
     )
+
+
+def operations(context: Context) -> Application:
+    """Return what machines ask a node on a private way: metrics and health, by anybody."""
+    rows = (*endpoints_health.ENDPOINTS, *endpoints_metrics.ENDPOINTS)
+    table = EndpointTable(replace(row, is_public=True, scope=None) for row in rows)
+    return Application(http=Pipeline(context, NativeStyle(context, table)))
 
 
 def health(context: Context) -> Application:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Final
 
@@ -28,10 +29,11 @@ from gateway.app import SPARE, running, server
 from gateway.auth.principals import kept_admin_key
 from gateway.cli.options import DEFAULT_URL, SettingFlags, data_dir, read_settings
 from gateway.cli.output import complain, put
-from gateway.cli.workers import Workers
+from gateway.cli.workers import Workers, worker_names
 from gateway.context import Context
 from gateway.core.errors import GatewayError
 from gateway.logs import formats
+from gateway.operations import serve_for_workers, served_alone, served_to_operations
 from gateway.settings import TABLE, Settings, SettingsError
 from gateway.store.store import StoreRefused
 from gateway.transport import server_context
@@ -118,18 +120,25 @@ def _serve(settings: Settings) -> int:
             server_context(settings.tls_cert, settings.tls_key)
         settings = fit_descriptors(settings)
         sockets = bind(settings.host, settings.port)
-        for one in sockets:
+        ops = [] if settings.ops_port is None else bind(settings.ops_host, settings.ops_port)
+        for one in (*sockets, *ops):
             stack.enter_context(one)
         has_auth = settings.has_auth
         if not has_auth:
             settings = replace(settings, admin_key=kept_admin_key(settings.data_dir))
         settings = replace(settings, port=sockets[0].getsockname()[1])
+        if ops:
+            settings = replace(settings, ops_port=ops[0].getsockname()[1])
         greet = partial(_greet, settings, has_auth=has_auth)
         if settings.workers > 1:
             for one in sockets:
                 admit_workers(one)
-            return Workers(settings, _work, greet).run()
-        uvloop.run(_serve_alone(settings, sockets, greet))
+            if not ops:
+                return Workers(settings, _work, greet).run()
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-")))
+            work = partial(_work, folder=folder)
+            return Workers(settings, work, greet, partial(_operate, folder, ops)).run()
+        uvloop.run(_serve_alone(settings, sockets, ops, greet))
         return 0
 
 
@@ -161,18 +170,41 @@ def fit_descriptors(settings: Settings) -> Settings:
 
 
 async def _serve_alone(
-    settings: Settings, sockets: list[socket.socket], greet: Callable[[], None]
+    settings: Settings,
+    sockets: list[socket.socket],
+    ops: list[socket.socket],
+    greet: Callable[[], None],
 ) -> None:
-    async with running(settings) as context:
+    async with running(settings) as context, served_alone(context, ops):
         await _listen(context, sockets, greet)
 
 
-def _work(settings: Settings, life: int, tell: Callable[[], None]) -> int:
+def _operate(
+    folder: Path,
+    ops: list[socket.socket],
+    settings: Settings,
+    life: int,
+    tell: Callable[[], None],
+) -> int:
+    async def operate() -> int:
+        leaving = asyncio.Event()
+        asyncio.get_running_loop().add_reader(life, leaving.set)
+        await serve_for_workers(folder, worker_names(settings), ops, tell, leaving)
+        return 0
+
+    return _until_stopped(settings, lambda: uvloop.run(operate()))
+
+
+def _work(
+    settings: Settings, life: int, tell: Callable[[], None], folder: Path | None = None
+) -> int:
     formats.sign(settings.node_name)
-    return _until_stopped(settings, lambda: uvloop.run(_serve_beside(settings, life, tell)))
+    return _until_stopped(settings, lambda: uvloop.run(_serve_beside(settings, life, tell, folder)))
 
 
-async def _serve_beside(settings: Settings, life: int, tell: Callable[[], None]) -> int:
+async def _serve_beside(
+    settings: Settings, life: int, tell: Callable[[], None], folder: Path | None
+) -> int:
     """Serve as one of several workers, until *life* ends."""
     loop = asyncio.get_running_loop()
     context: Context | None = None
@@ -188,7 +220,7 @@ async def _serve_beside(settings: Settings, life: int, tell: Callable[[], None])
         sockets = bind(settings.host, settings.port, is_shared=True)
         for one in sockets:
             stack.enter_context(one)
-        async with running(settings) as context:
+        async with running(settings) as context, served_to_operations(context, folder):
             await _listen(context, sockets, tell)
     return 0
 
@@ -285,6 +317,8 @@ def _greet(settings: Settings, *, has_auth: bool) -> None:
 
 def _ready_line(settings: Settings, *, has_auth: bool) -> str:
     about = {"url": _url(settings), "version": __version__}
+    if settings.ops_port is not None:
+        about["ops_url"] = _ops_url(settings)
     if not has_auth:
         about["admin_key_file"] = str(_key_file(settings))
     line = formats.Json()
@@ -294,9 +328,17 @@ def _ready_line(settings: Settings, *, has_auth: bool) -> str:
 
 
 def _url(settings: Settings) -> str:
-    host = _WILDCARDS.get(settings.host, settings.host)
-    where = f"[{host}]" if ":" in host else host
-    return f"{'https' if settings.tls_cert else 'http'}://{where}:{settings.port}"
+    scheme = "https" if settings.tls_cert else "http"
+    return f"{scheme}://{_host(settings.host)}:{settings.port}"
+
+
+def _ops_url(settings: Settings) -> str:
+    return f"http://{_host(settings.ops_host)}:{settings.ops_port}"
+
+
+def _host(name: str) -> str:
+    host = _WILDCARDS.get(name, name)
+    return f"[{host}]" if ":" in host else host
 
 
 def _key_file(settings: Settings) -> Path:
@@ -308,6 +350,8 @@ def greeting(settings: Settings, *, has_auth: bool) -> list[str]:
     url = _url(settings)
     everywhere = " (on all addresses)" if settings.host in _WILDCARDS else ""
     lines = [f"Session Gateway {__version__} is ready at {url}{everywhere}"]
+    if settings.ops_port is not None:
+        lines.append(f"Metrics and health of all workers are at {_ops_url(settings)}")
     if has_auth:
         return lines
     key = _key_file(settings)

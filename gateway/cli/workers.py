@@ -48,12 +48,19 @@ Work = Callable[[Settings, int, Callable[[], None]], int]
 calls back once it serves; returns the exit code."""
 
 
+def worker_names(settings: Settings) -> list[str]:
+    """Return the names of the nodes that the workers are."""
+    name = settings.node_name[:NAME_MAX]
+    return [f"{name}-{number + 1}" for number in range(settings.workers)]
+
+
 class _Worker:
     """A worker: its current process, and how earlier ones ended."""
 
-    def __init__(self, number: int, name: str) -> None:
+    def __init__(self, number: int, name: str, work: Work) -> None:
         self.number = number
         self.name = name
+        self.work = work
         self.process: ForkProcess | None = None
         self.started_s = 0.0
         self.due_s = 0.0  # when to start it again
@@ -67,16 +74,23 @@ class Workers:
         settings: Of the gateway, with the port it has.
         work: What each of them does.
         greet: Called once, when all serve for the first time.
+        beside: What a process beside them does, if there is one.
     """
 
-    def __init__(self, settings: Settings, work: Work, greet: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        work: Work,
+        greet: Callable[[], None],
+        beside: Work | None = None,
+    ) -> None:
         self._settings = settings
-        self._work = work
         self._greet = greet
         self._valkey = None if settings.redis_url else EmbeddedValkey(settings.data_dir)
-        name = settings.node_name[:NAME_MAX]
-        self._workers = [_Worker(n, f"{name}-{n + 1}") for n in range(settings.workers)]
-        self._serving = mmap.mmap(-1, settings.workers)  # shared; each worker sets its byte
+        self._workers = [_Worker(n, name, work) for n, name in enumerate(worker_names(settings))]
+        if beside is not None:
+            self._workers.append(_Worker(settings.workers, settings.node_name, beside))
+        self._serving = mmap.mmap(-1, len(self._workers))  # shared; each worker sets its byte
         self._all_served = False
         self._life, self._life_pipe = os.pipe()
         self._is_leaving = False
@@ -136,7 +150,7 @@ class Workers:
         os.close(self._life_pipe)  # only the parent holds it
         os.setsid()  # Ctrl-C is for the parent, which tells us
         settings = replace(self._settings, node_name=worker.name)
-        sys.exit(self._work(settings, self._life, lambda: self._serves(worker)))
+        sys.exit(worker.work(settings, self._life, lambda: self._serves(worker)))
 
     def _serves(self, worker: _Worker) -> None:
         self._serving[worker.number] = 1
@@ -203,7 +217,7 @@ class Workers:
                 worker.process.kill()
         if not self._all_served and all(self._serving[:]):
             self._all_served = True
-            log.info("all workers are ready", extra={"workers": len(self._workers)})
+            log.info("all workers are ready", extra={"workers": self._settings.workers})
             self._greet()
 
     def _tell(self, _signal: int, _frame: FrameType | None) -> None:

@@ -90,6 +90,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[
         tuple[Line, ...], _say("Addresses and networks whose `X-Forwarded-*` headers are believed")
     ] = ()
+    ops_host: Annotated[
+        Line, _say("Address of the operations port; whoever reaches it is asked for no credential")
+    ] = "127.0.0.1"
+    ops_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        _say("TCP port of `/metrics`, `/livez` and `/readyz` of all workers; 0 takes a free one"),
+    ] = None
     metrics_addresses: Annotated[
         tuple[Line, ...],
         _say("Addresses and networks that may read `/metrics` without a token, as `admin` may"),
