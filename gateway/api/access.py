@@ -28,7 +28,7 @@ from gateway.http.endpoint import raw_reply, reply
 
 OWN_FIELDS: Final = frozenset({"name", "labels", "attributes", "client", "watch", "streams"})
 """The fields that a client reports of its own session; with ``connect`` only these."""
-WRITE_ERRORS: Final = (Forbidden, NotFound, SessionClosed, Conflict, IdempotencyMismatch)
+WRITE_ERRORS: Final = (NotFound, SessionClosed, Conflict, IdempotencyMismatch)
 
 
 def subscribed_view(principal: Principal, wanted: Filter) -> View:

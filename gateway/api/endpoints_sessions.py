@@ -30,7 +30,6 @@ from gateway.core.command import Close, RequestClose, Update
 from gateway.core.errors import (
     BadPosition,
     Conflict,
-    Forbidden,
     IdempotencyMismatch,
     IdUnavailable,
     LimitExceeded,
@@ -111,12 +110,12 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     Endpoint(
         "POST", "/v1/sessions", open_session, "Open a session without a connection",
         body=NewSession, returns={201: OpenedSession},
-        errors=(Forbidden, IdUnavailable, LimitExceeded, Conflict, IdempotencyMismatch),
+        errors=(IdUnavailable, LimitExceeded, Conflict, IdempotencyMismatch),
         tag="sessions", headers=("Idempotency-Key",),
     ),
     Endpoint(
         "GET", "/v1/sessions", list_sessions, "List open sessions", query=SessionQuery,
-        returns={200: SessionPage, 304: None}, errors=(BadPosition, Forbidden), tag="sessions",
+        returns={200: SessionPage, 304: None}, errors=(BadPosition,), tag="sessions",
         headers=("If-None-Match",),
     ),
     Endpoint(

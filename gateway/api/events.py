@@ -27,7 +27,6 @@ from gateway.auth.principals import Principal
 from gateway.context import Context
 from gateway.core.errors import (
     BadPosition,
-    Forbidden,
     Overloaded,
 )
 from gateway.core.position import Position
@@ -177,7 +176,7 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     Endpoint(
         "GET", "/v1/events", read_events,
         "What happens: a page, or a stream (SSE); as WebSocket see /asyncapi.json",
-        query=EventsQuery, returns={200: EventsPage}, errors=(BadPosition, Forbidden, Overloaded),
+        query=EventsQuery, returns={200: EventsPage}, errors=(BadPosition, Overloaded),
         tag="events", token_in_query=True, produces=(JSON, SSE), headers=("Last-Event-ID",),
     ),
 )  # fmt: skip

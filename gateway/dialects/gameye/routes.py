@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway.auth.principals import Scope
 from gateway.context import Context
-from gateway.core.errors import Conflict, Invalid, NotFound, Overloaded
+from gateway.core.errors import Conflict, Invalid, NotFound
 from gateway.dialects.gameye import schema
 from gateway.dialects.gameye.endpoints_locations import (
     TEXT,
@@ -37,7 +37,7 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     ),
     Endpoint(
         "POST", "/session", start_session, body=schema.StartBody, consumes=(),
-        returns={201: schema.StartedSession}, scope=Scope.WRITE, errors=(Conflict, Overloaded),
+        returns={201: schema.StartedSession}, scope=Scope.WRITE, errors=(Conflict,),
     ),
     Endpoint(
         "GET", "/session/{id}", describe_session, query=schema.EncodingParameters,

@@ -5,7 +5,7 @@ from typing import Final
 from msgspec import UNSET
 from starlette.responses import Response
 
-from gateway.core.errors import BadRequest, Forbidden, Unauthorized
+from gateway.core.errors import Unauthorized
 from gateway.dialects.webida.access import Access, WebidaCaller
 from gateway.dialects.webida.schema import LoginBody, Token, TokenQuery, WebidaUser
 from gateway.dialects.webida.tokens import Kind
@@ -32,7 +32,7 @@ class AuthEndpoints:
                 "Log in with an id and a password, or with a MASTER token",
                 body=LoginBody, returns={200: Token},
                 is_public=True,  # the login itself is counted
-                errors=(BadRequest, Unauthorized),
+                errors=(Unauthorized,),
                 tag="auth",
             ),
             Endpoint(
@@ -41,7 +41,7 @@ class AuthEndpoints:
             ),
             Endpoint(
                 "POST", "/api/auth/token", self.issue_token, "Make another token of this one",
-                query=TokenQuery, returns={200: Token}, errors=(BadRequest, Forbidden), tag="auth",
+                query=TokenQuery, returns={200: Token}, tag="auth",
             ),
         )  # fmt: skip
 

@@ -47,19 +47,19 @@ def table(generation: Generation) -> tuple[AnyEndpoint, ...]:
         Endpoint(
             "GET", "/api/sessions", find_sessions, "List sessions, of one workspace or all",
             returns={200: list[shown]},  # type: ignore[valid-type]
-            query=WorkspaceQuery, errors=(BadRequest, Forbidden), tag="session",
+            query=WorkspaceQuery, tag="session",
         ),
         Endpoint(
             "GET", "/api/sessions/{sessionId}", get_session if generation == "A" else find_session,
             "Look at a session; in generation C a list, where `*` is all of a workspace",
             query=WorkspaceQuery, returns={200: SessionA if generation == "A" else list[SessionC]},
-            errors=(BadRequest, NotFound), tag="session",
+            errors=(NotFound,), tag="session",
         ),
         Endpoint(
             "DELETE", "/api/sessions/{sessionId}",
             close_session if generation == "A" else close_sessions,
             "Close a session after a while; in generation C `*` closes all of a workspace",
-            query=DeleteQuery, returns={200: RestOK}, errors=(BadRequest, NotFound, Conflict),
+            query=DeleteQuery, returns={200: RestOK}, errors=(NotFound, Conflict),
             tag="session",
         ),
     )  # fmt: skip
