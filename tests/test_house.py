@@ -88,6 +88,22 @@ def test_every_source_file_says_why_it_exists() -> None:
     assert silent == []
 
 
+def test_what_is_not_here_is_somewhere() -> None:
+    """The modules and folders that a docstring sends its reader to exist."""
+    here = {path.stem for path in (ROOT / "gateway").rglob("*")}
+    lost: list[str] = []
+    for path in (ROOT / "gateway").rglob("*.py"):
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        _, _, elsewhere = text.partition("Not here:")
+        lost += [
+            f"{name(path)}: {place}"
+            for place in re.findall(r"``([a-z_.]+)``", elsewhere)
+            if not here.issuperset(place.split("."))
+        ]
+
+    assert lost == []
+
+
 def test_public_class_names_are_unique() -> None:
     """One name means one thing: no two modules of the gateway define the same public class."""
     places: dict[str, list[str]] = {}

@@ -3,7 +3,8 @@
 Every write answers with the session after it. A page that looked at as many sessions as it may is
 short and has a ``next``.
 
-Not here: opening (``opening``), what belongs to one session (``parts``), events (``events``).
+Not here: opening (``create_session``), what belongs to one session (``endpoints_subresources``),
+``events``.
 """
 
 import hashlib

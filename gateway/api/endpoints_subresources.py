@@ -111,7 +111,7 @@ async def delete_member(call: Call[Principal, Nothing, Nothing]) -> Response:
 def _write(
     method: str,
     path: str,
-    handler: Any,  # noqa: ANN401 - of the body's type, which Operation checks
+    handler: Any,  # noqa: ANN401 - of the body's type, which Endpoint checks
     summary: str,
     *errors: type[GatewayError],
     body: Any = Nothing,  # noqa: ANN401 - a Struct type
