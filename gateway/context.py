@@ -7,6 +7,7 @@ address is charged before it is checked, and gets its charge back if the passwor
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
@@ -33,7 +34,7 @@ from gateway.metrics import AUTH_FAILURES
 from gateway.node import Node
 from gateway.settings import Settings
 
-LOGGED_MAX: Final = 64  # characters of a name or a path that are logged
+LOGGED_MAX: Final = 128  # characters of a name or a path that are logged
 
 T = TypeVar("T")
 
@@ -62,8 +63,7 @@ class Context(Struct, frozen=True):
         users: People who log in with a password.
         rate_limiter: Limits the requests of a caller, at all doors together.
         login_limiter: How many wrong passwords a name may get.
-        failures: Lines about credentials that are refused.
-        excesses: Lines about requests that are too many.
+        throttles: The budgets of the lines that clients cause, by kind.
         wall_ms: Milliseconds since the Unix epoch by this machine's clock; for token expiry only.
     """
 
@@ -75,12 +75,19 @@ class Context(Struct, frozen=True):
     wall_ms: Callable[[], int]
     rate_limiter: RateLimiter = field(default_factory=RateLimiter)
     login_limiter: LoginLimiter = field(default_factory=LoginLimiter)
-    failures: Throttle = field(default_factory=Throttle)
-    excesses: Throttle = field(default_factory=Throttle)
+    throttles: defaultdict[str, Throttle] = field(default_factory=lambda: defaultdict(Throttle))
 
     def peer(self, scope: AsgiScope) -> Peer:
         """Return the client of a connection, as a trusted proxy names it."""
         return client_address(scope, networks(self.settings.trusted_proxies))
+
+    def facts(self, scope: AsgiScope) -> dict[str, object]:
+        """Return what the log tells of a request; a WebSocket has no method."""
+        return {
+            "method": scope.get("method"),
+            "path": scope["path"][:LOGGED_MAX],
+            "address": self.peer(scope).address,
+        }
 
     # --- rate limits
 
@@ -103,6 +110,11 @@ class Context(Struct, frozen=True):
         except GatewayError as error:
             if not error.retry:  # else it could not be checked
                 AUTH_FAILURES.labels(door_of(scope), error.code).inc()
+                if (fields := self.throttles["credentials"].admit()) is not None:
+                    about = {"code": error.code, "reason": error.detail}
+                    log.info(
+                        "a credential is refused", extra={**self.facts(scope), **about, **fields}
+                    )
                 self._charge(scope, address_key(self.peer(scope).address))
             raise
         self._known(scope, who(caller))
@@ -152,9 +164,9 @@ class Context(Struct, frozen=True):
             AUTH_FAILURES.labels(door_of(scope), error.code).inc()
             self.rate_limiter.forfeit(key, now_ms())
             self.login_limiter.failed(name, now_ms())
-            if (fields := self.failures.admit()) is not None:
-                about = {"account": name[:LOGGED_MAX], "address": address, **fields}
-                log.warning("a credential is refused: wrong name or password", extra=about)
+            if (fields := self.throttles["logins"].admit()) is not None:
+                about = {"account": name[:LOGGED_MAX], **self.facts(scope), **fields}
+                log.warning("a login is refused: wrong name or password", extra=about)
             raise
         except RateLimited:
             self.rate_limiter.give_back(key)
@@ -187,14 +199,8 @@ class Context(Struct, frozen=True):
         try:
             yield
         except RateLimited:
-            if (fields := self.excesses.admit()) is not None:
-                about = {
-                    "method": scope.get("method"),
-                    "path": scope["path"][:LOGGED_MAX],
-                    "address": self.peer(scope).address,
-                    **fields,
-                }
-                log.warning("a request is refused: too many", extra=about)
+            if (fields := self.throttles["rates"].admit()) is not None:
+                log.warning("a request is refused: too many", extra={**self.facts(scope), **fields})
             raise
 
     # --- authentication

@@ -227,14 +227,18 @@ def _first(scope: Scope, name: bytes, default: str) -> str:
     return values[0].partition(",")[0].strip() if values else default
 
 
-def _is_own(origin: tuple[str, str, int | None], scope: Scope, trusted: Networks) -> bool:
-    """Whether this is the origin of the gateway's own pages, as the client sees it."""
+def own_origin(scope: Scope, trusted: Networks) -> str:
+    """Return the origin of the gateway's own pages, as the client sees it."""
     peer: tuple[str, int] | None = scope.get("client")
     host = one_header(scope, b"host") or ""
     if peer and _trusts(_ip(peer[0]), trusted):
         host = _first(scope, b"x-forwarded-host", host)
     scheme = "https" if client_address(scope, trusted).tls else "http"
-    return origin == parse_origin(f"{scheme}://{host}")
+    return f"{scheme}://{host}"
+
+
+def _is_own(origin: tuple[str, str, int | None], scope: Scope, trusted: Networks) -> bool:
+    return origin == parse_origin(own_origin(scope, trusted))
 
 
 def check_origin(scope: Scope, credential: Credential, allowed: Origins, trusted: Networks) -> None:

@@ -9,6 +9,7 @@ Not here: requests that break HTTP itself (``transport``), what an endpoint does
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -28,6 +29,7 @@ from gateway.core.errors import (
     OutcomeUnknown,
     Unauthorized,
 )
+from gateway.http.answers import tell_answer
 from gateway.http.cors import cors_headers
 from gateway.http.endpoint import Call, Match, Nothing
 from gateway.http.request import Request, check_target
@@ -63,9 +65,12 @@ class Pipeline:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = Request(scope, receive)
+        request, begun_s = Request(scope, receive), time.monotonic()
         response, allowed = await self._answer(request)
         self._finish(request, response, allowed)
+        tell_answer(
+            self._context, scope, response, request.refusal, (time.monotonic() - begun_s) * 1000
+        )
         if request.method != "HEAD":
             await response(scope, receive, send)
             return
@@ -134,6 +139,7 @@ class Pipeline:
         self, error: GatewayError, request: Request, caller: object, allowed: tuple[str, ...]
     ) -> Response:
         REFUSALS.labels(error.code).inc()
+        request.refusal = error
         response = self._style.refuse(error, request, caller)
         headers = response.headers
         headers.setdefault("Cache-Control", "no-store")

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope
 from gateway.auth.credentials import PARAMETERS_MAX, headers, one_header
 from gateway.core.errors import (
     BadRequest,
+    GatewayError,
     Invalid,
     NotAcceptable,
     PayloadTooLarge,
@@ -57,6 +58,7 @@ class Request:
         "is_read",
         "method",
         "path",
+        "refusal",
         "root",
         "scope",
     )
@@ -72,6 +74,7 @@ class Request:
         self.method: str = scope["method"]
         self.root = root
         self.path = path[len(root) :] if root and path.startswith(root) else path
+        self.refusal: GatewayError | None = None  # what the answer tells, if it refuses
         self.is_read = body is not None  # whether nothing of the body is left on the connection
         self._receive = receive
         self._body = body

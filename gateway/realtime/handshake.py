@@ -7,6 +7,7 @@ its codec, sent on the open connection, and closes it.
 Not here: an admitted connection (``connection``, a product's handler).
 """
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
@@ -22,13 +23,15 @@ from gateway.auth.credentials import (
     headers,
     networks,
     origins,
+    own_origin,
 )
 from gateway.connections.journal import ConnectionJournal
 from gateway.connections.lifecycle import ClientClosed, ServerClose
 from gateway.context import Context
-from gateway.core.errors import CloseCode, Draining, GatewayError, Unavailable
+from gateway.core.errors import CloseCode, Draining, Forbidden, GatewayError, Unavailable
 from gateway.core.frames import Writer
 from gateway.core.model import Connection
+from gateway.http.answers import tell_answer
 from gateway.logs.request import current, mark_in
 from gateway.metrics import REFUSALS
 from gateway.realtime.codec import Codec, HeartbeatRule
@@ -38,6 +41,8 @@ EXTENSION: Final = "gateway.frames"  # of the ASGI scope; see ``transport``
 USER_AGENT_MAX: Final = 512  # characters that are stored
 
 M = TypeVar("M")
+
+log = logging.getLogger(__name__)
 
 
 class Admission(Struct, Generic[M], frozen=True, kw_only=True):
@@ -73,7 +78,17 @@ def check_admissible(context: Context, scope: Scope, shown: Credential) -> None:
     """
     settings = context.settings
     allowed, trusted = origins(settings.allowed_origins), networks(settings.trusted_proxies)
-    check_origin(scope, shown, allowed, trusted)
+    try:
+        check_origin(scope, shown, allowed, trusted)
+    except Forbidden as error:
+        if (fields := context.throttles["origins"].admit()) is not None:
+            about = {
+                "origin": next(iter(headers(scope, b"origin")), None),
+                "own_origin": own_origin(scope, trusted),
+                "reason": error.detail,
+            }
+            log.warning("an origin is refused", extra={**context.facts(scope), **about, **fields})
+        raise
     check_room(context)
 
 
@@ -131,7 +146,9 @@ class WebSocketEndpoint:
             writer = _writer(scope)
         except GatewayError as error:
             REFUSALS.labels(error.code).inc()
-            await websocket.send_denial_response(self._refuse(error, scope))
+            response = self._refuse(error, scope)
+            tell_answer(context, scope, response, error)
+            await websocket.send_denial_response(response)
             return
         journal = ConnectionJournal(scope["path"], context.peer(scope).address, mark)
         connection: WebSocketConnection[Any] = WebSocketConnection(
