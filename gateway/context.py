@@ -10,7 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from msgspec import Struct, field
 from starlette.types import Scope as AsgiScope
@@ -41,9 +41,17 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def caller_key(principal: Principal) -> Hashable:
+class CallerKey(NamedTuple):
+    """What makes two principals the same caller."""
+
+    name: str
+    workspace: str | None
+    session: str | None
+
+
+def caller_key(principal: Principal) -> CallerKey:
     """Return what makes two principals the same caller."""
-    return principal.name, principal.workspace, principal.session
+    return CallerKey(principal.name, principal.workspace, principal.session)
 
 
 def door_of(scope: AsgiScope) -> str:
@@ -182,9 +190,8 @@ class Context(Struct, frozen=True):
 
     def _known(self, scope: AsgiScope, caller: Hashable) -> None:
         """Charge a caller, and name it in the log."""
-        if (mark := current.get()) is not None and isinstance(caller, tuple):
-            name, _, session = caller
-            mark.account = None if session else name
+        if (mark := current.get()) is not None and isinstance(caller, CallerKey):
+            mark.account = None if caller.session else caller.name
         self._charge(scope, caller)
 
     def _charge(self, scope: AsgiScope, caller: Hashable) -> None:
