@@ -11,7 +11,7 @@ from inspect import cleandoc
 from typing import Any, Final, get_args, get_origin
 
 from msgspec import Raw, Struct, defstruct
-from msgspec.json import decode, encode, schema_components
+from msgspec.json import schema_components
 from msgspec.structs import fields
 
 from gateway import __version__
@@ -28,8 +28,9 @@ from gateway.core.protocol import (
     UnsubscribeMessage,
 )
 from gateway.core.query import Filter
-from gateway.http.document import document_endpoint
+from gateway.http.document import Json, document_endpoint
 from gateway.http.endpoint import AnyEndpoint
+from gateway.http.openapi import REF, portable
 from gateway.http.request import LABEL
 
 PATH: Final = "/asyncapi.json"
@@ -59,8 +60,6 @@ OTHER_CODES: Final[dict[int, str]] = {
 COMES_BACK: Final = "come back after `retry_after_ms`"
 STAYS_AWAY: Final = "do not come back"
 
-_REF: Final = "#/components/schemas/{name}"
-_PYTHON_END: Final = rb"$(?!\\n)"  # of a pattern; in other languages $ is not before a last newline
 _OBSERVER_SAYS: Final = (HeartbeatMessage, TokenMessage, SubscribeMessage, UnsubscribeMessage)
 _SUBPROTOCOLS: Final = (
     "Browsers offer `gateway.v1`, `bearer.<token>` and, at the session socket, "
@@ -70,17 +69,9 @@ _SUBPROTOCOLS: Final = (
     "(403) and a node without room (503) are refused before."
 )
 
-Json = dict[str, Any]
-
 
 def document(below: str = "") -> Json:
     """Return the AsyncAPI document of sockets that are served below a path."""
-    text = encode(_document(below)).replace(_PYTHON_END, b"$")
-    described: Json = decode(text)
-    return described
-
-
-def _document(below: str) -> Json:
     said: tuple[Any, ...] = get_args(ClientMessage)
     told: tuple[Any, ...] = get_args(SessionSocketMessage)
     watched: tuple[Any, ...] = get_args(ObserverMessage)
@@ -88,10 +79,10 @@ def _document(below: str) -> Json:
     kinds = [field.type for kind in (Opening, Since) for field in fields(kind)]
     spelled = [_spelled(kind) for kind in every]
     parts = [part for kind in every for _, part in _json_lists(kind)]
-    schemas, components = schema_components([*kinds, *spelled, *parts], ref_template=_REF)
+    schemas, components = schema_components([*kinds, *spelled, *parts], ref_template=REF)
     for kind in every:
         for name, option in _json_lists(kind):
-            items = {"$ref": _REF.format(name=option.__name__)}
+            items = {"$ref": REF.format(name=option.__name__)}
             components[kind.__name__]["properties"][name]["items"] = items
     parameters = dict(zip(map(repr, kinds), schemas[: len(kinds)], strict=True))
     channels = {
@@ -108,27 +99,30 @@ def _document(below: str) -> Json:
             (*_OBSERVER_SAYS, *_answers(told), *watched),
         ),
     }
-    return {
-        "asyncapi": "3.0.0",
-        "info": {
-            "title": "Session Gateway",
-            "version": __version__,
-            "description": _SUBPROTOCOLS,
-            "license": {"name": "Apache 2.0"},
-        },
-        "defaultContentType": "application/json",
-        "channels": channels,
-        "operations": {
-            "hearClient": _operation("receive", "session", said),
-            "tellClient": _operation("send", "session", (*told, *watched)),
-            "hearObserver": _operation("receive", "events", _OBSERVER_SAYS),
-            "tellObserver": _operation("send", "events", (*_answers(told), *watched)),
-        },
-        "components": {
-            "messages": {_name(kind): _message(kind) for kind in every},
-            "schemas": components,
-        },
-    }
+    described: Json = portable(
+        {
+            "asyncapi": "3.0.0",
+            "info": {
+                "title": "Session Gateway",
+                "version": __version__,
+                "description": _SUBPROTOCOLS,
+                "license": {"name": "Apache 2.0"},
+            },
+            "defaultContentType": "application/json",
+            "channels": channels,
+            "operations": {
+                "hearClient": _operation("receive", "session", said),
+                "tellClient": _operation("send", "session", (*told, *watched)),
+                "hearObserver": _operation("receive", "events", _OBSERVER_SAYS),
+                "tellObserver": _operation("send", "events", (*_answers(told), *watched)),
+            },
+            "components": {
+                "messages": {_name(kind): _message(kind) for kind in every},
+                "schemas": components,
+            },
+        }
+    )
+    return described
 
 
 def _json_lists(kind: type[Struct]) -> list[tuple[str, type[Struct]]]:
@@ -172,7 +166,7 @@ def _message(kind: type[Struct]) -> Json:
         "name": str(kind.__struct_config__.tag),
         "title": kind.__name__,
         "summary": cleandoc(kind.__doc__ or ""),
-        "payload": {"$ref": _REF.format(name=kind.__name__)},
+        "payload": {"$ref": REF.format(name=kind.__name__)},
     }
 
 

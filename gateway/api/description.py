@@ -7,13 +7,12 @@ from msgspec import Meta
 
 from gateway.api.idempotency import IDEMPOTENCY_KEY
 from gateway.api.style import PATH_TYPES, takes_position
+from gateway.http.document import Json
 from gateway.http.endpoint import AnyEndpoint
-from gateway.http.openapi import Description, text_schema
+from gateway.http.openapi import REF, Description, text_schema
 from gateway.http.preconditions import IF_MATCH
 from gateway.http.problems import MEDIA_TYPE, Problem
 from gateway.http.request import FALSE, TRUE
-
-Json = dict[str, Any]
 
 POSITION: Final = r"^[0-9a-z]{1,16}-[0-9a-f]{8}(-[0-9]{1,16}){1,256}$"  # core.position reads it
 HEADERS: Final[Mapping[str, tuple[str, str | None]]] = {
@@ -37,7 +36,7 @@ _NO_NUL: Final = {"type": "string", "pattern": "^[^\\x00]*$"}
 
 
 def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
+    return {"$ref": REF.format(name=name)}
 
 
 def _refused(in_list: str, in_map: str, *more: Json) -> Json:

@@ -31,16 +31,14 @@ from gateway.core.errors import (
     UriTooLong,
 )
 from gateway.core.model import LabelName, LabelValue
-from gateway.http.document import document_endpoint
+from gateway.http.document import Json, document_endpoint
 from gateway.http.endpoint import JSON, AnyEndpoint, Nothing
 from gateway.http.request import LABEL
 from gateway.logs.request import ID_MAX
 
-Json = dict[str, Any]
-
 PATH: Final = "/openapi.json"
 
-_REF: Final = "#/components/schemas/{name}"
+REF: Final = "#/components/schemas/{name}"
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::\w+)?\}")
 _PYTHON_END: Final = r"$(?!\n)"  # of a pattern; where there is no last newline to fear it is $
 _EVERY_REPLY: Final[Json] = {
@@ -122,14 +120,14 @@ def document(endpoints: Iterable[AnyEndpoint], about: Description, root: str) ->
         types.extend(field.type for field in fields(endpoint.query))
         if _is_type(endpoint.body):
             types.append(endpoint.body)
-    schemas, components = schema_components(types, ref_template=_REF)
+    schemas, components = schema_components(types, ref_template=REF)
     known = dict(zip(map(repr, types), schemas, strict=True))
     paths: dict[str, Json] = {}
     for endpoint in table:
         path = _PARAMETER.sub(r"{\1}", endpoint.path)
         described = _Described(endpoint, about, known).operation()
         paths.setdefault(path, {})[endpoint.method.lower()] = described
-    result: Json = _portable(
+    result: Json = portable(
         {
             "openapi": "3.1.0",
             "info": {
@@ -171,17 +169,17 @@ def _without_defaults(components: Json) -> Json:
     return components
 
 
-def _portable(value: Any) -> Any:  # noqa: ANN401 - JSON
+def portable(value: Any) -> Any:  # noqa: ANN401 - JSON
     """Return a schema whose patterns work in every language."""
     if isinstance(value, dict):
         return {
             name: text.replace(_PYTHON_END, "$")
             if name == "pattern" and isinstance(text, str)
-            else _portable(text)
+            else portable(text)
             for name, text in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_portable(item) for item in value]
+        return [portable(item) for item in value]
     return value
 
 

@@ -7,7 +7,7 @@ Pure. Facts: MaxScale REST API, *Common Parameters*; JSON:API 1.1, *Fetching Dat
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 
 from msgspec import UNSET, Struct, UnsetType
@@ -17,6 +17,7 @@ from gateway.dialects.maxscale.filters import (
     FILTERS_MAX,
     STEPS_MAX,
     DocumentFilter,
+    Json,
     by_path,
     by_pointer,
 )
@@ -33,7 +34,6 @@ _ON: Final = frozenset({"true", "on", "yes", "1"})
 _COUNT: Final = re.compile(r"[0-9]+")
 _SERVICE: Final = (("relationships",), ("services",), ("data",), ("0",), ("id",))
 
-Json = Any
 FieldTree = dict[str, "FieldTree"]  # the names to keep; an empty tree keeps all below
 
 
