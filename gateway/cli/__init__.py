@@ -11,6 +11,7 @@ reasons) is escaped, so that it cannot control a terminal.
 Not here: the gateway itself (``app``), the client (``client``).
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ Exit codes: 0 done; 1 failed or refused, stderr has the error's code; 2 wrong us
 
 _COMMANDS: Final = (
     ("serve", "cli.serving:serve", "Run a gateway until SIGINT or SIGTERM."),
+    ("ping", "cli.ping:ping", "Ask a gateway whether it is ready; for probes."),
     ("sessions", "cli.sessions:list_sessions", "List open sessions."),
     ("show", "cli.sessions:show", "Show one session, also for a while after it was closed."),
     ("watch", "cli.watching:watch", "Follow what happens, one line an event."),
@@ -46,6 +48,7 @@ _COMMANDS: Final = (
     ("config", "cli.config:config", "Show the effective settings, and where each came from."),
     ("audit", "audit.command:audit", "Check a running gateway's promises by watching it."),
 )
+_SILENT: Final = frozenset({"serve", "ping"})  # whose output may be closed
 _TOKEN: Final = (
     ("create", "cli.tokens:create", "Make a token (JWT), or an API key."),
     ("verify", "cli.tokens:verify", "Say what a token is good for under these settings."),
@@ -59,10 +62,15 @@ _USER: Final = (
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command that *arguments* (or ``sys.argv``) ask for, and exit with its code."""
+    is_heard = sys.stdout is not None
+    _reopen_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # no locale makes a name a crash
     try:
+        asked = next(iter(sys.argv[1:] if arguments is None else arguments), "")
+        if not is_heard and asked not in _SILENT:  # before it changes anything
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         code = _app()(arguments)
         sys.stdout.flush()
     except SettingsError as error:
@@ -70,12 +78,34 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except GatewayError as error:
         code = _refused(error)
     except BrokenPipeError:
-        # Python flushes once more at its end, and would complain (docs: signal, "Note on SIGPIPE").
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = NOBODY_READS
+    except OSError as error:
+        _drop_output()
+        why = "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
+        code = _complain([f"{error.filename or 'the output'}: {why}"], FAILED)
     except KeyboardInterrupt:
         code = INTERRUPTED
     sys.exit(code)
+
+
+def _reopen_closed() -> None:
+    """Open what the shell closed (``>&-``): else the next file or socket would be our output.
+
+    Writing to a closed output then fails like writing to a full one; stderr is lost.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            found = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            os.dup2(found, number)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
+            if found != number:
+                os.close(found)
+
+
+def _drop_output() -> None:
+    # Python flushes once more at its end, and would complain (docs: signal, "Note on SIGPIPE").
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _app() -> App:

@@ -307,7 +307,7 @@ async def _announce(web: uvicorn.Server, tell: Callable[[], None]) -> None:
 
 
 def _greet(settings: Settings, *, has_auth: bool) -> None:
-    with suppress(BrokenPipeError):  # the program that started us may read the first line only
+    with suppress(OSError):  # the program that started us may read the first line, or nothing
         if settings.log_format == "json":
             put(_ready_line(settings, has_auth=has_auth))
             return
