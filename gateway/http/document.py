@@ -41,27 +41,29 @@ class StaticDocument:
         self._also = also or {}
         self._lock = asyncio.Lock()
         self._text = self._packed = b""
-        self._tag = ""
+        self._digest = ""
 
     async def reply(self, request: Request) -> Response:
         """Return the document, or that the client has it already (304)."""
         async with self._lock:
-            if not self._tag:
+            if not self._text:
                 await asyncio.to_thread(self._fill)
-        tag = self._tag
+        is_packed = _takes_gzip(request.scope)
+        tag = f'"{self._digest}-gzip"' if is_packed else f'"{self._digest}"'  # RFC 9110, 8.8.3.3
         sent = {"ETag": tag, "Vary": "Accept-Encoding", "Cache-Control": "public, no-cache"}
         sent |= self._also
         if matches_tag(request, tag):
             return Response(status_code=304, headers=sent)
-        if not _takes_gzip(request.scope):
-            return Response(self._text, headers=sent, media_type=self._media)
-        sent["Content-Encoding"] = "gzip"
-        return Response(self._packed, headers=sent, media_type=self._media)
+        if is_packed:
+            sent["Content-Encoding"] = "gzip"
+        body = self._packed if is_packed else self._text
+        return Response(body, headers=sent, media_type=self._media)
 
     def _fill(self) -> None:
-        self._text = self._make()
-        self._packed = gzip.compress(self._text, COMPRESSION, mtime=0)
-        self._tag = f'"{hashlib.sha256(self._text).hexdigest()[:24]}"'
+        text = self._make()
+        self._packed = gzip.compress(text, COMPRESSION, mtime=0)
+        self._digest = hashlib.sha256(text).hexdigest()[:24]
+        self._text = text
 
 
 def document_endpoint(path: str, *, summary: str, make: Callable[[], Json]) -> AnyEndpoint:

@@ -101,7 +101,7 @@ async def test_page_is_served_as_http_wants_it(gateway: Gateway, address: str) -
         plain = await http.get(address, headers={"Accept-Encoding": "identity"})
         packed = await http.get(address, headers={"Accept-Encoding": "gzip"})
         head = await http.head(address, headers={"Accept-Encoding": "identity"})
-        again = await http.get(address, headers={"If-None-Match": plain.headers["etag"]})
+        again = await http.get(address, headers={"If-None-Match": packed.headers["etag"]})
         wrong = await http.post(address)
         media = "text/css" if address.endswith(".css") else "text/html"
 
@@ -111,6 +111,7 @@ async def test_page_is_served_as_http_wants_it(gateway: Gateway, address: str) -
     assert "unsafe" not in plain.headers["content-security-policy"]
     assert packed.headers["content-encoding"] == "gzip"
     assert packed.text == plain.text
+    assert packed.headers["etag"] != plain.headers["etag"]
     assert len(gzip.compress(plain.content)) < len(plain.content)
     assert head.headers["content-length"] == plain.headers["content-length"]
     assert (again.status_code, again.content) == (304, b"")
