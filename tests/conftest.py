@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.store.embedded import EmbeddedValkey, valkey_binary
+from tests import canaries
 from tests.processes import reserved_port
 from tests.support import S, eventually
 
@@ -39,12 +40,43 @@ WIDE: Final = frozenset(
 
 IN_CI: Final = bool(os.environ.get("CI"))
 
+WRONG_LINES: Final = pytest.StashKey[str]()
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 _prefixes = count()
 
 # A shell that starts the tests in the background lets them, and all they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure() -> None:
+    """Keep every line that a gateway writes."""
+    canaries.begin()
+
+
+@pytest.hookimpl(trylast=True)  # when the processes of a parallel run have ended
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if a line of a log holds a secret, or a field that is not documented."""
+    if hasattr(session.config, "workerinput"):
+        return
+    if wrong := canaries.found():
+        shown = "\n".join(wrong[: canaries.FOUND_MAX])
+        session.config.stash[WRONG_LINES] = f"{len(wrong)} wrong lines in the logs:\n{shown}"
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what is wrong in the logs."""
+    if text := terminalreporter.config.stash.get(WRONG_LINES, None):
+        terminalreporter.section("logs", red=True)
+        terminalreporter.write_line(text)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the lines."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(canaries.folder(), ignore_errors=True)
 
 
 @pytest.hookimpl(optionalhook=True)

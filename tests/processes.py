@@ -14,6 +14,7 @@ from typing import Any, Final
 import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.canaries import folder
 from tests.support import TLS, S, eventually
 
 ADMIN: Final = "the-admin-key-of-the-process-tests"
@@ -44,14 +45,19 @@ class Process:
         self.port = port or reserved_port()
         self.http = f"http://127.0.0.1:{self.port}"
         self.ws = f"ws://127.0.0.1:{self.port}"
+        self._lines = (folder() / f"{name}-{self.port}.log").open("ab")
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "gateway", "serve", "--port", str(self.port)),
                 *("--admin-key", ADMIN, "--node-name", name, *options),
             ],
-            env={known: value for known, value in os.environ.items() if "GATEWAY" not in known},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            env={
+                **{known: value for known, value in os.environ.items() if "GATEWAY" not in known},
+                "GATEWAY_LOG_FORMAT": "json",
+                "GATEWAY_LOG_LEVEL": "debug",
+            },
+            stdout=self._lines,
+            stderr=self._lines,
         )
 
     async def ready(self) -> None:
@@ -95,6 +101,7 @@ class Process:
         """End it whatever it is doing."""
         if self._process.poll() is None:
             self.kill()
+        self._lines.close()
 
 
 @asynccontextmanager

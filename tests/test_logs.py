@@ -15,6 +15,7 @@ from gateway.core.token_bucket import TokenBucket
 from gateway.logs.formats import FIELD_MAX, TRACEBACK_MAX, Json, Text
 from gateway.logs.request import RequestMark, current, mark_of
 from gateway.logs.throttle import LINES_AT_ONCE, Throttle
+from tests.canaries import SECRETS, documented, wrong_lines
 
 ROOT = Path(gateway.__file__).parent
 READY = "the gateway is ready"
@@ -205,6 +206,24 @@ def test_two_traceparents_are_none() -> None:
     header = (b"traceparent", f"00-{TRACE}-00f067aa0ba902b7-01".encode())
 
     assert mark_of([header, header]).trace_id is None
+
+
+@pytest.mark.parametrize(
+    "secret", [*SECRETS, "eyJa.eyJb.c", "/v1/events?token=x", f"s1.{'a' * 43}"]
+)
+def test_secret_in_a_line_is_found(secret: str) -> None:
+    """After the last test every line of a gateway is searched for what the tests sent."""
+    assert list(wrong_lines(f"{secret} came", documented()))
+    assert list(wrong_lines(json.dumps({"logger": "gateway.x", "message": secret}), documented()))
+
+
+def test_line_with_an_undocumented_field_is_found() -> None:
+    """The fields of the table are those of the lines that are written."""
+    table = {"it went": frozenset({"ms"})}
+    good = {"logger": "gateway.x", "message": "it went", "ms": 1, "request_id": "r1"}
+
+    assert list(wrong_lines(json.dumps(good), table)) == []
+    assert list(wrong_lines(json.dumps({**good, "mss": 1}), table))
 
 
 def test_flood_of_lines_is_bounded_and_told() -> None:

@@ -38,7 +38,7 @@ def tell_answer(
     about = {
         **context.facts(scope),
         "status": response.status_code,
-        "bytes": len(response.body),
+        "bytes": len(getattr(response, "body", b"")),  # a stream has none yet
         "ms": None if ms is None else round(ms, 1),
         "code": error and error.code,
         "reason": error.detail if error and has_failed else None,

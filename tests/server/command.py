@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from gateway.cli import main
+from tests.canaries import keep
 from tests.support import S
 
 __all__ = ["KEY", "Ran", "Served", "environment", "run", "serve"]
@@ -77,6 +78,7 @@ class Served:
         """End it by a signal and return what it said since its greeting."""
         self.process.send_signal(how)
         out, err = self.process.communicate(timeout=8 * S)
+        keep(f"command-{self.process.pid}", "".join((*self.greeting, out, err)))
         return Ran(self.process.returncode, out, err)
 
 

@@ -95,10 +95,9 @@ class GameyeStyle(TableStyle[Principal]):
             identifier=str(uuid4()),
             violations=error.extra.get(VIOLATIONS, UNSET),
         )
-        is_ours = type(error) is GatewayError  # nobody foresaw it; the line before says what it was
-        level = logging.ERROR if is_ours else logging.INFO
-        about = {"identifier": failure.identifier, "status": row.status, "code": error.code}
-        log.log(level, "a request is refused", extra=about)
+        if (fields := self._context.throttles["identifiers"].admit()) is not None:
+            about = {"identifier": failure.identifier, "status": row.status, "code": error.code}
+            log.info("a request is refused", extra={**about, **fields})
         return Response(encode(failure), row.status, media_type=JSON)
 
 

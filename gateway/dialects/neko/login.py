@@ -11,13 +11,13 @@ session, and no other caller sees it.
 Not here: passwords (``members``), where a token is in a request (``style``).
 """
 
-from collections.abc import Hashable
 from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.auth.principals import Principal, Scope
+from gateway.context import CallerKey
 from gateway.core.model import Private, Profile, Session
 from gateway.core.query import View, Visibility
 from gateway.dialects.neko.render import VIRTUAL_ID, VIRTUAL_NAME, profile_of
@@ -51,9 +51,9 @@ class NekoCaller(Struct, frozen=True, kw_only=True):
         return View(visibility=self.visibility)
 
 
-def caller_key(caller: NekoCaller) -> Hashable:
+def caller_key(caller: NekoCaller) -> CallerKey:
     """Return the key of the caller for the rate limit."""
-    return caller.id, caller.workspace, caller.key_name
+    return CallerKey(caller.id, caller.workspace, caller.key_name or None)
 
 
 def private_of(name: str, visibility: Visibility, token_hash: str) -> Private:

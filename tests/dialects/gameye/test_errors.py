@@ -275,7 +275,7 @@ async def test_what_nobody_foresaw_tells_nothing(
         raise RuntimeError("hush")
 
     monkeypatch.setattr(served.node.store, "read", read)
-    with caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.INFO):
         answer = await http.get("/session/unknown")
 
     body = failure(answer, 500, "INTERNAL_ERROR")
