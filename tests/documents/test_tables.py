@@ -26,7 +26,10 @@ from tests.documents.fences import PAGES, ROOT, of
 
 TEXTS: Final = {name: path.read_text() for name, path in PAGES.items()}
 EVERYTHING: Final = "\n".join(TEXTS.values())
-OTHER_FLAGS: Final = {"--config", "--help", "--snapshot", "--ulimit"}  # no settings
+OTHER_FLAGS: Final = {  # of commands, which are no settings
+    *("--after", "--config", "--help", "--json", "--live", "--snapshot", "--token", "--ulimit"),
+    "--url",
+}
 FOR_PEOPLE_WHO_CHANGE_IT: Final = [
     ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "gateway/README.md")
 ]
