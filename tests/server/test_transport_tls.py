@@ -146,7 +146,7 @@ async def test_silent_clients_count(
         async with Client.open(served) as fourth:
             assert await fourth.reader.read() == b""
         assert asyncio.get_running_loop().time() - began_s < 0.3 * S
-        assert "too many connections" in caplog.text
+        assert "connections are refused: there are too many" in caplog.text
         caplog.clear()
     await eventually(lambda: not served.state.connections)
     assert (await ask(served, trusting)).startswith(b"HTTP/1.1 200 ")
