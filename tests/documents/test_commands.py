@@ -108,8 +108,12 @@ async def run(*command: str | Path, place: Path, within: float = 20 * S) -> str:
 
 @asynccontextmanager
 async def gateway_of_the_documents(settings: Settings) -> AsyncIterator[Gateway]:
-    """Serve with the key that the documents use."""
+    """Serve with the key that the documents use, and with two sessions."""
     async with serving(replace(settings, admin_key="K")) as gateway:
+        async with gateway.http("K") as http:
+            for name in ("Ann", "Ben"):
+                session = {"name": name, "workspace": "ws-7", "watch": {"key": "movie/1"}}
+                assert (await http.post("/v1/sessions", json=session)).status_code == 201
         yield gateway
 
 
@@ -158,10 +162,6 @@ async def test_commands_of_a_page_work(settings: Settings, tmp_path: Path, page:
 async def test_program_works(settings: Settings, tmp_path: Path, fence: Fence) -> None:
     """A program in Python does what it should against a gateway with a few sessions."""
     async with gateway_of_the_documents(settings) as gateway:
-        async with gateway.http("K") as http:
-            for name in ("Ann", "Ben"):
-                session = {"name": name, "workspace": "ws-7", "watch": {"key": "movie/1"}}
-                assert (await http.post("/v1/sessions", json=session)).status_code == 201
         program = tmp_path / "program.py"
         program.write_text(local(fence.code, gateway.url.rpartition(":")[2]))
         if "async for item in feed" in fence.code:  # it never ends by itself

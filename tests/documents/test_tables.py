@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 import pytest
+from cyclopts import App
 
 from gateway.api import asyncapi
 from gateway.api.pages import FOLDER, INDEX, served
@@ -26,14 +27,24 @@ from tests.documents.fences import PAGES, ROOT, of
 
 TEXTS: Final = {name: path.read_text() for name, path in PAGES.items()}
 EVERYTHING: Final = "\n".join(TEXTS.values())
-OTHER_FLAGS: Final = {  # of commands, which are no settings
-    *("--after", "--config", "--help", "--json", "--live", "--snapshot", "--token", "--ulimit"),
-    "--url",
-}
+FOREIGN_FLAGS: Final = {"--help", "--ulimit"}  # of every command, and of Docker
 FOR_PEOPLE_WHO_CHANGE_IT: Final = [
     ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "gateway/README.md")
 ]
 README_MAX_BYTES: Final = 8192  # one screen of a way in; the rest is in pages
+
+
+def commands(group: App) -> Iterator[tuple[str, App]]:
+    """Yield every command, also those of groups, by the words after ``gateway``."""
+    for name in group:
+        if not name.startswith("-"):
+            inner = list(commands(group[name]))
+            yield from ((f"{name} {word}", app) for word, app in inner)
+            if not inner:
+                yield name, group[name]
+
+
+COMMANDS: Final = dict(commands(_app()))
 
 
 def rows(page: str) -> list[str]:
@@ -96,14 +107,20 @@ def test_requests_are_those_of_the_code() -> None:
 
 
 def test_inline_requests_and_flags_are_there() -> None:
-    """A request or a setting's flag in the middle of a sentence is one that the code has."""
+    """A request or a flag in the middle of a sentence is one that the code has."""
     table = EndpointTable(ENDPOINTS)
     native = "\n".join(text for page, text in TEXTS.items() if page[5:] not in DIALECTS)
     requests = re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/v1/[^`?]*)", native)
     flags = set(re.findall(r"`(--[a-z-]+)", EVERYTHING))
 
     assert [one for one in requests if table.match(one[1], one[0]).endpoint is None] == []
-    assert flags - {row.flag for row in TABLE.values()} <= OTHER_FLAGS
+    known = {
+        name
+        for app in COMMANDS.values()
+        for argument in app.assemble_argument_collection()
+        for name in argument.names
+    }
+    assert flags - known <= FOREIGN_FLAGS
 
 
 def test_named_events_of_a_stream_are_those_of_the_code() -> None:
@@ -124,16 +141,7 @@ def test_filters_are_those_of_the_code() -> None:
         assert f"`{'label.<name>=<value>' if name == 'labels' else name}`" in EVERYTHING
 
 
-def commands() -> Iterator[str]:
-    """Yield every command, and every one in a group."""
-    app = _app()
-    for name in app:
-        if not name.startswith("-"):
-            inner = [one for one in app[name] if not one.startswith("-")]
-            yield from ([f"{name} {one}" for one in inner] or [name])
-
-
-@pytest.mark.parametrize("command", list(commands()))
+@pytest.mark.parametrize("command", COMMANDS)
 def test_command_is_in_the_documents(command: str) -> None:
     """Each command of ``gateway`` is in some page."""
     assert f"gateway {command}" in EVERYTHING
