@@ -115,9 +115,18 @@ def test_text_tells_the_same_facts() -> None:
 @pytest.mark.parametrize("line", [Text(), Json()])
 def test_client_can_neither_begin_a_line_nor_steer_a_terminal(line: logging.Formatter) -> None:
     """Control characters of a client are escaped, in messages and in fields."""
-    told = line.format(record("hello x\n1970 error", account="s\n1\x1b[2J"))
+    told = line.format(record("hello \x1b[2J", account="s\n1\x1b[2J"))
 
     assert told.isprintable()
+
+
+@pytest.mark.parametrize("line", [Text(), Json()])
+def test_objects_of_python_are_left_out(line: logging.Formatter) -> None:
+    """The first line of what a library says is its message; asyncio adds objects below."""
+    told = line.format(record("Task exception was never retrieved\nfuture: <Task finished>"))
+
+    assert "never retrieved" in told
+    assert "<Task" not in told
 
 
 @pytest.mark.parametrize("line", [Text(), Json()])

@@ -12,6 +12,7 @@ Not here: the gateway itself (``app``), the client (``client``).
 """
 
 import errno
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -133,7 +134,24 @@ def _group(name: str, said: str, commands: tuple[tuple[str, str, str], ...]) -> 
 
 
 def _misused(error: CycloptsError) -> Text:
+    tokens = list(error.root_input_tokens or ())
+    if tokens[:1] == ["serve"] and _asks_for_json(tokens):
+        from gateway.logs.formats import json_line  # noqa: PLC0415 - --help does not need it
+
+        where = ("gateway.cli", logging.CRITICAL, "cannot start", "")
+        sys.stderr.write(json_line(*where, reason=str(error)) + "\n")  # a console would fold it
+        sys.exit(USAGE)
     return Text(f"gateway: {error}\nSee gateway --help, or --help of the command.")
+
+
+def _asks_for_json(tokens: Sequence[str]) -> bool:
+    """Whether a command that cannot be understood was to log in JSON."""
+    pairs = zip(tokens, [*tokens[1:], ""], strict=True)
+    return (
+        os.environ.get("GATEWAY_LOG_FORMAT") == "json"
+        or "--log-format=json" in tokens
+        or ("--log-format", "json") in pairs
+    )
 
 
 def _refused(error: GatewayError) -> int:

@@ -226,7 +226,6 @@ async def _serve_beside(
 
 
 async def _listen(context: Context, sockets: list[socket.socket], tell: Callable[[], None]) -> None:
-    asyncio.get_running_loop().set_exception_handler(formats.on_loop_error)
     web = server(context)
     tune_collector()
     async with asyncio.TaskGroup() as group:
@@ -321,10 +320,8 @@ def _ready_line(settings: Settings, *, has_auth: bool) -> str:
         about["ops_url"] = _ops_url(settings)
     if not has_auth:
         about["admin_key_file"] = str(_key_file(settings))
-    line = formats.Json()
-    line.node = settings.node_name
-    where = (log.name, logging.INFO, __file__, 0)
-    return line.format(log.makeRecord(*where, "the gateway is ready", (), None, extra=about))
+    ready = "the gateway is ready"
+    return formats.json_line(__name__, logging.INFO, ready, settings.node_name, **about)
 
 
 def _url(settings: Settings) -> str:

@@ -8,7 +8,7 @@ and text of a client can neither start a line nor control a terminal.
 import logging
 import re
 import sys
-from asyncio import AbstractEventLoop
+from itertools import islice
 from typing import Any, Final, Literal
 
 from msgspec.json import encode
@@ -25,6 +25,8 @@ _SECRETS: Final = (
     (re.compile(r"(?i)\b(bearer[ .]|session\.)[^\s\"',;]+"), r"\1…"),
     (re.compile(r"(://[^\s/@:]*):[^\s/@]+@"), r"\1:…@"),  # the password of an address
 )
+_SUSPECT: Final = re.compile(r"\?|://|earer|EARER|session\.|SESSION\.")  # all that those may match
+_STANDARD_MIN: Final = len(vars(logging.makeLogRecord({})))  # those of a record come first
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _PLAIN: Final = re.compile(r'[^\s"=\\]+')  # a value that needs no quotes
 
@@ -45,15 +47,16 @@ class Lines(logging.Formatter):
                 found["trace_id"] = mark.trace_id
             if mark.account is not None:
                 found["account"] = mark.account
-        for name, value in vars(record).items():
-            if name not in _STANDARD and value is not None:
-                plain = isinstance(value, bool | int | float)
-                found[name] = value if plain else without_secrets(str(value))[:FIELD_MAX]
+        for name, value in islice(vars(record).items(), _STANDARD_MIN, None):
+            if value is None or name in _STANDARD:
+                continue
+            plain = isinstance(value, (int, float))
+            found[name] = value if plain else without_secrets(str(value))[:FIELD_MAX]
         return found
 
     def told(self, record: logging.LogRecord) -> str:
-        """Return the message."""
-        return without_secrets(record.getMessage())
+        """Return the message; libraries write objects of Python on its other lines."""
+        return without_secrets(record.getMessage().partition("\n")[0])
 
     def trace(self, record: logging.LogRecord) -> str | None:
         """Return the traceback, if there is one; its end says most."""
@@ -85,8 +88,8 @@ class Json(Lines):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": self.told(record),
+            **self.facts(record),
         }
-        line = {**line, **{n: v for n, v in self.facts(record).items() if n not in line}}
         if trace := self.trace(record):
             line["traceback"] = trace
         return encode(line).decode()
@@ -99,7 +102,22 @@ def configure(log_format: Literal["text", "json"], level: str, node: str) -> Non
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger(_OURS).setLevel(level.upper())
     logging.captureWarnings(capture=True)
+    sys.unraisablehook = _on_unraisable
+    # What no line holds is not looked up (https://docs.python.org/3/howto/logging.html#optimization).
+    logging._srcfile = None  # noqa: SLF001
+    logging.raiseExceptions = False  # a full disk must not end in more lines
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     sign(node)
+
+
+def json_line(logger: str, level: int, message: str, node: str, **fields: object) -> str:
+    """Return a line that is written whatever the level, such as the ready line."""
+    record = logging.getLogger(logger).makeRecord(
+        logger, level, "", 0, message, (), None, extra=fields
+    )
+    line = Json()
+    line.node = node
+    return line.format(record)
 
 
 def sign(node: str) -> None:
@@ -109,17 +127,16 @@ def sign(node: str) -> None:
             handler.formatter.node = node
 
 
-def on_loop_error(_loop: AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what an event loop reports, without the objects that it names."""
-    error = context.get("exception")
-    about = {"reason": str(context.get("message"))}
-    log.error("background work failed", extra=about, exc_info=error)
+def _on_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    error = unraisable.exc_value
+    log.error("an exception is ignored", exc_info=error)
 
 
 def without_secrets(text: str) -> str:
     """Return *text* without queries and passwords of addresses, bearer and session tokens."""
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
+    if _SUSPECT.search(text):  # hardly ever, and it is quick to see
+        for pattern, instead in _SECRETS:
+            text = pattern.sub(instead, text)
     return text
 
 

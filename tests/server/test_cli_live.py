@@ -141,6 +141,28 @@ def test_serve_says_in_one_line_why_it_cannot_start(served: Served, tmp_path: Pa
         assert "pw" not in err.replace("password", "")
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--port", "abc"),
+        ("--bogus", "x" * 100),
+        ("--log-level",),
+        ("--host", "0.0.0.0"),  # noqa: S104 - refused without auth
+        ("--tls-cert", __file__, "--tls-key", __file__),
+        ("--port", "0", "--redis-url", "redis://127.0.0.1:1"),
+    ],
+)
+def test_failing_start_is_told_in_json_if_asked(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """A program that reads JSON reads why a gateway does not start as well."""
+    with start(["serve", "--log-format", "json", *flags], environment(tmp_path)) as process:
+        out, err = process.communicate(timeout=10 * S)
+
+    assert (process.returncode in (1, 2), out) == (True, "")
+    [line] = map(json.loads, err.splitlines())
+    assert (line["level"], line["message"]) == ("critical", "cannot start")
+    assert line["reason"]
+
+
 def test_no_token_is_in_a_log(tmp_path: Path) -> None:
     """At the most talkative level, no line holds a token of an address, a header or an offer."""
 
