@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import routes as native
+from gateway.auth.credentials import Networks, forwarded_prefix, networks
 from gateway.auth.principals import Authenticator
 from gateway.auth.users import Users
 from gateway.connections.registry import ConnectionRegistry
@@ -176,7 +177,7 @@ def create_app(context: Context) -> Starlette:
         below |= {"gateway": native.application(context, BELOW)}
         below |= dict.fromkeys(PROBES, native.health(context))
     app = _App()
-    app.router.default = _Prefixes(root, below)
+    app.router.default = _Prefixes(root, below, networks(context.settings.trusted_proxies))
     app.state.context = context
     return app
 
@@ -190,15 +191,21 @@ class _Prefixes:
     Args:
         root: The application for all other paths.
         below: By segment; an application sees the path below its prefix, but for probes.
+        trusted: Proxies whose ``X-Forwarded-Prefix`` is put back before the path.
     """
 
-    def __init__(self, root: ASGIApp, below: Mapping[str, ASGIApp]) -> None:
+    def __init__(self, root: ASGIApp, below: Mapping[str, ASGIApp], trusted: Networks) -> None:
         self._root = root
         self._below = below
+        self._trusted = trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or connection."""
         segment = scope["path"].split("/", 2)[1:2]
+        if prefix := forwarded_prefix(scope, self._trusted):
+            scope["root_path"] = prefix
+            scope["path"] = prefix + scope["path"]
+            scope["raw_path"] = prefix.encode() + scope["raw_path"]
         app = self._below.get(segment[0]) if segment else None
         if app is None:
             await self._root(scope, receive, send)

@@ -29,6 +29,7 @@ COOKIE: Final = "gateway_token"
 SUBPROTOCOLS_MAX: Final = 16  # offers in one handshake; we know three
 PARAMETERS_MAX: Final = 256  # in one query; the native API knows about forty labels and names
 HOPS_MAX: Final = 32  # proxies in a row; more is not a real chain
+_PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9._~-]{0,63}){1,8}", re.ASCII)
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _TLS_SCHEMES: Final = frozenset({"https", "wss"})
@@ -225,6 +226,18 @@ def _split_port(text: str) -> tuple[str, int | None]:
 def _first(scope: Scope, name: bytes, default: str) -> str:
     values = headers(scope, name)
     return values[0].partition(",")[0].strip() if values else default
+
+
+def forwarded_prefix(scope: Scope, trusted: Networks) -> str:
+    """Return the prefix that a trusted proxy took off the path (``X-Forwarded-Prefix``), or none.
+
+    One that is no plain path is left out, because it becomes a part of links and of ``Location``.
+    """
+    peer: tuple[str, int] | None = scope.get("client")
+    if not (peer and _trusts(_ip(peer[0]), trusted)):
+        return ""
+    prefix = _first(scope, b"x-forwarded-prefix", "").rstrip("/")
+    return prefix if _PREFIX.fullmatch(prefix) else ""
 
 
 def own_origin(scope: Scope, trusted: Networks) -> str:
