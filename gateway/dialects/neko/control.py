@@ -9,44 +9,26 @@ Not here: the effects on others (``rooms``).
 
 import secrets
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from msgspec import UNSET, Struct, UnsetType, to_builtins
+from msgspec import to_builtins
 from msgspec.json import encode
-from msgspec.structs import replace
 
 from gateway.core.document import MESSAGE_MAX_BYTES, Message, Recipients
 from gateway.core.errors import Invalid
 from gateway.core.model import Session, check_object
-from gateway.dialects.neko.errors import Refused
-from gateway.dialects.neko.login import NekoCaller, shown_id
-from gateway.dialects.neko.render import is_there, profile_of
-from gateway.dialects.neko.rooms import ASKS_FOR_CONTROL, ROOMS, Room, Rooms
-from gateway.dialects.neko.schema import Int32, NekoSettings
+from gateway.dialects.neko.members import NekoCaller, shown_id
+from gateway.dialects.neko.render import Refused, is_there, profile_of
+from gateway.dialects.neko.rooms import ASKS_FOR_CONTROL, ROOMS, Body, Room, Rooms
+from gateway.dialects.neko.schema import SettingsChange, merged
 from gateway.node import Node
 
 SUBJECT_MAX: Final = 128  # characters of the topic of a message
 OURS: Final = "neko:"  # prefix of subjects that only the gateway uses
 
-Body = dict[str, Any]
-
 
 class Unchanged(Exception):
     """Raised to leave a document unchanged."""
-
-
-class SettingsChange(Struct, frozen=True, kw_only=True):
-    """A change of settings: those that are given, and of ``plugins`` those that are named."""
-
-    private_mode: bool | UnsetType = UNSET
-    locked_logins: bool | UnsetType = UNSET
-    locked_controls: bool | UnsetType = UNSET
-    control_protection: bool | UnsetType = UNSET
-    implicit_hosting: bool | UnsetType = UNSET
-    inactive_cursors: bool | UnsetType = UNSET
-    merciful_reconnect: bool | UnsetType = UNSET
-    heartbeat_interval: Int32 | UnsetType = UNSET
-    plugins: Body | UnsetType = UNSET
 
 
 class Control:
@@ -71,6 +53,10 @@ class Control:
         if host is None:
             return None
         return shown_id(host) if caller.visibility.allows(host) else ""
+
+    def is_host(self, caller: NekoCaller) -> bool:
+        """Whether *caller* has control."""
+        return caller.session is not None and self.room_of(caller).host == caller.session.id
 
     def check_may_host(self, caller: NekoCaller) -> None:
         """Raise unless *caller* may take part in control.
@@ -113,10 +99,9 @@ class Control:
             Refused: *caller* does not have it.
         """
         self.check_may_host(caller)
-        room = self.room_of(caller)
-        if caller.session is None or room.host != caller.session.id:
+        if not self.is_host(caller):
             raise Refused(422, "session is not the host")
-        await self._reset(caller, room)
+        await self.reset(caller)
 
     async def take(self, caller: NekoCaller) -> None:
         """Take control from any host; for admins."""
@@ -126,7 +111,8 @@ class Control:
     async def reset(self, caller: NekoCaller) -> None:
         """Take control away from the host; for admins."""
         self.check_may_host(caller)
-        await self._reset(caller, self.room_of(caller))
+        ended = self.room_of(caller).grant
+        await self.forget(caller.workspace or "", ended, grant="", by=caller.id)
 
     async def give(self, caller: NekoCaller, target: Session | None) -> None:
         """Give control to *target*; for admins and the host.
@@ -136,8 +122,7 @@ class Control:
         """
         self.check_may_host(caller)
         room = self.room_of(caller)
-        is_host = caller.session is not None and room.host == caller.session.id
-        if not (caller.profile.is_admin or is_host):
+        if not (caller.profile.is_admin or self.is_host(caller)):
             raise Refused(403, "session is not host")
         if target is None or (target.workspace or "") != (caller.workspace or ""):
             raise Refused(404, "target session was not found")
@@ -159,23 +144,19 @@ class Control:
 
         await self._write(caller.workspace or "", change)
 
-    async def _reset(self, caller: NekoCaller, room: Room) -> None:
-        grant = room.grant
+    async def forget(self, key: str, ended: str, **facts: str) -> None:
+        """Record in a room's document that control was lost.
+
+        Args:
+            key: The key of the room.
+            ended: The grant of control; a newer one stays.
+            facts: What else changes in the document.
+        """
 
         def change(body: Body) -> Body:
-            if body.get("grant") != grant:
+            if body.get("grant") != ended or "host" not in body:
                 raise Unchanged
-            return _without_host(body, caller.id)
-
-        await self._write(caller.workspace or "", change)
-
-    async def forget(self, key: str, grant: str) -> None:
-        """Record in a room's document that control was lost, as it was announced."""
-
-        def change(body: Body) -> Body:
-            if body.get("grant") != grant or "host" not in body:
-                raise Unchanged
-            return {name: value for name, value in body.items() if name != "host"}
+            return {name: value for name, value in body.items() if name != "host"} | facts
 
         await self._write(key, change)
 
@@ -186,17 +167,10 @@ class Control:
             Invalid: The plugins' settings are nested too deep.
             LimitExceeded: They are too large.
         """
-        given = {
-            name: value
-            for name in wanted.__struct_fields__
-            if (value := getattr(wanted, name)) is not UNSET
-        }
-        check_object(given.get("plugins"), "plugins", nulls=True)
 
         def change(body: Body) -> Body:
             before = self._rooms.settings_in(body)
-            plugins = {**before.plugins, **given.get("plugins", {})}
-            after = replace(before, **{**given, "plugins": plugins})
+            after = merged(before, wanted, nulls=True)
             if after == before:
                 raise Unchanged
             return {**body, "settings": to_builtins(after), "by": caller.id}
@@ -209,57 +183,26 @@ class Control:
         except Unchanged:
             return
 
-    # --- messages
-
-    async def unicast(
-        self, caller: NekoCaller, target: Session, subject: str, body: object
-    ) -> None:
-        """Send a message to one session.
-
-        Raises:
-            Invalid: The message is not acceptable.
-        """
-        _check_said(subject, body)
-        await self._say(caller, Recipients(session=target.id), subject, body)
-
-    async def broadcast(self, caller: NekoCaller, subject: str, body: object) -> None:
-        """Send a message to all others that *caller* sees.
+    async def say(self, caller: NekoCaller, to: Session | None, subject: str, body: object) -> None:
+        """Send a message to one session, or to all others that *caller* sees.
 
         Raises:
             Invalid: The message is not acceptable, or there is no recipient.
         """
-        _check_said(subject, body)
-        match caller.visibility.by:
-            case "all" if caller.workspace is None:
-                to = Recipients()
-            case "all" | "workspace":
-                to = Recipients(workspace=caller.workspace)
-            case _:
-                raise Invalid("This session sees nobody.")
-        await self._say(caller, to, subject, body)
-
-    async def _say(self, caller: NekoCaller, to: Recipients, subject: str, body: object) -> None:
         sender = _session_of(caller).id
-        await self._node.publish(Message(to=to, topic=subject, body=body, sender=sender))
+        if not 0 < len(subject) <= SUBJECT_MAX or "\0" in subject or subject.startswith(OURS):
+            raise Invalid(f"A subject has 1 to {SUBJECT_MAX} characters.")
+        check_object(body, "body", nulls=True)
+        if len(encode(body)) > MESSAGE_MAX_BYTES:
+            raise Invalid(f"A message holds at most {MESSAGE_MAX_BYTES} bytes.")
+        if to is None and caller.visibility.by not in ("all", "workspace"):
+            raise Invalid("This session sees nobody.")
+        recipients = Recipients(session=to.id) if to else Recipients(workspace=caller.workspace)
+        message = Message(to=recipients, topic=subject, body=body, sender=sender)
+        await self._node.publish(message)
 
 
 def _session_of(caller: NekoCaller) -> Session:
     if caller.session is None:
         raise Refused(403, "session cannot host")
     return caller.session
-
-
-def _without_host(body: Body, by: str) -> Body:
-    kept = {name: value for name, value in body.items() if name != "host"}
-    return {**kept, "grant": "", "by": by}
-
-
-def _check_said(subject: str, body: object) -> None:
-    if not 0 < len(subject) <= SUBJECT_MAX or "\0" in subject or subject.startswith(OURS):
-        raise Invalid(f"A subject has 1 to {SUBJECT_MAX} characters.")
-    check_object(body, "body", nulls=True)
-    if len(encode(body)) > MESSAGE_MAX_BYTES:
-        raise Invalid(f"A message holds at most {MESSAGE_MAX_BYTES} bytes.")
-
-
-__all__ = ["Control", "NekoSettings", "SettingsChange", "Unchanged"]

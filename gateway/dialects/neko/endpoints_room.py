@@ -5,254 +5,235 @@ status that neko's own document has for it.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import Final
 
 from starlette.responses import Response
 
-from gateway.core.errors import BadRequest, LimitExceeded, NotFound
-from gateway.dialects.neko.control import Control, SettingsChange
-from gateway.dialects.neko.errors import Refused
-from gateway.dialects.neko.login import NekoCaller
-from gateway.dialects.neko.render import control
-from gateway.dialects.neko.schema import (
-    BroadcastRequest,
-    BroadcastStatus,
-    ClipboardText,
-    ControlStatus,
-    ErrorMessage,
-    KeyboardMap,
-    KeyboardModifiers,
-    NekoSettings,
-    ScreenConfiguration,
-    ScreenRequest,
-)
-from gateway.dialects.neko.service import service_of
-from gateway.dialects.neko.style import ADMIN, row
-from gateway.http.endpoint import AnyCall, AnyEndpoint, Call, Nothing, reply
+from gateway.core.errors import LimitExceeded, NotFound
+from gateway.dialects.neko import schema
+from gateway.dialects.neko.control import Control
+from gateway.dialects.neko.members import NekoCaller
+from gateway.dialects.neko.render import Refused, control
+from gateway.dialects.neko.service import Service
+from gateway.dialects.neko.style import Handler, NekoCall, admin_row, row
+from gateway.http.endpoint import AnyCall, AnyEndpoint, Nothing, reply
 
-Handler = Callable[[AnyCall], Awaitable[Response]]
+Check = Callable[[Service, AnyCall], None]
+Row = Callable[..., AnyEndpoint]
 
-ASKED: Final = ErrorMessage(202, "control request sent")
+UNPROCESSABLE: Final = 422
+_FULL: Final = (LimitExceeded,)  # 422 in neko's words
+
+ASKED: Final = schema.ErrorMessage(202, "control request sent")
 
 
-async def get_settings(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
+async def get_settings(service: Service, call: NekoCall[Nothing]) -> Response:
     """Show how the room is run."""
-    return reply(service_of(call.context).control.room_of(call.caller).shown)
+    return reply(service.control.room_of(call.caller).shown)
 
 
-async def set_settings(call: Call[NekoCaller, Nothing, SettingsChange]) -> Response:
+async def set_settings(service: Service, call: NekoCall[schema.SettingsChange]) -> None:
     """Change how the room is run."""
-    await service_of(call.context).control.change_settings(call.caller, call.body)
-    return Response(status_code=204)
+    await service.control.change_settings(call.caller, call.body)
 
 
 # --- control
 
 
-async def control_status(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
+async def control_status(service: Service, call: NekoCall[Nothing]) -> Response:
     """Show who has control."""
-    service_of(call.context).control.check_may_host(call.caller)
-    return reply(control(service_of(call.context).control.host_id(call.caller)))
+    service.control.check_may_host(call.caller)
+    return reply(control(service.control.host_id(call.caller)))
 
 
-async def control_request(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
+async def control_request(service: Service, call: NekoCall[Nothing]) -> Response | None:
     """Take control, or ask the host for it."""
-    has_control = await service_of(call.context).control.request(call.caller)
-    return Response(status_code=204) if has_control else reply(ASKED, 202)
+    return None if await service.control.request(call.caller) else reply(ASKED, 202)
 
 
 def _does(action: Callable[[Control, NekoCaller], Awaitable[None]]) -> Handler:
-    async def do(call: AnyCall) -> Response:
-        await action(service_of(call.context).control, call.caller)
-        return Response(status_code=204)
+    """Return a handler that does *action*, with its docstring."""
 
+    @wraps(action)
+    async def do(service: Service, call: AnyCall) -> None:
+        await action(service.control, call.caller)
+
+    do.__name__ = f"control_{action.__name__}"
     return do
 
 
-async def control_give(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
+async def control_give(service: Service, call: NekoCall[Nothing]) -> None:
     """Give control to another session."""
-    service_of(call.context).control.check_may_host(call.caller)
-    target = await service_of(call.context).session(call.path["id"], call.caller)
-    await service_of(call.context).control.give(call.caller, target)
-    return Response(status_code=204)
+    service.control.check_may_host(call.caller)
+    await service.control.give(call.caller, await service.session(call.path["id"], call.caller))
 
 
 # --- the desktop
 
 
-def _nothing(_: AnyCall) -> None:
+def _nothing(_service: Service, _call: AnyCall) -> None:
     return
 
 
-def _may_watch(call: AnyCall) -> None:
+def _may_watch(_: Service, call: AnyCall) -> None:
     if not call.caller.profile.can_watch:
         raise Refused(403, "session cannot watch")
 
 
-def _may_host(call: AnyCall) -> None:
-    service_of(call.context).control.check_may_host(call.caller)
+def _may_host(service: Service, call: AnyCall) -> None:
+    service.control.check_may_host(call.caller)
 
 
-def _is_host(call: AnyCall) -> None:
-    host = service_of(call.context).control.room_of(call.caller).host
-    if call.caller.session is None or host != call.caller.session.id:
+def _is_host(service: Service, call: AnyCall) -> None:
+    if not service.control.is_host(call.caller):
         raise Refused(403, "session is not host")
 
 
-def _has_clipboard(call: AnyCall) -> None:
-    _is_host(call)
+def _has_clipboard(service: Service, call: AnyCall) -> None:
+    _is_host(service, call)
     if not call.caller.profile.can_access_clipboard:
         raise Refused(403, "session cannot access clipboard")
 
 
-def _shows(value: object, check: Callable[[AnyCall], None] = _nothing) -> Handler:
-    """Return a handler that shows a part of the desktop that there is not."""
+def _part(
+    path: str, name: str, summary: str, value: object, *, check: Check = _nothing, make: Row = row
+) -> AnyEndpoint:
+    """Return the row that shows a part of the desktop, of which there is none."""
 
-    async def show(call: AnyCall) -> Response:
-        check(call)
+    async def show(service: Service, call: AnyCall) -> Response:
+        check(service, call)
         return reply(value)
 
-    return show
+    return make("GET", f"/api/room/{path}", show, type(value), summary=summary, name=name)
 
 
-def _refuses(status: int, message: str, check: Callable[[AnyCall], None] = _nothing) -> Handler:
-    """Return a handler that refuses what needs a desktop."""
+def _refusal(
+    target: str, name: str, summary: str, message: str, *,
+    status: int = 403, check: Check = _nothing, make: Row = row,
+) -> AnyEndpoint:  # fmt: skip
+    """Return the row that refuses what needs a desktop."""
 
-    async def refuse(call: AnyCall) -> Response:
-        check(call)
+    async def refuse(service: Service, call: AnyCall) -> None:
+        check(service, call)
         raise Refused(status, message)
 
-    return refuse
+    method, path = target.split()
+    errors = _FULL if status == UNPROCESSABLE or check is _may_host else ()
+    return make(method, f"/api/room/{path}", refuse, summary=summary, name=name, errors=errors)
 
 
-async def screen_change(call: Call[NekoCaller, Nothing, ScreenRequest]) -> Response:
+async def screen_configurations(_service: Service, _call: AnyCall) -> Response:
+    """Show the screens that there may be."""
+    return reply([schema.ScreenConfiguration()])
+
+
+async def screen_change(_: Service, call: NekoCall[schema.ScreenRequest]) -> Response:
     """Refuse any other screen."""
-    wanted, shown = call.body, ScreenConfiguration()
+    wanted, shown = call.body, schema.ScreenConfiguration()
     if (wanted.width, wanted.height, wanted.rate) != (shown.width, shown.height, shown.rate):
         raise Refused(422, "cannot set screen size")
     return reply(shown)
 
 
-async def broadcast_start(call: Call[NekoCaller, Nothing, BroadcastRequest]) -> Response:
+async def broadcast_start(_: Service, call: NekoCall[schema.BroadcastRequest]) -> None:
     """Refuse: there is nothing to broadcast."""
     if not call.body.url:
         raise Refused(400, "missing broadcast URL")
     raise Refused(422, "there is nothing to broadcast")
 
 
-_FREE: Final = {204: None}
-
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
-    row(
-        "GET", "/api/room/settings", get_settings, "How the room is run", extra=ADMIN,
-        returns={200: NekoSettings},
+    admin_row("GET", "/api/room/settings", get_settings, schema.NekoSettings),
+    admin_row(
+        "POST", "/api/room/settings", set_settings, None, body=schema.SettingsChange, errors=_FULL,
     ),
-    row(
-        "POST", "/api/room/settings", set_settings, "Change how the room is run", extra=ADMIN,
-        body=SettingsChange, returns=_FREE, errors=(BadRequest, LimitExceeded),
-    ),
-    row(
-        "GET", "/api/room/control", control_status, "Who has control", returns={200: ControlStatus},
-        errors=(LimitExceeded,),
-    ),
+    row("GET", "/api/room/control", control_status, schema.ControlStatus, errors=_FULL),
     row(
         "POST", "/api/room/control/request", control_request,
-        "Take control, or ask the host for it", returns={202: ErrorMessage, **_FREE},
-        errors=(LimitExceeded,),
+        {202: schema.ErrorMessage, 204: None}, errors=_FULL,
     ),
     row(
-        "POST", "/api/room/control/release", _does(Control.release), "Give control up",
-        returns=_FREE, errors=(LimitExceeded,), name="control_release",
+        "POST", "/api/room/control/give/{id}", control_give, None, errors=(NotFound, LimitExceeded),
     ),
-    row(
-        "POST", "/api/room/control/take", _does(Control.take), "Take control, whoever has it",
-        extra=ADMIN, returns=_FREE, errors=(LimitExceeded,), name="control_take",
+    row("POST", "/api/room/control/release", _does(Control.release), None, errors=_FULL),
+    admin_row("POST", "/api/room/control/take", _does(Control.take), None, errors=_FULL),
+    admin_row("POST", "/api/room/control/reset", _does(Control.reset), None, errors=_FULL),
+    admin_row(
+        "POST", "/api/room/screen", screen_change, schema.ScreenConfiguration,
+        body=schema.ScreenRequest, errors=_FULL,
     ),
-    row(
-        "POST", "/api/room/control/give/{id}", control_give, "Give control to another session",
-        returns=_FREE, errors=(BadRequest, NotFound, LimitExceeded),
+    admin_row(
+        "POST", "/api/room/broadcast/start", broadcast_start, body=schema.BroadcastRequest,
+        errors=_FULL,
     ),
-    row(
-        "POST", "/api/room/control/reset", _does(Control.reset), "Take control from whoever has it",
-        extra=ADMIN, returns=_FREE, errors=(LimitExceeded,), name="control_reset",
+    _part(
+        "screen", "screen_configuration", "The screen", schema.ScreenConfiguration(),
+        check=_may_watch,
     ),
-    row(
-        "GET", "/api/room/screen", _shows(ScreenConfiguration(), _may_watch), "The screen",
-        returns={200: ScreenConfiguration}, name="screen_configuration",
+    admin_row(
+        "GET", "/api/room/screen/configurations", screen_configurations,
+        list[schema.ScreenConfiguration],
     ),
-    row(
-        "POST", "/api/room/screen", screen_change, "Change the screen", extra=ADMIN,
-        body=ScreenRequest, returns={200: ScreenConfiguration}, errors=(BadRequest, LimitExceeded),
+    _refusal(
+        "GET screen/cast.jpg", "screen_cast", "The last picture of a screencast: there is none",
+        "screencast pipeline is not enabled", status=400, check=_may_watch,
     ),
-    row(
-        "GET", "/api/room/screen/configurations", _shows([ScreenConfiguration()]),
-        "Screens that there may be", extra=ADMIN, returns={200: list[ScreenConfiguration]},
-        name="screen_configurations",
+    _refusal(
+        "GET screen/shot.jpg", "screen_shot", "A picture of the screen: there is none",
+        "there is no screen", make=admin_row,
     ),
-    row(
-        "GET", "/api/room/screen/cast.jpg",
-        _refuses(400, "screencast pipeline is not enabled", _may_watch),
-        "The last picture of a screencast: there is none", errors=(BadRequest,), name="screen_cast",
+    _part(
+        "broadcast", "broadcast_status", "Whether something is broadcast: no",
+        schema.BroadcastStatus(is_active=False), make=admin_row,
     ),
-    row(
-        "GET", "/api/room/screen/shot.jpg", _refuses(403, "there is no screen"),
-        "A picture of the screen: there is none", extra=ADMIN, name="screen_shot",
+    _refusal(
+        "POST broadcast/stop", "broadcast_stop", "Stop: nothing is broadcast",
+        "server is not broadcasting", status=422, make=admin_row,
     ),
-    row(
-        "GET", "/api/room/broadcast", _shows(BroadcastStatus(is_active=False)),
-        "Whether something is broadcast: no", extra=ADMIN, returns={200: BroadcastStatus},
-        name="broadcast_status",
+    _part(
+        "clipboard", "clipboard_text", "The clipboard: it is empty", schema.ClipboardText(),
+        check=_has_clipboard,
     ),
-    row(
-        "POST", "/api/room/broadcast/start", broadcast_start, "Broadcast: there is nothing to",
-        extra=ADMIN, body=BroadcastRequest, errors=(BadRequest, LimitExceeded),
+    *(
+        _refusal(target, name, summary, "there is no clipboard", check=_has_clipboard)
+        for target, name, summary in (
+            ("POST clipboard", "clipboard_set_text", "Fill the clipboard: there is none"),
+            (
+                "GET clipboard/image.png", "clipboard_get_image",
+                "A picture on the clipboard: there is none",
+            ),
+        )
     ),
-    row(
-        "POST", "/api/room/broadcast/stop", _refuses(422, "server is not broadcasting"),
-        "Stop: nothing is broadcast", extra=ADMIN, errors=(LimitExceeded,), name="broadcast_stop",
+    _part(
+        "keyboard/map", "keyboard_map", "The keyboard's layout: there is none",
+        schema.KeyboardMap(), check=_is_host,
     ),
-    row(
-        "GET", "/api/room/clipboard", _shows(ClipboardText(), _has_clipboard),
-        "The clipboard: it is empty", returns={200: ClipboardText}, name="clipboard_text",
+    _part(
+        "keyboard/modifiers", "keyboard_modifiers", "Which modifier keys are held: none",
+        schema.KeyboardModifiers(), check=_is_host,
     ),
-    row(
-        "POST", "/api/room/clipboard", _refuses(403, "there is no clipboard", _has_clipboard),
-        "Fill the clipboard: there is none", name="clipboard_set_text",
+    *(
+        _refusal(
+            f"POST {path}", name, f"{summary}: there is no keyboard", "there is no keyboard",
+            check=_is_host,
+        )
+        for path, name, summary in (
+            ("keyboard/map", "keyboard_map_set", "Change the layout"),
+            ("keyboard/modifiers", "keyboard_modifiers_set", "Hold modifier keys"),
+        )
     ),
-    row(
-        "GET", "/api/room/clipboard/image.png",
-        _refuses(403, "there is no clipboard", _has_clipboard),
-        "A picture on the clipboard: there is none", name="clipboard_get_image",
+    _refusal(
+        "POST upload/drop", "upload_drop", "Drop a file: there is nowhere to",
+        "unable to upload file", status=400, check=_may_host,
     ),
-    row(
-        "GET", "/api/room/keyboard/map", _shows(KeyboardMap(), _is_host),
-        "The keyboard's layout: there is none", returns={200: KeyboardMap}, name="keyboard_map",
-    ),
-    row(
-        "POST", "/api/room/keyboard/map", _refuses(403, "there is no keyboard", _is_host),
-        "Change the layout: there is no keyboard", name="keyboard_map_set",
-    ),
-    row(
-        "GET", "/api/room/keyboard/modifiers", _shows(KeyboardModifiers(), _is_host),
-        "Which modifier keys are held: none", returns={200: KeyboardModifiers},
-        name="keyboard_modifiers",
-    ),
-    row(
-        "POST", "/api/room/keyboard/modifiers", _refuses(403, "there is no keyboard", _is_host),
-        "Hold modifier keys: there is no keyboard", name="keyboard_modifiers_set",
-    ),
-    row(
-        "POST", "/api/room/upload/drop", _refuses(400, "unable to upload file", _may_host),
-        "Drop a file: there is nowhere to", errors=(BadRequest, LimitExceeded), name="upload_drop",
-    ),
-    row(
-        "POST", "/api/room/upload/dialog",
-        _refuses(422, "file chooser dialog is not open", _may_host),
-        "Choose a file: no dialog is open", errors=(LimitExceeded,), name="upload_dialog",
-    ),
-    row(
-        "DELETE", "/api/room/upload/dialog",
-        _refuses(422, "file chooser dialog is not open", _may_host),
-        "Close the dialog: none is open", errors=(LimitExceeded,), name="upload_dialog_close",
+    *(
+        _refusal(
+            target, name, summary, "file chooser dialog is not open", status=422, check=_may_host,
+        )
+        for target, name, summary in (
+            ("POST upload/dialog", "upload_dialog", "Choose a file: no dialog is open"),
+            ("DELETE upload/dialog", "upload_dialog_close", "Close the dialog: none is open"),
+        )
     ),
 )  # fmt: skip

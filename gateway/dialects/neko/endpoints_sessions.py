@@ -1,56 +1,44 @@
-"""Sessions over neko's REST API: the caller's own one, and all that it sees."""
+"""Sessions and members over neko's REST API, and the effects of members' changes on sessions."""
 
 from datetime import timedelta
 from typing import Final
 
+from msgspec import ValidationError, convert
 from msgspec.structs import replace
 from starlette.responses import Response
 
 from gateway.auth.credentials import check_cookie_login, networks, origins
-from gateway.core.errors import (
-    BadRequest,
-    Forbidden,
-    LimitExceeded,
-    NotFound,
-    SessionClosed,
-    Unauthorized,
-)
-from gateway.core.model import Session
+from gateway.core.errors import Forbidden, LimitExceeded, NotFound, SessionClosed, Unauthorized
+from gateway.core.model import IdName, Profile, Session
 from gateway.core.public import rfc3339
-from gateway.dialects.neko.errors import NO_SESSION, Refused
-from gateway.dialects.neko.login import NekoCaller, shown_id
+from gateway.dialects.neko import schema
+from gateway.dialects.neko.members import Member, NekoCaller, shown_id
 from gateway.dialects.neko.render import (
     NEVER_CONNECTED,
+    NO_SESSION,
+    UNREADABLE,
+    Refused,
     is_there,
     profile_of,
     session_data,
     state_of,
 )
-from gateway.dialects.neko.schema import (
-    NekoStats,
-    ProfileChange,
-    SessionData,
-    SessionLoginRequest,
-    SessionLoginResponse,
-)
-from gateway.dialects.neko.service import Service, service_of
-from gateway.dialects.neko.style import ADMIN, COOKIE, cookie_form, row
-from gateway.http.endpoint import AnyEndpoint, Call, Nothing, list_reply, reply
+from gateway.dialects.neko.service import Service
+from gateway.dialects.neko.style import COOKIE, NekoCall, admin_row, cookie_form, row
+from gateway.http.endpoint import AnyCall, AnyEndpoint, Call, Nothing, list_reply, reply
 
 COOKIE_LIFE: Final = timedelta(hours=24)  # of the cookie; the session has no end of its own
 
 
-async def login(call: Call[NekoCaller, Nothing, SessionLoginRequest]) -> Response:
+async def login(service: Service, call: NekoCall[schema.SessionLoginRequest]) -> Response:
     """Open a session."""
-    settings = service_of(call.context).context.settings
+    settings = service.context.settings
     if settings.neko_cookie:
         allowed, trusted = origins(settings.allowed_origins), networks(settings.trusted_proxies)
         check_cookie_login(call.request.scope, allowed, trusted)
     wanted = call.body
-    session, token = await service_of(call.context).login(
-        call.request.scope, wanted.username, wanted.password
-    )
-    shown = SessionLoginResponse(
+    session, token = await service.login(call.request.scope, wanted.username, wanted.password)
+    shown = schema.SessionLoginResponse(
         id=shown_id(session), profile=profile_of(session), state=state_of(session), token=token
     )
     if not settings.neko_cookie:
@@ -61,89 +49,83 @@ async def login(call: Call[NekoCaller, Nothing, SessionLoginRequest]) -> Respons
     return response
 
 
-async def logout(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
+async def logout(service: Service, call: NekoCall[Nothing]) -> Response:
     """Close the caller's session."""
     session = call.caller.session
     if session is None:
         raise Refused(400, "session is not logged in")
-    await service_of(call.context).close(session, by=call.caller.id, reason="logged out")
+    await service.close(session, by=call.caller.id, reason="logged out")
     response = reply(True)  # noqa: FBT003
-    if service_of(call.context).context.settings.neko_cookie:
+    if service.context.settings.neko_cookie:
         response.delete_cookie(COOKIE, **cookie_form(call.request))
     return response
 
 
-async def whoami(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
+async def whoami(_: Service, call: NekoCall[Nothing]) -> Response:
     """Show the caller's session."""
     caller = call.caller
-    if caller.session is None:
-        return reply(_virtual(caller))
-    return reply(session_data(caller.id, caller.session))
+    if caller.session is not None:
+        return reply(session_data(caller.id, caller.session))
+    return reply(schema.SessionData(id=caller.id, profile=caller.profile, state=NEVER_CONNECTED))
 
 
-def _virtual(caller: NekoCaller) -> SessionData:
-    return SessionData(id=caller.id, profile=caller.profile, state=NEVER_CONNECTED)
-
-
-async def profile(call: Call[NekoCaller, Nothing, ProfileChange]) -> Response:
+async def profile(service: Service, call: NekoCall[schema.ProfileChange]) -> Response:
     """Change the caller's profile: others than admins change their name only."""
     wanted = call.body
     caller = call.caller
     if caller.session is None:
         raise Refused(400, "session does not exist")
     if not caller.profile.is_admin:
-        wanted = ProfileChange(name=wanted.name or "")
-    await service_of(call.context).set_profile(caller.session, wanted)
+        wanted = schema.ProfileChange(name=wanted.name or "")
+    await service.set_profile(caller.session, wanted)
     return reply(True)  # noqa: FBT003
 
 
-async def list_sessions(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
+async def list_sessions(service: Service, call: NekoCall[Nothing]) -> Response:
     """Show every session that the caller sees, connected or not."""
-    sessions = service_of(call.context).sessions(call.caller)
+    sessions = service.sessions(call.caller)
     return await list_reply(sessions, lambda session: session_data(shown_id(session), session))
 
 
-async def get_session(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
+async def get_session(service: Service, call: NekoCall[Nothing]) -> Response:
     """Show one session."""
-    session = await _session(call, 404)
+    session = await _session(service, call, 404)
     return reply(session_data(shown_id(session), session))
 
 
-async def delete_session(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
+async def delete_session(service: Service, call: NekoCall[Nothing]) -> None:
     """Close a session, but not the caller's own."""
-    session = await _session(call, 400)
+    session = await _session(service, call, 400)
     own = call.caller.session
     if own is not None and own.id == session.id:
         raise Refused(400, "cannot delete own session")
-    await service_of(call.context).close(session, by=call.caller.id, reason="deleted")
-    return Response(status_code=204)
+    await service.close(session, by=call.caller.id, reason="deleted")
 
 
-async def disconnect(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
+async def disconnect(service: Service, call: NekoCall[Nothing]) -> None:
     """End a session's connection; the session stays."""
-    session = await _session(call, 400)
+    session = await _session(service, call, 400)
     try:
-        await service_of(call.context).disconnect(session)
+        await service.disconnect(session)
     except (NotFound, SessionClosed):
         raise Refused(400, NO_SESSION) from None
-    return Response(status_code=204)
 
 
-async def _session(call: Call[NekoCaller, Nothing, Nothing], status: int) -> Session:
-    session = await service_of(call.context).session(call.path["id"], call.caller)
+async def _session(service: Service, call: NekoCall[Nothing], status: int) -> Session:
+    session = await service.session(call.path["id"], call.caller)
     if session is None:
         raise Refused(status, NO_SESSION)
     return session
 
 
-async def stats(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
+async def stats(service: Service, call: NekoCall[Nothing]) -> Response:
     """Count who is there, from the sessions themselves: so the counts cannot drift."""
-    service, caller = service_of(call.context), call.caller
+    caller = call.caller
     there = [known for known in service.sessions(caller) if is_there(known)]
     admins = sum(1 for known in there if known.profile and known.profile.is_admin)
     users = len(there) - admins
     host_id = service.control.host_id(caller)
-    shown = NekoStats(
+    shown = schema.NekoStats(
         has_host=host_id is not None,
         host_id=host_id or None,
         server_started_at=rfc3339(service.node.up_since_ms),
@@ -156,43 +138,145 @@ async def stats(call: Call[NekoCaller, Nothing, Nothing]) -> Response:
 
 
 def _left_at(service: Service, caller: NekoCaller, *, admin: bool) -> str | None:
-    match caller.visibility.by:
-        case "all":
-            at = service.rooms.left_at(None, admin=admin)
-        case "workspace":
-            at = service.rooms.left_at(caller.visibility.value, admin=admin)
-        case _:
-            at = None
+    seen = caller.visibility
+    if seen.by not in ("all", "workspace"):
+        return None
+    at = service.rooms.left_at(None if seen.by == "all" else seen.value, admin=admin)
     return None if at is None else rfc3339(at)
 
 
+# --- members
+
+
+async def list_members(
+    service: Service, call: Call[NekoCaller, schema.MembersQuery, Nothing]
+) -> Response:
+    """Show the members whom the caller may see."""
+    offset, limit = call.query.offset, call.query.limit
+    found = (await service.members.all(call.caller))[offset:]
+    shown = found[:limit] if limit else found
+    return await list_reply(
+        shown, lambda member: schema.MemberData(id=member.name, profile=member.profile)
+    )
+
+
+async def create_member(service: Service, call: NekoCall[schema.MemberCreate]) -> Response:
+    """Add a member."""
+    wanted = call.body
+    if not wanted.username:
+        raise Refused(400, "username cannot be empty")
+    if not wanted.password:
+        raise Refused(400, "password cannot be empty")
+    try:
+        convert(wanted.username, IdName)
+    except ValidationError:
+        raise Refused(400, UNREADABLE) from None
+    new = schema.merged(schema.NEW_PROFILE, wanted.profile)
+    await service.members.add(wanted.username, wanted.password, new, call.caller)
+    return reply(schema.MemberData(id=wanted.username, profile=new))
+
+
+async def get_member(service: Service, call: NekoCall[Nothing]) -> Response:
+    """Show a member's profile: that of the open session, if there is one."""
+    session = await service.session(call.path["id"], call.caller)
+    if session is not None:
+        return reply(profile_of(session))
+    return reply((await _member(service, call, call.path["id"])).profile)
+
+
+async def _member(service: Service, call: AnyCall, name: str) -> Member:
+    member = await service.members.get(name, call.caller)
+    if member is None:
+        raise Refused(404, "member not found")
+    return member
+
+
+async def update_member(service: Service, call: NekoCall[schema.ProfileChange]) -> None:
+    """Change a member's profile, and that of the open session."""
+    await _update(service, call, call.path["id"], call.body)
+
+
+async def _update(service: Service, call: AnyCall, name: str, wanted: schema.ProfileChange) -> None:
+    member = await _member(service, call, name)
+    await service.members.set_profile(name, schema.merged(member.profile, wanted))
+    session = await service.session(name, call.caller)
+    if session is not None:
+        try:
+            await service.set_profile(session, wanted)
+        except (NotFound, SessionClosed):
+            return  # it ended meanwhile; the next one has the new profile
+
+
+async def update_password(service: Service, call: NekoCall[schema.MemberPassword]) -> None:
+    """Change a member's password; an open session goes on."""
+    wanted = call.body
+    if not wanted.password:
+        raise Refused(400, "password cannot be empty")
+    await service.members.set_password(
+        await _member(service, call, call.path["id"]), wanted.password
+    )
+
+
+async def delete_member(service: Service, call: NekoCall[Nothing]) -> None:
+    """Close a member's session and forget the member."""
+    await _delete(service, call, call.path["id"])
+
+
+async def _delete(service: Service, call: AnyCall, name: str) -> None:
+    await service.members.remove(await _member(service, call, name))
+    session = await service.session(name, call.caller)
+    if session is not None:
+        await service.close(session, by=call.caller.id, reason="member deleted")
+
+
+async def bulk_update(service: Service, call: NekoCall[schema.MemberBulkUpdate]) -> None:
+    """Change many profiles, one after the other; the first that fails ends it."""
+    for name in call.body.ids:
+        await _update(service, call, name, call.body.profile)
+
+
+async def bulk_delete(service: Service, call: NekoCall[schema.MemberBulkDelete]) -> None:
+    """Delete many members, one after the other; the first that fails ends it."""
+    for name in call.body.ids:
+        await _delete(service, call, name)
+
+
+_MISSING: Final = (NotFound,)
+
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     row(
-        "POST", "/api/login", login, "Log in", is_public=True, body=SessionLoginRequest,
-        returns={200: SessionLoginResponse},
-        errors=(BadRequest, Unauthorized, Forbidden, LimitExceeded),
+        "POST", "/api/login", login, schema.SessionLoginResponse, is_public=True,
+        body=schema.SessionLoginRequest, errors=(Unauthorized, Forbidden, LimitExceeded),
     ),
-    row(
-        "POST", "/api/logout", logout, "Log out: close the caller's session", returns={200: bool},
-        errors=(BadRequest,),
+    row("POST", "/api/logout", logout, bool),
+    row("GET", "/api/whoami", whoami, schema.SessionData),
+    row("POST", "/api/profile", profile, bool, body=schema.ProfileChange),
+    row("GET", "/api/stats", stats, schema.NekoStats),
+    row("GET", "/api/sessions", list_sessions, list[schema.SessionData]),
+    admin_row("GET", "/api/sessions/{id}", get_session, schema.SessionData, errors=_MISSING),
+    admin_row("DELETE", "/api/sessions/{id}", delete_session, None),
+    admin_row("POST", "/api/sessions/{id}/disconnect", disconnect, None),
+    row("GET", "/api/members", list_members, list[schema.MemberData], query=schema.MembersQuery),
+    admin_row(
+        "POST", "/api/members", create_member, schema.MemberData, body=schema.MemberCreate,
+        errors=(LimitExceeded,),
     ),
-    row("GET", "/api/whoami", whoami, "The caller's session", returns={200: SessionData}),
-    row(
-        "POST", "/api/profile", profile, "Change the caller's profile", body=ProfileChange,
-        returns={200: bool}, errors=(BadRequest,),
+    admin_row("GET", "/api/members/{id}", get_member, Profile, errors=_MISSING),
+    admin_row(
+        "POST", "/api/members/{id}", update_member, None, body=schema.ProfileChange,
+        errors=_MISSING,
     ),
-    row("GET", "/api/stats", stats, "Who is there, in numbers", returns={200: NekoStats}),
-    row("GET", "/api/sessions", list_sessions, "All sessions", returns={200: list[SessionData]}),
-    row(
-        "GET", "/api/sessions/{id}", get_session, "One session", extra=ADMIN,
-        returns={200: SessionData}, errors=(NotFound,),
+    admin_row("DELETE", "/api/members/{id}", delete_member, None, errors=_MISSING),
+    admin_row(
+        "POST", "/api/members/{id}/password", update_password, None, body=schema.MemberPassword,
+        errors=_MISSING,
     ),
-    row(
-        "DELETE", "/api/sessions/{id}", delete_session, "Close a session", extra=ADMIN,
-        returns={204: None}, errors=(BadRequest,),
+    admin_row(
+        "POST", "/api/members_bulk/update", bulk_update, None, body=schema.MemberBulkUpdate,
+        errors=_MISSING,
     ),
-    row(
-        "POST", "/api/sessions/{id}/disconnect", disconnect, "End a session's connection",
-        extra=ADMIN, returns={204: None}, errors=(BadRequest,),
+    admin_row(
+        "POST", "/api/members_bulk/delete", bulk_delete, None, body=schema.MemberBulkDelete,
+        errors=_MISSING,
     ),
 )  # fmt: skip

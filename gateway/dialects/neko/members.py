@@ -1,16 +1,24 @@
-"""Members: the people who may log in, as neko lists and changes them.
+"""Members: the people who may log in, and the callers that they become.
 
 The users of the gateway's users file are members, and so are those that an admin adds here. The
 latter are documents with an argon2 hash. For the former a document holds at most the profile that
 an admin gave them, because their names and passwords are in the file (``gateway user``). A member
 sees others of its room if it has the scope ``read``.
 
-Not here: the effects of a change on open sessions (``endpoints_members``).
+neko's session id is the member's name, but an id of the gateway is never reused. So the name is a
+*handle*, which is claimed before the session is opened. The session keeps the name, and how much
+its member may see, in its private part, which no client can change. The bearer token is the
+session's own, so any node can check it against the record.
+
+A caller with a key or a JWT of the gateway is what neko calls the API session: it has rights but no
+session, and no other caller sees it.
+
+Not here: the login itself (``service``), where a token is in a request (``style``), the effects of
+a change on open sessions (``endpoints_sessions``).
 """
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from typing import Any, Final
 
 from msgspec import Struct, ValidationError, convert, to_builtins
@@ -19,17 +27,117 @@ from msgspec.structs import replace
 from gateway.auth.passwords import PASSWORD_MAX
 from gateway.auth.principals import ADMIN, Principal, Scope
 from gateway.auth.users import User, Users
+from gateway.context import CallerKey
 from gateway.core.errors import Unauthorized
-from gateway.core.model import Profile
-from gateway.dialects.neko.errors import Refused
-from gateway.dialects.neko.login import NekoCaller, default_profile
+from gateway.core.model import Private, Profile, Session
+from gateway.core.query import View, Visibility
+from gateway.dialects.neko.render import VIRTUAL_ID, VIRTUAL_NAME, Refused, profile_of
+from gateway.dialects.neko.schema import NEW_PROFILE
 from gateway.node import Documents
 from gateway.settings import SettingsError
+
+HANDLES: Final = "neko.handle"  # kind of the documents that map names to sessions
+_ID, _SEES = "neko.id", "neko.sees"  # no environment variable's name holds a dot
 
 MEMBERS: Final = "neko.member"  # kind of the documents; the key is the name
 MEMBERS_MAX: Final = 10_000  # members that were added here
 
 log = logging.getLogger(__name__)
+
+
+class NekoCaller(Struct, frozen=True, kw_only=True):
+    """The caller of a request or a socket.
+
+    Args:
+        id: The id of the caller's session in neko.
+        profile: What the caller may do.
+        visibility: What the caller may see.
+        workspace: Its room; ``None`` is the room of all without a workspace.
+        session: Its session as it was found; ``None`` for the API session.
+        key_name: The name of the key or token of the API session.
+    """
+
+    id: str
+    profile: Profile
+    visibility: Visibility
+    workspace: str | None
+    session: Session | None
+    key_name: str = ""
+
+    @property
+    def view(self) -> View:
+        """The view of sessions that this caller may see."""
+        return View(visibility=self.visibility)
+
+
+def caller_key(caller: NekoCaller) -> CallerKey:
+    """Return the key of the caller for the rate limit."""
+    return CallerKey(caller.id, caller.workspace, caller.key_name or None)
+
+
+def private_of(name: str, visibility: Visibility, token_hash: str) -> Private:
+    """Return the private part of a session that is opened by a login."""
+    return Private(token_hash=token_hash, environment={_ID: name, _SEES: visibility.by})
+
+
+def _kept(session: Session) -> dict[str, str]:
+    """Return the data of a login; only logins open sessions with a token *and* an environment."""
+    private = session.private
+    return private.environment or {} if private.token_hash is not None else {}
+
+
+def shown_id(session: Session) -> str:
+    """Return the id of *session* in neko: its member's name, or its own id."""
+    return _kept(session).get(_ID, session.id)
+
+
+def is_login(session: Session) -> bool:
+    """Whether *session* was opened by a login here, so that its token speaks for a member."""
+    return _ID in _kept(session)
+
+
+def caller_of(session: Session) -> NekoCaller:
+    """Return the member whose login opened *session*."""
+    match _kept(session).get(_SEES):
+        case "all":
+            visibility = Visibility("all")
+        case "workspace":
+            visibility = Visibility("workspace", session.workspace or "")
+        case "account":
+            visibility = Visibility("account", session.account or "", session.workspace or "")
+        case _:
+            visibility = Visibility("session", session.id)
+    return NekoCaller(
+        id=shown_id(session),
+        profile=profile_of(session),
+        visibility=visibility,
+        workspace=session.workspace,
+        session=session,
+    )
+
+
+def virtual(principal: Principal) -> NekoCaller:
+    """Return the API session of a caller with a key or token of the gateway."""
+    return NekoCaller(
+        id=VIRTUAL_ID,
+        profile=replace(
+            default_profile(VIRTUAL_NAME, principal),
+            can_connect=False,
+            can_share_media=False,
+            sends_inactive_cursor=False,
+            can_see_inactive_cursors=False,
+        ),
+        visibility=principal.visibility(),
+        workspace=principal.workspace,
+        session=None,
+        key_name=principal.name,
+    )
+
+
+def default_profile(name: str, principal: Principal) -> Profile:
+    """Return a profile whose rights follow from the scopes, for lack of another one."""
+    is_admin = principal.has(Scope.WRITE) and principal.has(Scope.CLOSE)
+    return replace(NEW_PROFILE, name=name, is_admin=is_admin, can_see_inactive_cursors=False)
 
 
 class Kept(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,35 +181,33 @@ class Members:
         """
         kept = self._kept(name)
         if kept is None or kept.hash is None:
-            principal = await self._users.verify(name, password, now_ms)
-            return _member(name, kept, principal, is_of_file=True)
+            return _member(name, kept, await self._users.verify(name, password, now_ms))
         is_long = len(password) > PASSWORD_MAX
         if is_long or not await self._users.passwords.matches(kept.hash, password, now_ms):
             raise Unauthorized
-        return _member(name, kept, _principal(name, kept), is_of_file=False)
+        return _member(name, kept)
 
     async def get(self, name: str, caller: NekoCaller) -> Member | None:
         """Return the member of this *name*, if *caller* may see it."""
-        kept = self._kept(name)
-        if kept is not None and kept.hash is not None:
-            member = _member(name, kept, _principal(name, kept), is_of_file=False)
-        else:
+        kept, of_file = self._kept(name), None
+        if kept is None or kept.hash is None:
             user = (await self._people()).get(name)
             if user is None:
                 return None
-            member = _member(name, kept, user.principal(name), is_of_file=True)
+            of_file = user.principal(name)
+        member = _member(name, kept, of_file)
         return member if _is_seen(member, caller) else None
 
     async def all(self, caller: NekoCaller) -> list[Member]:
         """Return the members whom *caller* may see, by name."""
-        people = await self._people()
         found = {
-            name: _member(name, self._kept(name), user.principal(name), is_of_file=True)
-            for name, user in people.items()
+            name: _member(name, self._kept(name), user.principal(name))
+            for name, user in (await self._people()).items()
         }
-        for name, kept in self._all_kept():
-            if kept.hash is not None:
-                found[name] = _member(name, kept, _principal(name, kept), is_of_file=False)
+        for name, body in self._documents.all(MEMBERS):
+            kept = _read(name, body)
+            if kept is not None and kept.hash is not None:
+                found[name] = _member(name, kept)
         return [member for _, member in sorted(found.items()) if _is_seen(member, caller)]
 
     async def _people(self) -> dict[str, User]:
@@ -112,13 +218,7 @@ class Members:
             return {}
 
     def _kept(self, name: str) -> Kept | None:
-        body = self._documents.get(MEMBERS, name)
-        return None if body is None else _read(name, body)
-
-    def _all_kept(self) -> Iterator[tuple[str, Kept]]:
-        for name, body in self._documents.all(MEMBERS):
-            if (kept := _read(name, body)) is not None:
-                yield name, kept
+        return _read(name, self._documents.get(MEMBERS, name))
 
     # --- changes
 
@@ -127,8 +227,7 @@ class Members:
 
         Raises:
             Refused: The name is taken, the maximum of members is reached, or *caller* sees no
-            others,
-                so that the new member would see more than *caller*.
+                others, so that the new member would see more than *caller*.
             LimitExceeded: The profile is too large.
         """
         if caller.visibility.by not in ("all", "workspace"):
@@ -147,7 +246,7 @@ class Members:
         def change(body: dict[str, Any]) -> dict[str, Any]:
             if body:  # another request was faster
                 raise Refused(422, "member already exists")
-            return _body(kept)
+            return dict(to_builtins(kept))
 
         await self._documents.write(MEMBERS, name, change)
 
@@ -175,7 +274,7 @@ class Members:
 
     async def _change(self, name: str, **facts: object) -> None:
         def change(body: dict[str, Any]) -> dict[str, Any]:
-            return _body(replace(_read(name, body) or Kept(), **facts))
+            return dict(to_builtins(replace(_read(name, body) or Kept(), **facts)))
 
         await self._documents.write(MEMBERS, name, change)
 
@@ -185,19 +284,17 @@ class Members:
         return await self._users.passwords.hash(password)
 
 
-def _member(name: str, kept: Kept | None, principal: Principal, *, is_of_file: bool) -> Member:
-    profile = kept.profile if kept else None
+def _member(name: str, kept: Kept | None, of_file: Principal | None = None) -> Member:
+    """Return a member of the users file, or with *kept* alone one that was added here."""
+    kept = kept or Kept()
+    principal = of_file or Principal(
+        name=name, scopes=frozenset(kept.scopes), account=name, workspace=kept.workspace
+    )
     return Member(
         name=name,
-        profile=profile or default_profile(name, principal),
+        profile=kept.profile or default_profile(name, principal),
         principal=principal,
-        is_of_file=is_of_file,
-    )
-
-
-def _principal(name: str, kept: Kept) -> Principal:
-    return Principal(
-        name=name, scopes=frozenset(kept.scopes), account=name, workspace=kept.workspace
+        is_of_file=of_file is not None,
     )
 
 
@@ -216,14 +313,9 @@ def _check_is_ours(member: Member) -> None:
         raise Refused(403, "member stands in the users file: change it there")
 
 
-def _read(name: str, body: dict[str, Any]) -> Kept | None:
+def _read(name: str, body: dict[str, Any] | None) -> Kept | None:
     try:
         return convert(body, Kept) if body else None
     except ValidationError:  # of another version
         log.warning("a member cannot be read", extra={"member": name})
         return None
-
-
-def _body(kept: Kept) -> dict[str, Any]:
-    body: dict[str, Any] = to_builtins(kept)
-    return body

@@ -1,37 +1,34 @@
-"""Renders sessions and events in neko's form. Pure.
+"""Renders sessions, events and errors in neko's form. Pure.
 
 As in neko, a time is when something happened, not when it was announced. A session of another door
 has no neko profile and gets a neutral one: it may log in, connect and watch, but has no rights in
-the room.
+the room. An error is ``{"code": <status>, "message": <sentence>}``: one table maps the gateway's
+errors to neko's, and a sentence of ours is used only where neko has none.
 """
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from msgspec import Raw, Struct
+from msgspec import Struct, to_builtins
 from msgspec.json import encode
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
+from starlette.responses import Response
 
-from gateway.core.model import Profile, Session
+from gateway.core import errors
+from gateway.core.errors import GatewayError
+from gateway.core.model import Profile, Session, new_session
 from gateway.core.public import rfc3339
 from gateway.dialects.neko.schema import (
-    ControlHost,
+    BroadcastStatus,
     ControlStatus,
-    Enabled,
-    Files,
-    Identified,
-    NekoEvent,
-    NekoSettings,
-    ProfileOf,
+    ErrorMessage,
+    ScreenConfiguration,
     SessionData,
     SessionState,
-    SettingsBy,
-    StateOf,
 )
+from gateway.http.endpoint import reply
 
 VIRTUAL_NAME: Final = "API Session"
-VIRTUAL_ID: Final = (
-    "API"  # of a caller that shows a key instead of logging in: ``session.api_token``
-)
+VIRTUAL_ID: Final = "API"  # of a caller that shows a key: neko's ``session.api_token``
 
 EventName = Literal[
     "system/init", "system/admin", "system/settings", "system/disconnect",
@@ -43,15 +40,27 @@ EventName = Literal[
 HEARTBEAT: Final = b'{"event":"system/heartbeat"}\n'  # the one event without a payload
 
 
-def event(name: EventName, payload: Struct) -> bytes:
+def event(name: EventName, payload: Struct | dict[str, Any]) -> bytes:
     """Return a message of the server; neko ends each with a newline."""
-    return encode(NekoEvent(name, Raw(encode(payload)))) + b"\n"
+    return encode({"event": name, "payload": payload}) + b"\n"
 
 
+def about(shown_id: str, payload: Struct) -> dict[str, Any]:
+    """Return a payload with the id of the session that it is about, or that caused it."""
+    return {"id": shown_id, **to_builtins(payload)}
+
+
+FOR_ADMINS: Final = event(
+    "system/admin",
+    {
+        "screen_sizes_list": [ScreenConfiguration()],
+        "broadcast_status": BroadcastStatus(is_active=False),
+    },
+)
 PLUGINS: Final = (
-    event("chat/init", Enabled()),
-    event("filetransfer/update", Files()),
-    event("openinapp/init", Enabled()),
+    event("chat/init", {"enabled": False}),
+    event("filetransfer/update", {"enabled": False, "root_dir": "", "files": []}),
+    event("openinapp/init", {"enabled": False}),
 )
 """The messages to a new client about plugins, of which there are none."""
 
@@ -115,16 +124,6 @@ def control(host_id: str | None) -> ControlStatus:
     return ControlStatus(has_host=host_id is not None, host_id=host_id)
 
 
-def control_host(by: str, host_id: str | None) -> ControlHost:
-    """Return the payload of ``control/host``."""
-    return ControlHost(id=by, has_host=host_id is not None, host_id=host_id)
-
-
-def settings_by(by: str, settings: NekoSettings) -> SettingsBy:
-    """Return the payload of ``system/settings``."""
-    return SettingsBy(id=by, **asdict(settings))
-
-
 def told(shown_id: str, before: Session | None, after: Session) -> tuple[list[bytes], list[bytes]]:
     """Return the events of one commit: those before the room's events, and those after them.
 
@@ -136,27 +135,80 @@ def told(shown_id: str, before: Session | None, after: Session) -> tuple[list[by
         before: The session before it; ``None`` if it was opened by it.
         after: The session after it.
     """
-    first: list[bytes] = []
+    profile = profile_of(after)
     if before is None:
-        profile = profile_of(after)
         created = SessionData(id=shown_id, profile=profile, state=NEVER_CONNECTED)
-        first.append(event("session/created", created))
-        seen = NEVER_CONNECTED
-        between = state_of(after, _UNWATCHED)
+        first = [event("session/created", created)]
+    elif profile != profile_of(before):
+        first = [event("session/profile", about(shown_id, profile))]
     else:
-        profile = profile_of(after)
-        if profile != profile_of(before):
-            first.append(event("session/profile", ProfileOf(id=shown_id, **asdict(profile))))
-        seen = state_of(before)
-        between = state_of(after, before)
+        first = []
+    seen = NEVER_CONNECTED if before is None else state_of(before)
     last: list[bytes] = []
-    for state in (between, state_of(after)):
+    for state in (state_of(after, before or _UNWATCHED), state_of(after)):
         if state != seen:
-            last.append(event("session/state", StateOf(id=shown_id, **asdict(state))))
+            last.append(event("session/state", about(shown_id, state)))
             seen = state
     if after.closed:
-        last.append(event("session/deleted", Identified(shown_id)))
+        last.append(event("session/deleted", {"id": shown_id}))
     return first, last
 
 
-_UNWATCHED: Final = Session(id="-", number=0, revision=0, created_at=0)
+_UNWATCHED: Final = new_session("-")
+
+
+# --- errors
+
+NO_DATA: Final = "no data provided"
+UNREADABLE: Final = "unable to parse provided data"
+NO_SESSION: Final = "session not found"
+
+_TABLE: Final[tuple[tuple[type[GatewayError], int, str | None], ...]] = (  # the first that fits
+    (errors.Unauthorized, 401, "Unauthorized"),
+    (errors.Forbidden, 403, None),
+    (errors.SessionClosed, 404, NO_SESSION),
+    (errors.NotFound, 404, NO_SESSION),
+    (errors.BadRequest, 400, UNREADABLE),
+    (errors.Invalid, 400, UNREADABLE),
+    (errors.PayloadTooLarge, 400, UNREADABLE),  # as neko, which stops reading
+    (errors.UriTooLong, 414, None),
+    (errors.UnsupportedMediaType, 415, None),
+    (errors.RateLimited, 429, None),
+    (errors.LimitExceeded, 422, None),
+    (errors.Conflict, 503, None),
+    (errors.Unavailable, 503, None),
+    (GatewayError, 500, "Internal Server Error"),
+)
+
+
+class Refused(GatewayError):
+    """A request that neko refuses in its own words.
+
+    Args:
+        answered: The HTTP status.
+        message: What neko says.
+    """
+
+    def __init__(self, answered: int, message: str) -> None:
+        super().__init__(message)
+        self.answered = answered
+
+
+def status_of(kind: type[GatewayError]) -> int:
+    """Return the status that an error of *kind* becomes."""
+    return next(status for known, status, _ in _TABLE if issubclass(kind, known))
+
+
+def refusal(error: GatewayError) -> Response:
+    """Return the answer that tells *error*."""
+    if isinstance(error, Refused):
+        return failure(error.answered, error.detail)
+    status, message = next(
+        (status, message) for kind, status, message in _TABLE if isinstance(error, kind)
+    )
+    return failure(status, message or error.detail)
+
+
+def failure(status: int, message: str) -> Response:
+    """Return an error as neko answers it."""
+    return reply(ErrorMessage(status, message), status)

@@ -14,8 +14,6 @@ Not here: the operations of members (``control``), the sockets (``session_socket
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 from msgspec import Struct, ValidationError, convert
@@ -25,17 +23,17 @@ from gateway.core.document import Message
 from gateway.core.event import Disconnected, DocumentEntry, MessageEntry, SessionEntry
 from gateway.core.model import Cause, Session
 from gateway.core.query import View, Visibility
-from gateway.dialects.neko.login import shown_id
+from gateway.dialects.neko.members import shown_id
 from gateway.dialects.neko.render import (
     VIRTUAL_ID,
-    control_host,
+    about,
+    control,
     event,
     is_there,
     profile_of,
-    settings_by,
     told,
 )
-from gateway.dialects.neko.schema import Broadcast, Identified, NekoSettings, Unicast
+from gateway.dialects.neko.schema import NekoSettings, Said
 from gateway.node import CommitView, EventItem, Node
 from gateway.realtime.contest import is_contest
 
@@ -44,6 +42,8 @@ ROOMS: Final = "neko.room"  # kind of the documents; the key is the workspace, "
 VIEW: Final = View(visibility=Visibility("all"), dialect=DIALECT)  # of this node's one channel
 ROOMS_KEPT: Final = 10_000  # above it, empty rooms with default settings are dropped
 ASKS_FOR_CONTROL: Final = "neko:control/request"  # topic; what clients send may not begin so
+
+Body = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Room:
     @property
     def shown(self) -> NekoSettings:
         """The settings as clients get them."""
-        return replace(self.settings, locked_controls=self.locked)
+        return _shown(self.settings, self.locked)
 
 
 def room_of(session: Session) -> str:
@@ -121,16 +121,7 @@ class Rooms:
         self._node = node
         self._defaults = defaults
         self._rooms: dict[str, Room] = {}
-        self._hearers = 0
-
-    @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Render events of sessions as long as a socket listens; else they are skipped."""
-        self._hearers += 1
-        try:
-            yield
-        finally:
-            self._hearers -= 1
+        self.listeners: set[object] = set()  # sockets; without any, sessions' events are skipped
 
     def start(self) -> None:
         """Build all rooms from the replica, which must not change until the channel exists."""
@@ -138,12 +129,7 @@ class Rooms:
         for session in self._node.sessions.values():
             self._note(session)
         for key, body in self._node.documents.all(ROOMS):
-            room = self.room(key)
-            room.settings, room.grant = self.settings_in(body), body.get("grant", "")
-            room.is_changed = True
-            room.locked = _is_locked(room)
-            room.wanted = body.get("host")
-            room.host = room.wanted if self._may_host(room) else None
+            self._update(key, "", body=body)
 
     def room(self, key: str) -> Room:
         """Return the room of *key*, and create it if there is none."""
@@ -154,7 +140,7 @@ class Rooms:
             known = self._rooms[key] = Room(self._defaults)
         return known
 
-    def settings_in(self, body: dict[str, Any]) -> NekoSettings:
+    def settings_in(self, body: Body) -> NekoSettings:
         """Return the settings that a room's document holds."""
         try:
             return convert(body.get("settings", self._defaults), NekoSettings)
@@ -171,18 +157,6 @@ class Rooms:
         """Return when the last one left a room, or any room if *key* is ``None``."""
         rooms = self._rooms.values() if key is None else [self.room(key)]
         return max((room.left_at[admin] for room in rooms if admin in room.left_at), default=None)
-
-    def _may_host(self, room: Room, changed: Session | None = None) -> bool:
-        """Whether the session that the grant names may have control; *changed* is news of it."""
-        if changed is not None and changed.id == room.wanted:
-            session: Session | None = changed
-        else:
-            session = self._node.sessions.get(room.wanted or "")
-        if session is None or not is_there(session):
-            return False
-        profile = profile_of(session)
-        held_back = room.locked or room.settings.private_mode
-        return profile.can_host and (profile.is_admin or not held_back)
 
     def _note(self, session: Session) -> None:
         """Update whether an admin is present, and when sessions left."""
@@ -206,7 +180,9 @@ class Rooms:
             case SessionEntry():
                 return [*self._session_news(change.entry, change.before)]
             case DocumentEntry() if change.entry.document.kind == ROOMS:
-                return [*self._room_news(change.entry)]
+                document = change.entry.document
+                by = document.body.get("by", VIRTUAL_ID)
+                return [*self._update(document.key, by, body=document.body)]
             case MessageEntry():
                 return [*self._message_news(change.entry.message)]
         return []
@@ -215,9 +191,8 @@ class Rooms:
         record = entry.record
         shown = shown_id(record)
         self._note(record)
-        key = room_of(record)
-        consequences = self._consequences(key, shown, record)
-        if not self._hearers:
+        consequences = self._update(room_of(record), shown, changed=record)
+        if not self.listeners:
             return consequences  # empty unless something is to be tidied up
         first, last = told(shown, before, record)
         causes = [known.cause for known in entry.events if isinstance(known, Disconnected)]
@@ -229,55 +204,51 @@ class Rooms:
             news[-1] = replace(news[-1], but=record.id)
         return news
 
-    def _consequences(self, key: str, by: str, changed: Session) -> list[News]:
-        """Return the events of a room that a change of a session causes."""
-        room = self.room(key)
-        news: list[News] = []
-        was_locked, room.locked = room.locked, _is_locked(room)
-        if self._rehost(key, room, changed):
-            news.extend(_host_news(key, by, changed if room.host else None))
-        if room.locked != was_locked:
-            news.extend(_settings_news(key, by, room))
-        return news
+    def _update(
+        self, key: str, by: str, *, changed: Session | None = None, body: Body | None = None
+    ) -> list[News]:
+        """Derive the state of a room again, and return the events of what is different.
 
-    def _rehost(self, key: str, room: Room, changed: Session | None = None) -> bool:
-        """Compute again which session has control; return whether that changed."""
-        was = room.host
-        room.host = room.wanted if self._may_host(room, changed) else None
-        if was is not None and was == room.wanted and room.host is None:
+        Args:
+            key: The key of the room.
+            by: The id, in neko, of the session that caused it.
+            changed: The record of a session that changed.
+            body: The new document of the room.
+        """
+        room = self.room(key)
+        before, host_before = (room.settings, room.locked), room.host
+        if body is not None:
+            room.settings, room.is_changed = self.settings_in(body), True
+            if body.get("grant", "") != room.grant:
+                room.grant, room.wanted = body.get("grant", ""), body.get("host")
+        settings = room.settings
+        room.locked = settings.locked_controls or (settings.control_protection and not room.admins)
+        is_own = changed is not None and changed.id == room.wanted
+        wanted = changed if is_own else self._node.sessions.get(room.wanted or "")
+        host = wanted if wanted is not None and _may_host(room, wanted) else None
+        room.host = host.id if host else None
+        if host is None and host_before is not None and host_before == room.wanted:
             room.wanted = None
             self._ended.append((key, room.grant))
-        return room.host != was
-
-    def _room_news(self, entry: DocumentEntry) -> list[News]:
-        key, body = entry.document.key, entry.document.body
-        room = self.room(key)
-        before, was = room.shown, room.host
-        room.settings, room.is_changed = self.settings_in(body), True
-        room.locked = _is_locked(room)
-        if body.get("grant", "") != room.grant:
-            room.grant, room.wanted = body.get("grant", ""), body.get("host")
-        self._rehost(key, room)
-        by = body.get("by", VIRTUAL_ID)
         news: list[News] = []
-        if room.host != was:
-            news.extend(_host_news(key, by, self._node.sessions.get(room.host or "")))
-        if room.shown != before:
-            news.extend(_settings_news(key, by, room))
+        if room.host != host_before:
+            news.extend(_host_news(key, by, host))
+        if (room.settings, room.locked) != before and room.shown != _shown(*before):
+            news.extend(_settings_news(key, by, room.shown))
         return news
 
     def _message_news(self, message: Message) -> list[News]:
         sender = self._known(message.sender)
         to = message.to.session
         if to is None:
-            said = event("send/broadcast", Broadcast(sender, message.topic, message.body))
+            said = event("send/broadcast", Said(sender, message.topic, message.body))
             return [News("send", said, workspace=message.to.workspace, but=message.sender)]
         if is_contest(message):
             return []
         if message.topic == ASKS_FOR_CONTROL:
-            return [News("control", event("control/request", Identified(sender)), only=to)]
+            return [News("control", event("control/request", {"id": sender}), only=to)]
         receiver = self._known(to)
-        unicast = event("send/unicast", Unicast(sender, receiver, message.topic, message.body))
+        unicast = event("send/unicast", Said(sender, message.topic, message.body, receiver))
         return [News("send", unicast, only=to)]
 
     def _known(self, session_id: str | None) -> str:
@@ -286,26 +257,33 @@ class Rooms:
         return shown_id(session) if session else session_id or VIRTUAL_ID
 
 
-def _is_locked(room: Room) -> bool:
-    settings = room.settings
-    return settings.locked_controls or (settings.control_protection and not room.admins)
+def _shown(settings: NekoSettings, locked: bool) -> NekoSettings:  # noqa: FBT001
+    return replace(settings, locked_controls=locked)
+
+
+def _may_host(room: Room, session: Session) -> bool:
+    profile = profile_of(session)
+    held_back = room.locked or room.settings.private_mode
+    return is_there(session) and profile.can_host and (profile.is_admin or not held_back)
 
 
 def _host_news(key: str, by: str, host: Session | None) -> list[News]:
     host_id = shown_id(host) if host else None
-    wide = event("control/host", control_host(by, host_id))
-    own = event("control/host", control_host(host_id or "", host_id))
-    blind = event("control/host", control_host("", "" if host else None))
+    wide, own = (event("control/host", about(who, control(host_id))) for who in (by, host_id or ""))
+    blind = event("control/host", about("", control("" if host else None)))
     return [
         News("control", wide, room=key, sees_room=True),
         News("control", own, room=key, sees_room=False, about=host, blind=blind),
     ]
 
 
-def _settings_news(key: str, by: str, room: Room) -> list[News]:
-    wide = event("system/settings", settings_by(by, room.shown))
-    blind = event("system/settings", settings_by("", room.shown))
+def _settings_news(key: str, by: str, settings: NekoSettings) -> list[News]:
     return [
-        News("settings", wide, room=key, sees_room=True),
-        News("settings", blind, room=key, sees_room=False),
+        News(
+            "settings",
+            event("system/settings", about(who, settings)),
+            room=key,
+            sees_room=sees_room,
+        )
+        for who, sees_room in ((by, True), ("", False))
     ]

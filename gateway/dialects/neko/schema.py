@@ -8,11 +8,12 @@ value it is refused here, because its own document says that there is none.
 Not here: how a session becomes one of them (``render``).
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+from msgspec.structs import asdict, replace
 
-from gateway.core.model import Profile
+from gateway.core.model import Profile, check_object
 from gateway.core.public import Time
 
 HEARTBEAT_INTERVAL_S: Final = 10  # what clients are told; neko's default since v3.0.9
@@ -21,6 +22,7 @@ BATCH_MAX: Final = 100  # requests in a batch
 BULK_MAX: Final = 1_000  # members in one bulk request
 
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Whole = TypeVar("Whole", Profile, "NekoSettings")
 Text = Annotated[str, Meta(max_length=256, pattern=r"^[^\x00]*$")]
 
 
@@ -42,11 +44,16 @@ class SessionState(Shape, frozen=True, kw_only=True):
     not_watching_since: Time | None = None
 
 
-class SessionData(Shape, frozen=True, kw_only=True):
-    """One session."""
+class MemberData(Shape, frozen=True, kw_only=True):
+    """One member."""
 
     id: str
     profile: Profile
+
+
+class SessionData(MemberData, frozen=True, kw_only=True):
+    """One session."""
+
     state: SessionState
 
 
@@ -54,13 +61,6 @@ class SessionLoginResponse(SessionData, frozen=True, kw_only=True):
     """One session and, unless a cookie carries it, its token: shown here and nowhere else."""
 
     token: str | None = None
-
-
-class MemberData(Shape, frozen=True, kw_only=True):
-    """One member."""
-
-    id: str
-    profile: Profile
 
 
 # --- the room
@@ -87,11 +87,9 @@ class ControlStatus(Shape, frozen=True, kw_only=True):
     host_id: str | None = None
 
 
-class NekoStats(Shape, frozen=True, kw_only=True):
+class NekoStats(ControlStatus, frozen=True, kw_only=True):
     """Counts; ``…_left_at`` only while nobody of that class is there."""
 
-    has_host: bool
-    host_id: str | None = None
     server_started_at: Time
     total_users: int
     last_user_left_at: Time | None = None
@@ -151,107 +149,43 @@ class ErrorMessage(Struct, frozen=True):
 # --- payloads of events
 
 
-class Identified(Struct, frozen=True):
-    """The session that an event is about."""
-
-    id: str
-
-
-class StateOf(SessionState, frozen=True, kw_only=True):
-    """``session/state``."""
-
-    id: str
-
-
-class ProfileOf(Profile, frozen=True, kw_only=True):
-    """``session/profile``."""
-
-    id: str
-
-
-class SettingsBy(NekoSettings, frozen=True, kw_only=True):
-    """``system/settings``: who changed them, and all of them."""
-
-    id: str
-
-
-class ControlHost(ControlStatus, frozen=True, kw_only=True):
-    """``control/host``: who did it, and who has control now."""
-
-    id: str
-
-
-class WebRtc(Struct, frozen=True):
-    """No video is offered."""
-
-    videos: list[str] = []
-
-
 class Init(Struct, frozen=True, kw_only=True):
     """``system/init``: everything a new client has to know."""
 
     session_id: str
-    control_host: ControlHost
+    control_host: dict[str, Any]
     screen_size: ScreenConfiguration
     sessions: dict[str, SessionData]
     settings: NekoSettings
     touch_events: bool = False
     screencast_enabled: bool = False
-    webrtc: WebRtc = WebRtc()
+    webrtc: dict[str, Any] = field(default_factory=lambda: {"videos": []})
 
 
-class Admin(Struct, frozen=True, kw_only=True):
-    """``system/admin``: what only admins hear."""
-
-    screen_sizes_list: tuple[ScreenConfiguration, ...] = (ScreenConfiguration(),)
-    broadcast_status: BroadcastStatus
-
-
-class Unicast(Struct, frozen=True):
-    """``send/unicast``."""
-
-    sender: str
-    receiver: str
-    subject: str
-    body: Any
-
-
-class Broadcast(Struct, frozen=True):
-    """``send/broadcast``."""
+class Said(Struct, frozen=True):
+    """``send/unicast``, and ``send/broadcast``, which has no receiver."""
 
     sender: str
     subject: str
     body: Any
-
-
-class NekoNotice(Struct, frozen=True):
-    """``system/disconnect``."""
-
-    message: str
-
-
-class Enabled(Struct, frozen=True):
-    """What a plugin says that is not there."""
-
-    enabled: bool = False
-
-
-class Files(Struct, frozen=True):
-    """What the file transfer says that is not there."""
-
-    enabled: bool = False
-    root_dir: str = ""
-    files: list[str] = []
-
-
-class NekoEvent(Struct, frozen=True):
-    """One message of the server."""
-
-    event: str
-    payload: Any
+    receiver: str | UnsetType = UNSET
 
 
 # --- what clients send
+
+
+class SettingsChange(Struct, frozen=True, kw_only=True):
+    """A change of settings: those that are given, and of ``plugins`` those that are named."""
+
+    private_mode: bool | UnsetType = UNSET
+    locked_logins: bool | UnsetType = UNSET
+    locked_controls: bool | UnsetType = UNSET
+    control_protection: bool | UnsetType = UNSET
+    implicit_hosting: bool | UnsetType = UNSET
+    inactive_cursors: bool | UnsetType = UNSET
+    merciful_reconnect: bool | UnsetType = UNSET
+    heartbeat_interval: Int32 | UnsetType = UNSET
+    plugins: dict[str, Any] | UnsetType = UNSET
 
 
 class SessionLoginRequest(Struct, frozen=True):
@@ -277,11 +211,9 @@ class ProfileChange(Struct, frozen=True, kw_only=True):
     plugins: dict[str, Any] | UnsetType = UNSET
 
 
-class MemberCreate(Struct, frozen=True):
+class MemberCreate(SessionLoginRequest, frozen=True):
     """A new member; what the profile leaves out is allowed, but for being an admin."""
 
-    username: str = ""
-    password: str = ""
     profile: ProfileChange = ProfileChange()
 
 
@@ -291,20 +223,16 @@ class MemberPassword(Struct, frozen=True):
     password: str = ""
 
 
-Ids = Annotated[tuple[str, ...], Meta(max_length=BULK_MAX)]
-
-
-class MemberBulkUpdate(Struct, frozen=True):
-    """The same change for many members."""
-
-    ids: Ids = ()
-    profile: ProfileChange = ProfileChange()
-
-
 class MemberBulkDelete(Struct, frozen=True):
     """Many members."""
 
-    ids: Ids = ()
+    ids: Annotated[tuple[str, ...], Meta(max_length=BULK_MAX)] = ()
+
+
+class MemberBulkUpdate(MemberBulkDelete, frozen=True):
+    """The same change for many members."""
+
+    profile: ProfileChange = ProfileChange()
 
 
 class BatchRequest(Struct, frozen=True):
@@ -380,3 +308,20 @@ NEW_PROFILE: Final = Profile(
     sends_inactive_cursor=True,
     can_see_inactive_cursors=True,
 )
+
+
+def merged(whole: Whole, change: Struct, *, nulls: bool = False) -> Whole:
+    """Return *whole* with what *change* names; of the plugins' settings those that it names.
+
+    Args:
+        whole: A profile, or settings.
+        change: The same fields, each of which may be unset.
+        nulls: Whether the plugins' settings may hold null.
+
+    Raises:
+        Invalid: The plugins' settings cannot be kept.
+    """
+    given = {name: value for name, value in asdict(change).items() if value is not UNSET}
+    plugins = given.get("plugins", {})
+    check_object(plugins, "plugins", nulls=nulls)
+    return replace(whole, **{**given, "plugins": {**whole.plugins, **plugins}})

@@ -10,8 +10,7 @@ from typing import Final
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from msgspec import UNSET, UnsetType
-from msgspec.structs import asdict, replace
+from msgspec import UNSET
 from starlette.types import Scope as AsgiScope
 
 from gateway.auth.principals import (
@@ -22,22 +21,14 @@ from gateway.auth.principals import (
     split_session_token,
 )
 from gateway.context import Context, caller_key
+from gateway.core import errors
 from gateway.core.command import Close, Kick, Unwatch, Update
-from gateway.core.errors import (
-    Conflict,
-    GatewayError,
-    IdUnavailable,
-    LimitExceeded,
-    NotConnected,
-    NotFound,
-    RevisionMismatch,
-    SessionClosed,
-)
-from gateway.core.model import Profile, Session, check_object
+from gateway.core.errors import GatewayError, NotFound, SessionClosed
+from gateway.core.model import Session, new_session
 from gateway.dialects.neko.control import Control
-from gateway.dialects.neko.errors import Refused
-from gateway.dialects.neko.login import (
+from gateway.dialects.neko.members import (
     HANDLES,
+    Members,
     NekoCaller,
     caller_of,
     is_login,
@@ -45,10 +36,10 @@ from gateway.dialects.neko.login import (
     shown_id,
     virtual,
 )
-from gateway.dialects.neko.members import Member, Members
-from gateway.dialects.neko.render import is_there, profile_of
+from gateway.dialects.neko.render import Refused, is_there, profile_of
 from gateway.dialects.neko.rooms import DIALECT, VIEW, Rooms, room_of
-from gateway.dialects.neko.schema import NekoSettings, ProfileChange
+from gateway.dialects.neko.schema import NekoSettings, ProfileChange, merged
+from gateway.http.pipeline import Pipeline
 from gateway.logs.throttle import Throttle
 from gateway.node import Restart
 
@@ -65,6 +56,8 @@ class Service:
     Args:
         context: The node and its surroundings.
     """
+
+    pipeline: Pipeline  # set by the routes; a batch goes through it again
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -93,15 +86,11 @@ class Service:
 
     async def _login_of(self, token: str) -> Session | None:
         """Return the session that a login here opened with *token*; a short JWT looks like one."""
-        parts = split_session_token(token)
-        if parts is None:
+        session_id, secret = split_session_token(token) or ("", "")
+        session = await self._found(session_id) if session_id else None
+        if session is None or not is_login(session):
             return None
-        try:
-            session = await self.node.find(parts[0])
-        except (NotFound, SessionClosed):
-            return None
-        is_own = is_login(session) and secret_matches(session.private.token_hash, parts[1])
-        return session if is_own else None
+        return session if secret_matches(session.private.token_hash, secret) else None
 
     def sessions(self, caller: NekoCaller) -> list[Session]:
         """Return the open sessions that *caller* sees."""
@@ -109,15 +98,16 @@ class Service:
 
     async def session(self, name: str, caller: NekoCaller) -> Session | None:
         """Return the open session called *name*, if *caller* sees it."""
-        session = self.node.documents.resolve(HANDLES, name)
-        if session is None:
-            try:
-                session = await self.node.find(name)
-            except (NotFound, SessionClosed):
-                return None
-            if shown_id(session) != name:
-                return None
+        session = self.node.documents.resolve(HANDLES, name) or await self._found(name)
+        if session is None or shown_id(session) != name:
+            return None
         return session if caller.visibility.allows(session) else None
+
+    async def _found(self, session_id: str) -> Session | None:
+        try:
+            return await self.node.find(session_id)
+        except (NotFound, SessionClosed):
+            return None
 
     # --- login
 
@@ -143,20 +133,26 @@ class Service:
         if room.settings.locked_logins and not member.profile.is_admin:
             raise Refused(403, "logins are locked")
         if len(node.sessions) >= context.settings.max_sessions:
-            raise LimitExceeded("There are too many sessions.")
+            raise errors.LimitExceeded("There are too many sessions.")
         before = node.documents.resolve(HANDLES, name)
         if before is not None:
             if is_there(before):
                 raise Refused(422, "session already connected")
             await self.close(before, by=name, reason="logged in again")
-        session, secret = _opened(member), mint_session_secret()
-        session = replace(
-            session,
-            private=private_of(name, member.principal.visibility(), hash_secret(secret)),
+        principal, secret = member.principal, mint_session_secret()
+        session = new_session(
+            str(uuid4()),
+            name=member.profile.name or None,
+            account=principal.account,
+            workspace=principal.workspace,
+            service=SERVICE,
+            profile=member.profile,
+            grace_ms=GRACE_MS,
+            private=private_of(name, principal.visibility(), hash_secret(secret)),
         )
         try:
             await node.documents.claim(HANDLES, name, session.id)
-        except IdUnavailable:  # another login with this name is in progress
+        except errors.IdUnavailable:  # another login with this name is in progress
             raise Refused(422, "session already connected") from None
         return await node.open(session), f"{session.id}.{secret}"
 
@@ -176,7 +172,7 @@ class Service:
             NotFound: It is gone.
             SessionClosed: It is closed.
         """
-        with suppress(NotConnected):
+        with suppress(errors.NotConnected):
             session = await self.node.apply(session.id, Kick())
         if session.is_watching:
             await self.node.apply(session.id, Unwatch())
@@ -186,55 +182,25 @@ class Service:
 
         Raises:
             Invalid: It cannot be kept.
-            LimitExceeded: It is too large.
+            errors.LimitExceeded: It is too large.
             NotFound: The session is gone.
             SessionClosed: It is closed.
-            Conflict: Others keep changing it.
+            errors.Conflict: Others keep changing it.
         """
         for _ in range(ATTEMPTS):
             profile = merged(profile_of(session), wanted)
-            name: str | UnsetType | None = UNSET
-            if wanted.name is not UNSET:
-                name = profile.name or None
+            name = UNSET if wanted.name is UNSET else profile.name or None
             change = Update(revision=session.revision, profile=profile, name=name)
             try:
                 await self.node.apply(session.id, change)
                 return
-            except RevisionMismatch:  # another request was faster: merge with the new record
+            except errors.RevisionMismatch:  # another request was faster: merge with the new record
                 session = await self.node.find(session.id)
-        raise Conflict
+        raise errors.Conflict
 
     def merciful(self, session: Session) -> bool:
         """Whether a second socket of *session* takes the place of the first."""
         return self.rooms.room(room_of(session)).settings.merciful_reconnect
-
-
-def _opened(member: Member) -> Session:
-    principal = member.principal
-    return Session(
-        id=str(uuid4()),
-        number=0,
-        revision=0,
-        created_at=0,
-        name=member.profile.name or None,
-        account=principal.account,
-        workspace=principal.workspace,
-        service=SERVICE,
-        profile=member.profile,
-        grace_ms=GRACE_MS,
-    )
-
-
-def merged(profile: Profile, wanted: ProfileChange) -> Profile:
-    """Return *profile* with what *wanted* names; of the plugins' settings those that it names.
-
-    Raises:
-        Invalid: The plugins' settings cannot be kept.
-    """
-    given = {name: value for name, value in asdict(wanted).items() if value is not UNSET}
-    plugins = given.get("plugins", {})
-    check_object(plugins, "plugins")
-    return replace(profile, **{**given, "plugins": {**profile.plugins, **plugins}})
 
 
 _services: Final[WeakKeyDictionary[object, Service]] = WeakKeyDictionary()

@@ -6,22 +6,23 @@ method that is not there has no body, as neko answers them.
 Not here: what an endpoint does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial, wraps
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
-from msgspec import MsgspecError
+from msgspec import UNSET, MsgspecError
 from msgspec.json import decode
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope as AsgiScope
 
 from gateway.auth.credentials import Credential, check_same_site, cookie_value, networks, one_header
 from gateway.core.errors import GatewayError, MethodNotAllowed, Unauthorized
-from gateway.dialects.neko.errors import NO_DATA, UNREADABLE, Refused, refusal, status_of
-from gateway.dialects.neko.login import NekoCaller, caller_key
+from gateway.dialects.neko.members import NekoCaller, caller_key
+from gateway.dialects.neko.render import NO_DATA, UNREADABLE, Refused, refusal, status_of
 from gateway.dialects.neko.schema import ErrorMessage, MembersQuery, SessionLoginRequest
-from gateway.dialects.neko.service import Service
-from gateway.http.endpoint import AnyEndpoint, Endpoint, EndpointTable, Nothing
+from gateway.dialects.neko.service import Service, service_of
+from gateway.http.endpoint import AnyCall, AnyEndpoint, Call, Endpoint, EndpointTable, Nothing
 from gateway.http.openapi import Description
 from gateway.http.pipeline import NoSuchPath
 from gateway.http.request import Request
@@ -37,6 +38,9 @@ UNAUTHORIZED: Final = 401
 
 T = TypeVar("T")
 
+Handler = Callable[[Service, Any], Awaitable[Response | None]]
+NekoCall = Call[NekoCaller, Nothing, T]
+
 ABOUT: Final = Description(
     title="neko",
     text="The sessions of this gateway as neko's API tells them, with its members and its room.",
@@ -51,11 +55,41 @@ ABOUT: Final = Description(
 )
 
 
-def row(method: str, path: str, handler: Any, summary: str, **facts: Any) -> AnyEndpoint:  # noqa: ANN401
-    """Return an endpoint of neko's; its clients may say any media type, or none."""
+def row(
+    method: str,
+    path: str,
+    do: Handler,
+    returns: Any = UNSET,  # noqa: ANN401
+    **facts: Any,  # noqa: ANN401
+) -> AnyEndpoint:
+    """Return an endpoint of neko's; its clients may say any media type, or none.
+
+    Args:
+        method: The method.
+        path: The path.
+        do: Handles the call; what returns nothing is answered by 204.
+        returns: What it shows: a type, ``None`` for nothing, or both by status; unset: it refuses.
+        facts: The other fields of :class:`Endpoint`.
+    """
+
+    @wraps(do)
+    async def handle(call: AnyCall) -> Response:
+        return await do(service_of(call.context), call) or Response(status_code=204)
+
+    shown = returns if isinstance(returns, dict) else {200 if returns else 204: returns}
     return Endpoint(
-        method=method, path=path, handler=handler, summary=summary, tag="neko", consumes=(), **facts
+        method=method,
+        path=path,
+        handler=handle,
+        returns={} if returns is UNSET else shown,
+        tag="neko",
+        consumes=(),
+        **facts,
     )
+
+
+admin_row: Final = partial(row, extra=ADMIN)
+"""Returns an endpoint that only admins may use."""
 
 
 def authorize(caller: NekoCaller | None, endpoint: AnyEndpoint) -> None:

@@ -109,26 +109,25 @@ def test_messages_of_the_room_have_nekos_keys() -> None:
     settings = schema.NekoSettings(plugins={"chat.enabled": True})
     init = schema.Init(
         session_id="mia",
-        control_host=render.control_host("", None),
+        control_host=render.about("", render.control(None)),
         screen_size=schema.ScreenConfiguration(),
         sessions={"mia": render.session_data("mia", CONNECTED)},
         settings=settings,
     )
-    admin = schema.Admin(broadcast_status=schema.BroadcastStatus(is_active=False))
     stats = schema.NekoStats(
         has_host=True, host_id="mia", server_started_at="2026-03-01T10:00:00.000Z",
         total_users=0, last_user_left_at="2026-03-01T10:05:00.500Z", total_admins=1,
     )  # fmt: skip
     messages = [
         render.event("system/init", init),
-        render.event("system/admin", admin),
-        render.event("system/settings", render.settings_by("root", settings)),
-        render.event("system/disconnect", schema.NekoNotice("session deleted")),
-        render.event("control/host", render.control_host("mia", "mia")),
-        render.event("control/host", render.control_host("mia", None)),
-        render.event("control/request", schema.Identified("bo")),
-        render.event("send/unicast", schema.Unicast("mia", "bo", "s", {"a": None})),
-        render.event("send/broadcast", schema.Broadcast("mia", "s", [1])),
+        render.FOR_ADMINS,
+        render.event("system/settings", render.about("root", settings)),
+        render.event("system/disconnect", {"message": "session deleted"}),
+        render.event("control/host", render.about("mia", render.control("mia"))),
+        render.event("control/host", render.about("mia", render.control(None))),
+        render.event("control/request", {"id": "bo"}),
+        render.event("send/unicast", schema.Said("mia", "s", {"a": None}, "bo")),
+        render.event("send/broadcast", schema.Said("mia", "s", [1])),
         *render.PLUGINS,
         render.HEARTBEAT,
     ]
