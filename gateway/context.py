@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeVar
 from msgspec import Struct, field
 from starlette.types import Scope as AsgiScope
 
-from gateway.auth.credentials import Credential, Peer, client_address, networks
+from gateway.auth.credentials import Credential, OriginRefused, Peer, client_address, networks
 from gateway.auth.principals import Authenticator, Principal, secret_matches, split_session_token
 from gateway.auth.rate_limit import LoginLimiter, RateLimiter, address_key
 from gateway.auth.users import Users
@@ -118,7 +118,9 @@ class Context(Struct, frozen=True):
         except GatewayError as error:
             if not error.retry:  # else it could not be checked
                 AUTH_FAILURES.labels(door_of(scope), error.code).inc()
-                if (fields := self.throttles["credentials"].admit()) is not None:
+                if isinstance(error, OriginRefused):
+                    pass  # it has a line of its own
+                elif (fields := self.throttles["credentials"].admit()) is not None:
                     about = {"code": error.code, "reason": error.detail}
                     log.info(
                         "a credential is refused", extra={**self.facts(scope), **about, **fields}

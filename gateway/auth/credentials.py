@@ -38,6 +38,10 @@ _COOKIE_VALUE: Final = re.compile(r"[!#-+\--:<-\[\]-~]+")  # RFC 6265 section 4.
 Source = Literal["none", "header", "subprotocol", "query", "cookie"]
 
 
+class OriginRefused(Forbidden):
+    """The page that sends a request may not."""
+
+
 class Credential(Struct, frozen=True, kw_only=True):
     """The credential of a request.
 
@@ -261,28 +265,28 @@ def check_origin(scope: Scope, credential: Credential, allowed: Origins, trusted
     (RFC 6455 section 10.2).
 
     Raises:
-        Forbidden: The origin is neither ours nor allowed, or there is none but a cookie.
+        OriginRefused: The origin is neither ours nor allowed, or there is none but a cookie.
     """
     text = one_header(scope, b"origin")
     if text is None:
         if credential.source == "cookie":
-            raise Forbidden("A cookie needs an Origin.")
+            raise OriginRefused("A cookie needs an Origin.")
         return
     origin = parse_origin(text)
     if origin is None or (origin not in allowed and not _is_own(origin, scope, trusted)):
-        raise Forbidden("Pages of this origin may not connect.")
+        raise OriginRefused("Pages of this origin may not connect.")
 
 
 def check_same_site(scope: Scope, credential: Credential, trusted: Networks) -> None:
     """Raise if a request that writes has only a cookie, and not our own page sent it.
 
     Raises:
-        Forbidden: A cookie came with a write that our own page did not ask for.
+        OriginRefused: A cookie came with a write that our own page did not ask for.
     """
     if credential.source != "cookie" or scope["method"] in _SAFE_METHODS:
         return
     if not _is_of_own_page(scope, trusted):
-        raise Forbidden("A cookie is good for requests of our own pages only.")
+        raise OriginRefused("A cookie is good for requests of our own pages only.")
 
 
 def _is_of_own_page(scope: Scope, trusted: Networks) -> bool:
@@ -311,14 +315,14 @@ def check_cookie_login(
 
     Raises:
         UnsupportedMediaType: The media type of the body is not JSON.
-        Forbidden: Neither our own page nor an allowed one sent the request.
+        OriginRefused: Neither our own page nor an allowed one sent the request.
     """
     if has_body and media_type(scope) != "application/json":
         raise UnsupportedMediaType("A login that sets a cookie is sent as application/json.")
     is_program = not (headers(scope, b"sec-fetch-site") or headers(scope, b"origin"))
     if is_program or cors_origin(scope, allowed) is not None or _is_of_own_page(scope, trusted):
         return
-    raise Forbidden("Pages of this origin may not log in.")
+    raise OriginRefused("Pages of this origin may not log in.")
 
 
 def media_type(scope: Scope) -> str:

@@ -1,4 +1,4 @@
-"""Answers: the line of the log about an answer by HTTP; failures of ours are told at ``info``."""
+"""Answers: the lines of the log about an answer by HTTP; failures of ours are told at ``info``."""
 
 import logging
 from http import HTTPStatus
@@ -6,6 +6,7 @@ from http import HTTPStatus
 from starlette.responses import Response
 from starlette.types import Scope
 
+from gateway.auth.credentials import OriginRefused, headers, networks, own_origin
 from gateway.context import Context
 from gateway.core.errors import GatewayError
 
@@ -28,6 +29,8 @@ def tell_answer(
         error: What it tells, if it refuses the request.
         ms: How long it took to make.
     """
+    if isinstance(error, OriginRefused):
+        _tell_origin(context, scope, error)
     has_failed = response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
     level = logging.INFO if has_failed else logging.DEBUG
     if not log.isEnabledFor(level):
@@ -44,3 +47,13 @@ def tell_answer(
         "reason": error.detail if error and has_failed else None,
     }
     log.log(level, "a request is answered", extra={**about, **fields})
+
+
+def _tell_origin(context: Context, scope: Scope, error: OriginRefused) -> None:
+    if (fields := context.throttles["origins"].admit()) is not None:
+        about = {
+            "origin": next(iter(headers(scope, b"origin")), None),
+            "own_origin": own_origin(scope, networks(context.settings.trusted_proxies)),
+            "reason": error.detail,
+        }
+        log.warning("an origin is refused", extra={**context.facts(scope), **about, **fields})

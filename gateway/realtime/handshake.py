@@ -7,7 +7,6 @@ its codec, sent on the open connection, and closes it.
 Not here: an admitted connection (``connection``, a product's handler).
 """
 
-import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
@@ -23,12 +22,11 @@ from gateway.auth.credentials import (
     headers,
     networks,
     origins,
-    own_origin,
 )
 from gateway.connections.journal import ConnectionJournal
 from gateway.connections.lifecycle import ClientClosed, ServerClose
 from gateway.context import Context
-from gateway.core.errors import CloseCode, Draining, Forbidden, GatewayError, Unavailable
+from gateway.core.errors import CloseCode, Draining, GatewayError, Unavailable
 from gateway.core.frames import Writer
 from gateway.core.model import Connection
 from gateway.http.answers import tell_answer
@@ -41,8 +39,6 @@ EXTENSION: Final = "gateway.frames"  # of the ASGI scope; see ``transport``
 USER_AGENT_MAX: Final = 512  # characters that are stored
 
 M = TypeVar("M")
-
-log = logging.getLogger(__name__)
 
 
 class Admission(Struct, Generic[M], frozen=True, kw_only=True):
@@ -72,23 +68,13 @@ def check_admissible(context: Context, scope: Scope, shown: Credential) -> None:
     """Raise if no door admits this WebSocket: from a foreign page, or beyond the limit.
 
     Raises:
-        Forbidden: The page that opens this WebSocket may not.
+        OriginRefused: The page that opens this WebSocket may not.
         Draining: This node is shutting down.
         Overloaded: The maximum of connections is reached.
     """
     settings = context.settings
     allowed, trusted = origins(settings.allowed_origins), networks(settings.trusted_proxies)
-    try:
-        check_origin(scope, shown, allowed, trusted)
-    except Forbidden as error:
-        if (fields := context.throttles["origins"].admit()) is not None:
-            about = {
-                "origin": next(iter(headers(scope, b"origin")), None),
-                "own_origin": own_origin(scope, trusted),
-                "reason": error.detail,
-            }
-            log.warning("an origin is refused", extra={**context.facts(scope), **about, **fields})
-        raise
+    check_origin(scope, shown, allowed, trusted)
     check_room(context)
 
 

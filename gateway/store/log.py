@@ -98,9 +98,10 @@ class Follower:
                     found = await self._read()
                 except Unavailable as error:
                     failures += 1
-                    if failures == 1:
-                        failing_ms = self._store.clock.monotonic_ms()
-                    if failures > 1 or isinstance(error.__cause__, TimeoutError):
+                    is_late = isinstance(error.__cause__, TimeoutError)
+                    if failures == 1:  # a server that hangs does so since it was last heard
+                        failing_ms = self.heard_ms if is_late else self._store.clock.monotonic_ms()
+                    if failures > 1 or is_late:
                         access.lost(self.partition, failing_ms, reason_of(error.__cause__))
                     await asyncio.sleep(retry_s)
                     retry_s = min(2 * retry_s, RETRY_MAX_S)

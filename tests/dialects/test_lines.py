@@ -207,6 +207,18 @@ async def test_refused_origin_is_told_with_what_would_be_right(
     assert (line["origin"], line["own_origin"]) == (page, house.gateway.url)
 
 
+async def test_refused_page_that_writes_is_told(house: House, lines: Lines) -> None:
+    """A page of another origin that uses the cookie of a login is told as a refused origin."""
+    page = {"Origin": "https://elsewhere.example", "Cookie": f"gateway_token={ADMIN}"}
+    async with ask(house) as http:
+        reply = await http.post("/v1/sessions", json={}, headers=page)
+
+    assert reply.status_code == 403
+    [line] = lines.of("an origin is refused", request_id=reply.headers["x-request-id"])
+    assert (line["method"], line["origin"]) == ("POST", "https://elsewhere.example")
+    assert lines.of("a credential is refused") == []
+
+
 async def test_what_the_transport_refuses_has_an_id(house: House, lines: Lines) -> None:
     """A request that breaks HTTP is answered with an id, too, and its line has the same."""
     head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-Id: r-2\r\nHost: y\r\n\r\n"
