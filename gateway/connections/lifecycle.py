@@ -211,8 +211,12 @@ class LiveConnection(ABC):
             return error
         if isinstance(error, GatewayError):
             return ServerClose.from_error(error, self.reconnect_after_ms())
-        log.error("a socket failed", exc_info=error)
+        log.error("a socket failed", exc_info=error, extra=self._request_facts())
         return ServerClose(CloseCode.SERVER_ERROR, "internal", self.reconnect_after_ms())
+
+    def _request_facts(self) -> dict[str, str | None]:
+        """Return the names of its request for the log, if the current request is another one."""
+        return {}
 
     def too_slow(self) -> ServerClose:
         """Return the end of a connection whose client is too slow."""

@@ -26,6 +26,7 @@ from gateway.connections.registry import ConnectionRegistry
 from gateway.core.errors import CloseCode, RateLimited
 from gateway.core.frames import Writer
 from gateway.core.token_bucket import BURST_S, TokenBucket
+from gateway.logs.request import current
 from gateway.metrics import OVERFLOWS
 from gateway.node import Push
 from gateway.realtime.codec import Codec, HeartbeatRule, SocketHandler
@@ -229,7 +230,11 @@ class WebSocketConnection(LiveConnection, Generic[M]):
             self._is_working = True
             self.spawn(self._work(self._handler))
 
+    def _request_facts(self) -> dict[str, str | None]:
+        return {"request_id": self.journal.mark.request_id, "trace_id": self.journal.mark.trace_id}
+
     async def _work(self, handler: SocketHandler[M]) -> None:
+        current.set(self.journal.mark)
         while self._inbox and not isinstance(self._ended, ServerClose):
             if self._writer.is_full and self._ended is None:
                 self._writable = asyncio.Event()

@@ -9,6 +9,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from gateway.api import socket_handlers
 from gateway.auth.principals import Authenticator
 from gateway.core.errors import StoreUnavailable
 from gateway.logs.formats import Json
@@ -154,6 +155,27 @@ async def test_line_of_a_session_names_it_and_why_it_ended(house: House, lines: 
     [opened], [ended] = lines.of("a connection opened"), lines.of("a connection ended")
     assert opened["session_id"] == ended["session_id"] == "s1"
     assert (ended["ended_by"], ended["reason"], ended["code"]) == ("gateway", "over", 4500)
+
+
+async def test_lines_about_messages_name_the_handshake(
+    house: House, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a message of a client causes is told under the id of the request that opened it."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("hush")
+
+    url = house.gateway.url.replace("http", "ws") + "/v1/connect?session=s1&token=ann"
+    async with connect(url) as socket:
+        assert socket.response
+        await socket.recv()
+        monkeypatch.setattr(socket_handlers, "parse", fail)
+        await socket.send('{"type":"heartbeat"}')
+        await socket.wait_closed()
+
+    [line] = lines.of("a socket failed")
+    assert line["request_id"] == socket.response.headers["x-request-id"]
+    assert line["traceback"].endswith("RuntimeError: hush")
 
 
 async def test_event_stream_has_a_line_at_both_ends(house: House, lines: Lines) -> None:
