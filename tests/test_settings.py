@@ -9,6 +9,7 @@ import pytest
 import rich.pretty
 
 from gateway.settings import (
+    SECRETS,
     TABLE,
     ApiKey,
     Settings,
@@ -254,6 +255,48 @@ def test_secrets_are_masked_wherever_settings_are_shown(tmp_path: Path) -> None:
     key = tmp_path / "key.pem"
     key.write_text("x")
     assert load({"jwt_key": str(key)}, {})[0].shown()["jwt_key"] == str(key)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_every_secret_may_be_in_a_file(tmp_path: Path, name: str) -> None:
+    """``<name>_file`` stands for the secret at each source, and shows it nowhere."""
+    texts = {
+        "redis_url": "redis://u:canary@127.0.0.1",
+        "api_keys": f'[{{"name": "a", "sha256": "{SHA}", "scopes": ["read"]}}]',
+    }
+    path, toml = tmp_path / "secret", tmp_path / "gateway.toml"
+    path.write_text(texts.get(name, "canary-of-the-files") + "\n")
+    toml.write_text(f'{name}_file = "{path}"\n')
+    file = f"{name}_file"
+    for settings, sources in (
+        load({file: str(path)}, {}),
+        load({}, {f"GATEWAY_{file.upper()}": str(path)}),
+        load({}, {}, toml),
+    ):
+        assert getattr(settings, name) not in (None, ())
+        assert not str(getattr(settings, name)).endswith("\n")
+        assert sources[name] is not Source.DEFAULT
+        assert "canary" not in str(settings.shown())
+    settings, sources = load({name: texts.get(name, "nearer")}, {}, toml)
+    assert sources[name] is Source.FLAG
+
+
+def test_file_with_a_secret_has_to_hold_one(tmp_path: Path) -> None:
+    """A file that is missing, empty, too long or no text is told by its name, and so is a pair."""
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "long").write_text("a" * 300_000)
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    for name, why in {
+        "missing": "No such file",
+        "empty": "it is empty",
+        "long": "it is longer than",
+        "bytes": "decode",
+    }.items():
+        [problem] = problems({"admin_key_file": str(tmp_path / name)})
+        assert problem.startswith(f"--admin-key-file: {tmp_path / name}: ")
+        assert why in problem
+    [problem] = problems({"admin_key": "k", "admin_key_file": str(tmp_path / "empty")})
+    assert problem == "admin_key, admin_key_file: set one of them"
 
 
 def test_secret_in_a_file_is_read_without_its_last_newline(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from cyclopts import Parameter, Token
 
 from gateway.core.model import State
 from gateway.core.query import Filter
-from gateway.settings import TABLE, Settings, Source, load
+from gateway.settings import SECRETS, TABLE, Settings, Source, load
 from gateway.settings.table import ScopeName, default_data_dir
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
@@ -99,6 +99,17 @@ def _flag(name: str) -> tuple[str, Any, None]:
     return name, Annotated[str | None, said], None
 
 
+def _file_flag(name: str) -> tuple[str, Any, None]:
+    said = Parameter(
+        name=f"{TABLE[name].flag}-file",
+        help=f"File with {name}.",
+        metavar="FILE",
+        show_default=False,
+        group="Settings",
+    )
+    return f"{name}_file", Annotated[str | None, said], None
+
+
 if TYPE_CHECKING:
 
     class SettingFlags:
@@ -108,7 +119,7 @@ else:
     SettingFlags = Parameter(name="*")(
         make_dataclass(
             "SettingFlags",
-            [("config", _CONFIG, None), *map(_flag, TABLE)],
+            [("config", _CONFIG, None), *map(_flag, TABLE), *map(_file_flag, SECRETS)],
             namespace={"__module__": __name__},  # or cyclopts would not look into it
             frozen=True,
             kw_only=True,

@@ -12,6 +12,7 @@ import logging
 import shlex
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -24,7 +25,7 @@ import uvicorn
 import uvloop
 from msgspec.structs import replace
 
-from gateway import __version__
+from gateway import __version__, systemd
 from gateway.app import SPARE, running, server
 from gateway.auth.principals import kept_admin_key
 from gateway.cli.options import DEFAULT_URL, SettingFlags, data_dir, read_settings
@@ -42,6 +43,7 @@ from gateway.versions import UnexpectedVersion
 
 USAGE: Final = 2  # the exit code of wrong settings
 COLLECT: Final = (20_000, 20, 50)  # gc.set_threshold; see tune_collector
+BEAT_S: Final = 1.0  # between two signs of a loop that turns
 LOOK_EVERY_S: Final = 0.01  # between two checks whether the server listens
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
 _NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -175,8 +177,10 @@ async def _serve_alone(
     ops: list[socket.socket],
     greet: Callable[[], None],
 ) -> None:
+    pulse = systemd.Watchdog()
     async with running(settings) as context, served_alone(context, ops):
-        await _listen(context, sockets, greet)
+        await _listen(context, sockets, greet, lambda: pulse.beat(time.monotonic()))
+        systemd.notify(systemd.STOPPING)
 
 
 def _operate(
@@ -221,16 +225,22 @@ async def _serve_beside(
         for one in sockets:
             stack.enter_context(one)
         async with running(settings) as context, served_to_operations(context, folder):
-            await _listen(context, sockets, tell)
+            await _listen(context, sockets, tell, tell)
     return 0
 
 
-async def _listen(context: Context, sockets: list[socket.socket], tell: Callable[[], None]) -> None:
+async def _listen(
+    context: Context,
+    sockets: list[socket.socket],
+    tell: Callable[[], None],
+    beat: Callable[[], None],
+) -> None:
     web = server(context)
     tune_collector()
     async with asyncio.TaskGroup() as group:
-        group.create_task(_announce(web, tell))
+        beating = group.create_task(_announce(web, tell, beat))
         await web.serve(sockets)
+        beating.cancel()
 
 
 def tune_collector() -> None:
@@ -296,16 +306,22 @@ def admit_workers(bound: socket.socket) -> None:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
-async def _announce(web: uvicorn.Server, tell: Callable[[], None]) -> None:
-    """Call *tell* as soon as the server listens."""
+async def _announce(
+    web: uvicorn.Server, tell: Callable[[], None], beat: Callable[[], None]
+) -> None:
+    """Call *tell* as soon as the server listens, and *beat* each second from then on."""
     while not web.started:
         if web.should_exit:
             return
         await asyncio.sleep(LOOK_EVERY_S)
     tell()
+    while True:
+        beat()
+        await asyncio.sleep(BEAT_S)
 
 
 def _greet(settings: Settings, *, has_auth: bool) -> None:
+    systemd.notify(systemd.READY)
     with suppress(OSError):  # the program that started us may read the first line, or nothing
         if settings.log_format == "json":
             put(_ready_line(settings, has_auth=has_auth))

@@ -30,6 +30,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from gateway import systemd
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
 
@@ -90,7 +91,9 @@ class Workers:
         self._workers = [_Worker(n, name, work) for n, name in enumerate(worker_names(settings))]
         if beside is not None:
             self._workers.append(_Worker(settings.workers, settings.node_name, beside))
-        self._serving = mmap.mmap(-1, len(self._workers))  # shared; each worker sets its byte
+        self._serving = mmap.mmap(-1, len(self._workers))  # shared; each worker counts in its byte
+        self._watchdog = systemd.Watchdog()
+        self._seen = bytes(len(self._workers))  # the counts when the watchdog was last told
         self._all_served = False
         self._life, self._life_pipe = os.pipe()
         self._is_leaving = False
@@ -153,7 +156,8 @@ class Workers:
         sys.exit(worker.work(settings, self._life, lambda: self._serves(worker)))
 
     def _serves(self, worker: _Worker) -> None:
-        self._serving[worker.number] = 1
+        """Note that the loop of a worker turns; called each second from when it serves."""
+        self._serving[worker.number] = self._serving[worker.number] % 255 + 1
 
     def _reap(self, worker: _Worker, process: ForkProcess) -> None:
         about: dict[str, object] = {
@@ -215,10 +219,20 @@ class Workers:
             elif time.monotonic() > self._kill_at_s:
                 log.error("a worker hangs: it is killed", extra={"worker": worker.name})
                 worker.process.kill()
+        if self._watchdog.is_due(time.monotonic()) and self._all_turn():
+            self._watchdog.beat(time.monotonic())
+            self._seen = self._serving[:]
         if not self._all_served and all(self._serving[:]):
             self._all_served = True
             log.info("all workers are ready", extra={"workers": self._settings.workers})
             self._greet()
+
+    def _all_turn(self) -> bool:
+        """Whether the loop of every worker that serves has turned since the last time."""
+        return all(
+            now == 0 or now != before
+            for now, before in zip(self._serving[:], self._seen, strict=True)
+        )
 
     def _tell(self, _signal: int, _frame: FrameType | None) -> None:
         self._told += 1
@@ -227,6 +241,7 @@ class Workers:
         """Stop all workers politely."""
         if not self._is_leaving:
             self._is_leaving = True
+            systemd.notify(systemd.STOPPING)
             self._kill_at_s = time.monotonic() + LEAVE_WITHIN_S
             os.close(self._life_pipe)
 

@@ -8,6 +8,7 @@ Not here: what the values do. This package imports nothing of the gateway.
 
 from gateway.settings.loading import CONFIG_VARIABLE, load, parse_origin
 from gateway.settings.table import (
+    SECRETS,
     TABLE,
     Algorithm,
     ApiKey,
@@ -20,6 +21,7 @@ from gateway.settings.table import (
 
 __all__ = [
     "CONFIG_VARIABLE",
+    "SECRETS",
     "TABLE",
     "Algorithm",
     "ApiKey",

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from msgspec import ValidationError, convert
 
 from gateway.settings.table import (
+    SECRETS,
     TABLE,
     Setting,
     Settings,
@@ -26,6 +27,7 @@ from gateway.settings.table import (
 )
 
 PREFIX: Final = "GATEWAY_"
+SECRET_MAX_BYTES: Final = 262_144  # of a file with a secret; a thousand API keys take less
 CONFIG_VARIABLE: Final = "GATEWAY_CONFIG"  # names the TOML file when no flag does
 _COMMAND_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "GATEWAY_URL", "GATEWAY_TOKEN"})
 # Kubernetes tells every pod about a Service called "gateway" in variables of these names
@@ -61,7 +63,7 @@ def load(
         (Source.ENVIRONMENT, _variables(environ)),
         (Source.FLAG, {name: value for name, value in flags.items() if value is not None}),
     ):
-        for name, value in values.items():
+        for name, value in _with_files(values, source, problems).items():
             if name in TABLE:
                 given[name], sources[name] = value, source
             else:
@@ -114,6 +116,35 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
         if not _SERVICE_LINK.fullmatch(name)
         if not (name == "GATEWAY_PORT" and _SERVICE_URL.match(value))
     }
+
+
+def _with_files(values: Mapping[str, Any], source: Source, problems: list[str]) -> dict[str, Any]:
+    """Return values in which each ``<secret>_file`` is replaced by the secret in that file."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        secret = name.removesuffix("_file")
+        if name == secret or secret not in SECRETS:
+            found[name] = value
+        elif secret in values:
+            problems.append(f"{secret}, {name}: set one of them")
+        elif (text := _secret_in(value, name, source, problems)) is not None:
+            found[secret] = text
+    return found
+
+
+def _secret_in(path: object, name: str, source: Source, problems: list[str]) -> str | None:
+    spelled = Setting(name, None, "", "", "", secret=False).spelled(source)
+    try:
+        with _path(Path, path).open("rb") as file:
+            text = file.read(SECRET_MAX_BYTES + 1).decode()
+    except (OSError, ValueError) as error:
+        problems.append(f"{spelled}: {path}: {_reason(error)}")
+        return None
+    if len(text) > SECRET_MAX_BYTES or not text.strip():
+        why = "it is empty" if not text.strip() else f"it is longer than {SECRET_MAX_BYTES} bytes"
+        problems.append(f"{spelled}: {path}: {why}")
+        return None
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _read(file: Path, problems: list[str]) -> dict[str, Any]:

