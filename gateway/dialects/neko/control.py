@@ -9,6 +9,7 @@ Not here: the effects on others (``rooms``).
 
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from msgspec import to_builtins
@@ -178,10 +179,8 @@ class Control:
         await self._write(caller.workspace or "", change)
 
     async def _write(self, key: str, change: Callable[[Body], Body]) -> None:
-        try:
+        with suppress(Unchanged):
             await self._node.documents.write(ROOMS, key, change)
-        except Unchanged:
-            return
 
     async def say(self, caller: NekoCaller, to: Session | None, subject: str, body: object) -> None:
         """Send a message to one session, or to all others that *caller* sees.

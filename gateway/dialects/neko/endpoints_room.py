@@ -19,9 +19,11 @@ from gateway.dialects.neko.service import Service
 from gateway.dialects.neko.style import Handler, NekoCall, admin_row, row
 from gateway.http.endpoint import AnyCall, AnyEndpoint, Nothing, reply
 
-Check = Callable[[Service, AnyCall], None]
+Check = Callable[[Control, NekoCaller], None]
 Row = Callable[..., AnyEndpoint]
 
+NO_DIALOG: Final = "file chooser dialog is not open"
+ANYBODY: Final[Check] = lambda *_: None  # noqa: E731
 UNPROCESSABLE: Final = 422
 _FULL: Final = (LimitExceeded,)  # 422 in neko's words
 
@@ -72,37 +74,30 @@ async def control_give(service: Service, call: NekoCall[Nothing]) -> None:
 # --- the desktop
 
 
-def _nothing(_service: Service, _call: AnyCall) -> None:
-    return
-
-
-def _may_watch(_: Service, call: AnyCall) -> None:
-    if not call.caller.profile.can_watch:
+def _may_watch(_: Control, caller: NekoCaller) -> None:
+    if not caller.profile.can_watch:
         raise Refused(403, "session cannot watch")
 
 
-def _may_host(service: Service, call: AnyCall) -> None:
-    service.control.check_may_host(call.caller)
-
-
-def _is_host(service: Service, call: AnyCall) -> None:
-    if not service.control.is_host(call.caller):
+def _is_host(control: Control, caller: NekoCaller) -> None:
+    if not control.is_host(caller):
         raise Refused(403, "session is not host")
 
 
-def _has_clipboard(service: Service, call: AnyCall) -> None:
-    _is_host(service, call)
-    if not call.caller.profile.can_access_clipboard:
+def _has_clipboard(control: Control, caller: NekoCaller) -> None:
+    _is_host(control, caller)
+    if not caller.profile.can_access_clipboard:
         raise Refused(403, "session cannot access clipboard")
 
 
 def _part(
-    path: str, name: str, summary: str, value: object, *, check: Check = _nothing, make: Row = row
-) -> AnyEndpoint:
+    path: str, name: str, summary: str, value: object, *,
+    check: Check = ANYBODY, make: Row = row,
+) -> AnyEndpoint:  # fmt: skip
     """Return the row that shows a part of the desktop, of which there is none."""
 
     async def show(service: Service, call: AnyCall) -> Response:
-        check(service, call)
+        check(service.control, call.caller)
         return reply(value)
 
     return make("GET", f"/api/room/{path}", show, type(value), summary=summary, name=name)
@@ -110,16 +105,16 @@ def _part(
 
 def _refusal(
     target: str, name: str, summary: str, message: str, *,
-    status: int = 403, check: Check = _nothing, make: Row = row,
+    status: int = 403, check: Check = ANYBODY, make: Row = row,
 ) -> AnyEndpoint:  # fmt: skip
     """Return the row that refuses what needs a desktop."""
 
     async def refuse(service: Service, call: AnyCall) -> None:
-        check(service, call)
+        check(service.control, call.caller)
         raise Refused(status, message)
 
     method, path = target.split()
-    errors = _FULL if status == UNPROCESSABLE or check is _may_host else ()
+    errors = _FULL if status == UNPROCESSABLE or check is Control.check_may_host else ()
     return make(method, f"/api/room/{path}", refuse, summary=summary, name=name, errors=errors)
 
 
@@ -145,13 +140,11 @@ async def broadcast_start(_: Service, call: NekoCall[schema.BroadcastRequest]) -
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     admin_row("GET", "/api/room/settings", get_settings, schema.NekoSettings),
-    admin_row(
-        "POST", "/api/room/settings", set_settings, None, body=schema.SettingsChange, errors=_FULL,
-    ),
+    admin_row("POST", "/api/room/settings", set_settings, None, errors=_FULL),
     row("GET", "/api/room/control", control_status, schema.ControlStatus, errors=_FULL),
     row(
-        "POST", "/api/room/control/request", control_request,
-        {202: schema.ErrorMessage, 204: None}, errors=_FULL,
+        "POST", "/api/room/control/request", control_request, {202: schema.ErrorMessage, 204: None},
+        errors=_FULL,
     ),
     row(
         "POST", "/api/room/control/give/{id}", control_give, None, errors=(NotFound, LimitExceeded),
@@ -159,14 +152,8 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     row("POST", "/api/room/control/release", _does(Control.release), None, errors=_FULL),
     admin_row("POST", "/api/room/control/take", _does(Control.take), None, errors=_FULL),
     admin_row("POST", "/api/room/control/reset", _does(Control.reset), None, errors=_FULL),
-    admin_row(
-        "POST", "/api/room/screen", screen_change, schema.ScreenConfiguration,
-        body=schema.ScreenRequest, errors=_FULL,
-    ),
-    admin_row(
-        "POST", "/api/room/broadcast/start", broadcast_start, body=schema.BroadcastRequest,
-        errors=_FULL,
-    ),
+    admin_row("POST", "/api/room/screen", screen_change, schema.ScreenConfiguration, errors=_FULL),
+    admin_row("POST", "/api/room/broadcast/start", broadcast_start, errors=_FULL),
     _part(
         "screen", "screen_configuration", "The screen", schema.ScreenConfiguration(),
         check=_may_watch,
@@ -195,15 +182,13 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
         "clipboard", "clipboard_text", "The clipboard: it is empty", schema.ClipboardText(),
         check=_has_clipboard,
     ),
-    *(
-        _refusal(target, name, summary, "there is no clipboard", check=_has_clipboard)
-        for target, name, summary in (
-            ("POST clipboard", "clipboard_set_text", "Fill the clipboard: there is none"),
-            (
-                "GET clipboard/image.png", "clipboard_get_image",
-                "A picture on the clipboard: there is none",
-            ),
-        )
+    _refusal(
+        "POST clipboard", "clipboard_set_text", "Fill the clipboard: there is none",
+        "there is no clipboard", check=_has_clipboard,
+    ),
+    _refusal(
+        "GET clipboard/image.png", "clipboard_get_image",
+        "A picture on the clipboard: there is none", "there is no clipboard", check=_has_clipboard,
     ),
     _part(
         "keyboard/map", "keyboard_map", "The keyboard's layout: there is none",
@@ -213,27 +198,24 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
         "keyboard/modifiers", "keyboard_modifiers", "Which modifier keys are held: none",
         schema.KeyboardModifiers(), check=_is_host,
     ),
-    *(
-        _refusal(
-            f"POST {path}", name, f"{summary}: there is no keyboard", "there is no keyboard",
-            check=_is_host,
-        )
-        for path, name, summary in (
-            ("keyboard/map", "keyboard_map_set", "Change the layout"),
-            ("keyboard/modifiers", "keyboard_modifiers_set", "Hold modifier keys"),
-        )
+    _refusal(
+        "POST keyboard/map", "keyboard_map_set", "Change the layout: there is no keyboard",
+        "there is no keyboard", check=_is_host,
+    ),
+    _refusal(
+        "POST keyboard/modifiers", "keyboard_modifiers_set",
+        "Hold modifier keys: there is no keyboard", "there is no keyboard", check=_is_host,
     ),
     _refusal(
         "POST upload/drop", "upload_drop", "Drop a file: there is nowhere to",
-        "unable to upload file", status=400, check=_may_host,
+        "unable to upload file", status=400, check=Control.check_may_host,
     ),
-    *(
-        _refusal(
-            target, name, summary, "file chooser dialog is not open", status=422, check=_may_host,
-        )
-        for target, name, summary in (
-            ("POST upload/dialog", "upload_dialog", "Choose a file: no dialog is open"),
-            ("DELETE upload/dialog", "upload_dialog_close", "Close the dialog: none is open"),
-        )
+    _refusal(
+        "POST upload/dialog", "upload_dialog", "Choose a file: no dialog is open", NO_DIALOG,
+        status=422, check=Control.check_may_host,
+    ),
+    _refusal(
+        "DELETE upload/dialog", "upload_dialog_close", "Close the dialog: none is open", NO_DIALOG,
+        status=422, check=Control.check_may_host,
     ),
 )  # fmt: skip

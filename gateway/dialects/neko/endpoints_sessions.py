@@ -11,18 +11,9 @@ from gateway.auth.credentials import check_cookie_login, networks, origins
 from gateway.core.errors import Forbidden, LimitExceeded, NotFound, SessionClosed, Unauthorized
 from gateway.core.model import IdName, Profile, Session
 from gateway.core.public import rfc3339
-from gateway.dialects.neko import schema
+from gateway.dialects.neko import render, schema
 from gateway.dialects.neko.members import Member, NekoCaller, shown_id
-from gateway.dialects.neko.render import (
-    NEVER_CONNECTED,
-    NO_SESSION,
-    UNREADABLE,
-    Refused,
-    is_there,
-    profile_of,
-    session_data,
-    state_of,
-)
+from gateway.dialects.neko.render import Refused
 from gateway.dialects.neko.service import Service
 from gateway.dialects.neko.style import COOKIE, NekoCall, admin_row, cookie_form, row
 from gateway.http.endpoint import AnyCall, AnyEndpoint, Call, Nothing, list_reply, reply
@@ -39,7 +30,10 @@ async def login(service: Service, call: NekoCall[schema.SessionLoginRequest]) ->
     wanted = call.body
     session, token = await service.login(call.request.scope, wanted.username, wanted.password)
     shown = schema.SessionLoginResponse(
-        id=shown_id(session), profile=profile_of(session), state=state_of(session), token=token
+        id=shown_id(session),
+        profile=render.profile_of(session),
+        state=render.state_of(session),
+        token=token,
     )
     if not settings.neko_cookie:
         return reply(shown)
@@ -65,8 +59,10 @@ async def whoami(_: Service, call: NekoCall[Nothing]) -> Response:
     """Show the caller's session."""
     caller = call.caller
     if caller.session is not None:
-        return reply(session_data(caller.id, caller.session))
-    return reply(schema.SessionData(id=caller.id, profile=caller.profile, state=NEVER_CONNECTED))
+        return reply(render.session_data(caller.id, caller.session))
+    return reply(
+        schema.SessionData(id=caller.id, profile=caller.profile, state=render.NEVER_CONNECTED)
+    )
 
 
 async def profile(service: Service, call: NekoCall[schema.ProfileChange]) -> Response:
@@ -84,13 +80,15 @@ async def profile(service: Service, call: NekoCall[schema.ProfileChange]) -> Res
 async def list_sessions(service: Service, call: NekoCall[Nothing]) -> Response:
     """Show every session that the caller sees, connected or not."""
     sessions = service.sessions(call.caller)
-    return await list_reply(sessions, lambda session: session_data(shown_id(session), session))
+    return await list_reply(
+        sessions, lambda session: render.session_data(shown_id(session), session)
+    )
 
 
 async def get_session(service: Service, call: NekoCall[Nothing]) -> Response:
     """Show one session."""
     session = await _session(service, call, 404)
-    return reply(session_data(shown_id(session), session))
+    return reply(render.session_data(shown_id(session), session))
 
 
 async def delete_session(service: Service, call: NekoCall[Nothing]) -> None:
@@ -108,41 +106,33 @@ async def disconnect(service: Service, call: NekoCall[Nothing]) -> None:
     try:
         await service.disconnect(session)
     except (NotFound, SessionClosed):
-        raise Refused(400, NO_SESSION) from None
+        raise Refused(400, render.NO_SESSION) from None
 
 
 async def _session(service: Service, call: NekoCall[Nothing], status: int) -> Session:
     session = await service.session(call.path["id"], call.caller)
     if session is None:
-        raise Refused(status, NO_SESSION)
+        raise Refused(status, render.NO_SESSION)
     return session
 
 
 async def stats(service: Service, call: NekoCall[Nothing]) -> Response:
     """Count who is there, from the sessions themselves: so the counts cannot drift."""
     caller = call.caller
-    there = [known for known in service.sessions(caller) if is_there(known)]
+    there = [known for known in service.sessions(caller) if render.is_there(known)]
     admins = sum(1 for known in there if known.profile and known.profile.is_admin)
     users = len(there) - admins
-    host_id = service.control.host_id(caller)
+    host_id, left_at = service.control.host_id(caller), service.rooms.left_at
     shown = schema.NekoStats(
         has_host=host_id is not None,
         host_id=host_id or None,
         server_started_at=rfc3339(service.node.up_since_ms),
         total_users=users,
-        last_user_left_at=None if users else _left_at(service, caller, admin=False),
+        last_user_left_at=None if users else left_at(caller.visibility, admin=False),
         total_admins=admins,
-        last_admin_left_at=None if admins else _left_at(service, caller, admin=True),
+        last_admin_left_at=None if admins else left_at(caller.visibility, admin=True),
     )
     return reply(shown)
-
-
-def _left_at(service: Service, caller: NekoCaller, *, admin: bool) -> str | None:
-    seen = caller.visibility
-    if seen.by not in ("all", "workspace"):
-        return None
-    at = service.rooms.left_at(None if seen.by == "all" else seen.value, admin=admin)
-    return None if at is None else rfc3339(at)
 
 
 # --- members
@@ -152,9 +142,8 @@ async def list_members(
     service: Service, call: Call[NekoCaller, schema.MembersQuery, Nothing]
 ) -> Response:
     """Show the members whom the caller may see."""
-    offset, limit = call.query.offset, call.query.limit
-    found = (await service.members.all(call.caller))[offset:]
-    shown = found[:limit] if limit else found
+    found = (await service.members.all(call.caller))[call.query.offset :]
+    shown = found[: call.query.limit or None]
     return await list_reply(
         shown, lambda member: schema.MemberData(id=member.name, profile=member.profile)
     )
@@ -170,7 +159,7 @@ async def create_member(service: Service, call: NekoCall[schema.MemberCreate]) -
     try:
         convert(wanted.username, IdName)
     except ValidationError:
-        raise Refused(400, UNREADABLE) from None
+        raise Refused(400, render.UNREADABLE) from None
     new = schema.merged(schema.NEW_PROFILE, wanted.profile)
     await service.members.add(wanted.username, wanted.password, new, call.caller)
     return reply(schema.MemberData(id=wanted.username, profile=new))
@@ -180,7 +169,7 @@ async def get_member(service: Service, call: NekoCall[Nothing]) -> Response:
     """Show a member's profile: that of the open session, if there is one."""
     session = await service.session(call.path["id"], call.caller)
     if session is not None:
-        return reply(profile_of(session))
+        return reply(render.profile_of(session))
     return reply((await _member(service, call, call.path["id"])).profile)
 
 
@@ -246,37 +235,22 @@ _MISSING: Final = (NotFound,)
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     row(
         "POST", "/api/login", login, schema.SessionLoginResponse, is_public=True,
-        body=schema.SessionLoginRequest, errors=(Unauthorized, Forbidden, LimitExceeded),
+        errors=(Unauthorized, Forbidden, LimitExceeded),
     ),
     row("POST", "/api/logout", logout, bool),
     row("GET", "/api/whoami", whoami, schema.SessionData),
-    row("POST", "/api/profile", profile, bool, body=schema.ProfileChange),
+    row("POST", "/api/profile", profile, bool),
     row("GET", "/api/stats", stats, schema.NekoStats),
     row("GET", "/api/sessions", list_sessions, list[schema.SessionData]),
     admin_row("GET", "/api/sessions/{id}", get_session, schema.SessionData, errors=_MISSING),
     admin_row("DELETE", "/api/sessions/{id}", delete_session, None),
     admin_row("POST", "/api/sessions/{id}/disconnect", disconnect, None),
-    row("GET", "/api/members", list_members, list[schema.MemberData], query=schema.MembersQuery),
-    admin_row(
-        "POST", "/api/members", create_member, schema.MemberData, body=schema.MemberCreate,
-        errors=(LimitExceeded,),
-    ),
+    row("GET", "/api/members", list_members, list[schema.MemberData]),
+    admin_row("POST", "/api/members", create_member, schema.MemberData, errors=(LimitExceeded,)),
     admin_row("GET", "/api/members/{id}", get_member, Profile, errors=_MISSING),
-    admin_row(
-        "POST", "/api/members/{id}", update_member, None, body=schema.ProfileChange,
-        errors=_MISSING,
-    ),
+    admin_row("POST", "/api/members/{id}", update_member, None, errors=_MISSING),
     admin_row("DELETE", "/api/members/{id}", delete_member, None, errors=_MISSING),
-    admin_row(
-        "POST", "/api/members/{id}/password", update_password, None, body=schema.MemberPassword,
-        errors=_MISSING,
-    ),
-    admin_row(
-        "POST", "/api/members_bulk/update", bulk_update, None, body=schema.MemberBulkUpdate,
-        errors=_MISSING,
-    ),
-    admin_row(
-        "POST", "/api/members_bulk/delete", bulk_delete, None, body=schema.MemberBulkDelete,
-        errors=_MISSING,
-    ),
+    admin_row("POST", "/api/members/{id}/password", update_password, None, errors=_MISSING),
+    admin_row("POST", "/api/members_bulk/update", bulk_update, None, errors=_MISSING),
+    admin_row("POST", "/api/members_bulk/delete", bulk_delete, None, errors=_MISSING),
 )  # fmt: skip

@@ -30,7 +30,7 @@ from gateway.auth.users import User, Users
 from gateway.context import CallerKey
 from gateway.core.errors import Unauthorized
 from gateway.core.model import Private, Profile, Session
-from gateway.core.query import View, Visibility
+from gateway.core.query import Visibility
 from gateway.dialects.neko.render import VIRTUAL_ID, VIRTUAL_NAME, Refused, profile_of
 from gateway.dialects.neko.schema import NEW_PROFILE
 from gateway.node import Documents
@@ -63,11 +63,6 @@ class NekoCaller(Struct, frozen=True, kw_only=True):
     workspace: str | None
     session: Session | None
     key_name: str = ""
-
-    @property
-    def view(self) -> View:
-        """The view of sessions that this caller may see."""
-        return View(visibility=self.visibility)
 
 
 def caller_key(caller: NekoCaller) -> CallerKey:
@@ -299,13 +294,9 @@ def _member(name: str, kept: Kept | None, of_file: Principal | None = None) -> M
 
 
 def _is_seen(member: Member, caller: NekoCaller) -> bool:
-    match caller.visibility.by:
-        case "all":
-            return True
-        case "workspace":
-            return member.principal.workspace == caller.visibility.value
-        case _:
-            return member.name == caller.id
+    if caller.visibility.by == "workspace":
+        return member.principal.workspace == caller.visibility.value
+    return caller.visibility.by == "all" or member.name == caller.id
 
 
 def _check_is_ours(member: Member) -> None:

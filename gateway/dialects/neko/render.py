@@ -17,14 +17,7 @@ from gateway.core import errors
 from gateway.core.errors import GatewayError
 from gateway.core.model import Profile, Session, new_session
 from gateway.core.public import rfc3339
-from gateway.dialects.neko.schema import (
-    BroadcastStatus,
-    ControlStatus,
-    ErrorMessage,
-    ScreenConfiguration,
-    SessionData,
-    SessionState,
-)
+from gateway.dialects.neko import schema
 from gateway.http.endpoint import reply
 
 VIRTUAL_NAME: Final = "API Session"
@@ -53,8 +46,8 @@ def about(shown_id: str, payload: Struct) -> dict[str, Any]:
 FOR_ADMINS: Final = event(
     "system/admin",
     {
-        "screen_sizes_list": [ScreenConfiguration()],
-        "broadcast_status": BroadcastStatus(is_active=False),
+        "screen_sizes_list": [schema.ScreenConfiguration()],
+        "broadcast_status": schema.BroadcastStatus(is_active=False),
     },
 )
 PLUGINS: Final = (
@@ -70,9 +63,8 @@ PLUGINS: Final = (
 
 def is_there(session: Session) -> bool:
     """Whether *session* counts as connected: attached, or lost within the grace period."""
-    if session.closed:
-        return False
-    return session.is_connected or session.settles_at is not None
+    is_kept = session.is_connected or session.settles_at is not None
+    return is_kept and not session.closed
 
 
 def profile_of(session: Session) -> Profile:
@@ -84,7 +76,7 @@ def profile_of(session: Session) -> Profile:
     return replace(profile, name=session.name or profile.name)
 
 
-def state_of(session: Session, watched: Session | None = None) -> SessionState:
+def state_of(session: Session, watched: Session | None = None) -> schema.SessionState:
     """Return the state of a session: whether it is connected and watching.
 
     Args:
@@ -97,7 +89,7 @@ def state_of(session: Session, watched: Session | None = None) -> SessionState:
     elif session.connection:
         not_since = session.disconnected_at or session.closed_at
     seen = watched or session
-    return SessionState(
+    return schema.SessionState(
         is_connected=is_there(session),
         connected_since=_time(since),
         not_connected_since=_time(not_since),
@@ -111,17 +103,17 @@ def _time(at: int | None) -> str | None:
     return None if at is None else rfc3339(at)
 
 
-NEVER_CONNECTED: Final = SessionState(is_connected=False, is_watching=False)
+NEVER_CONNECTED: Final = schema.SessionState(is_connected=False, is_watching=False)
 
 
-def session_data(shown_id: str, session: Session) -> SessionData:
+def session_data(shown_id: str, session: Session) -> schema.SessionData:
     """Return *session* as it is listed."""
-    return SessionData(id=shown_id, profile=profile_of(session), state=state_of(session))
+    return schema.SessionData(id=shown_id, profile=profile_of(session), state=state_of(session))
 
 
-def control(host_id: str | None) -> ControlStatus:
+def control(host_id: str | None) -> schema.ControlStatus:
     """Return who has control."""
-    return ControlStatus(has_host=host_id is not None, host_id=host_id)
+    return schema.ControlStatus(has_host=host_id is not None, host_id=host_id)
 
 
 def told(shown_id: str, before: Session | None, after: Session) -> tuple[list[bytes], list[bytes]]:
@@ -137,7 +129,7 @@ def told(shown_id: str, before: Session | None, after: Session) -> tuple[list[by
     """
     profile = profile_of(after)
     if before is None:
-        created = SessionData(id=shown_id, profile=profile, state=NEVER_CONNECTED)
+        created = schema.SessionData(id=shown_id, profile=profile, state=NEVER_CONNECTED)
         first = [event("session/created", created)]
     elif profile != profile_of(before):
         first = [event("session/profile", about(shown_id, profile))]
@@ -211,4 +203,4 @@ def refusal(error: GatewayError) -> Response:
 
 def failure(status: int, message: str) -> Response:
     """Return an error as neko answers it."""
-    return reply(ErrorMessage(status, message), status)
+    return reply(schema.ErrorMessage(status, message), status)

@@ -16,23 +16,16 @@ Not here: the operations of members (``control``), the sockets (``session_socket
 import logging
 from typing import Any, Final
 
-from msgspec import Struct, ValidationError, convert
+from msgspec import ValidationError, convert
 from msgspec.structs import replace
 
 from gateway.core.document import Message
-from gateway.core.event import Disconnected, DocumentEntry, MessageEntry, SessionEntry
+from gateway.core.event import DocumentEntry, MessageEntry, SessionEntry, disconnect_cause
 from gateway.core.model import Cause, Session
+from gateway.core.public import rfc3339
 from gateway.core.query import View, Visibility
+from gateway.dialects.neko import render
 from gateway.dialects.neko.members import shown_id
-from gateway.dialects.neko.render import (
-    VIRTUAL_ID,
-    about,
-    control,
-    event,
-    is_there,
-    profile_of,
-    told,
-)
 from gateway.dialects.neko.schema import NekoSettings, Said
 from gateway.node import CommitView, EventItem, Node
 from gateway.realtime.contest import is_contest
@@ -48,13 +41,6 @@ Body = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-class Fence(Struct, frozen=True, gc=False):
-    """Data for the fencing of a session's socket: the record, and how its connection ended."""
-
-    record: Session
-    cause: Cause | None = None
-
-
 class News(EventItem, frozen=True, gc=False):
     """One message and its recipients; a field that is unset does not restrict them.
 
@@ -66,7 +52,8 @@ class News(EventItem, frozen=True, gc=False):
         workspace: Only sockets of this workspace.
         only: Only the sockets of this session.
         but: Not the sockets of this session.
-        fence: For sockets of the session that it is about; nothing is sent.
+        fence: For the socket of the session ``only``: the record, and how its connection ended, if
+            that just happened; nothing is sent.
     """
 
     about: Session | None = None
@@ -76,7 +63,7 @@ class News(EventItem, frozen=True, gc=False):
     workspace: str | None = None
     only: str | None = None
     but: str | None = None
-    fence: Fence | None = None
+    fence: tuple[Session, Cause | None] | None = None
 
 
 class Room:
@@ -84,23 +71,18 @@ class Room:
 
     def __init__(self, settings: NekoSettings) -> None:
         self.settings = settings  # those of the document
+        self.shown = settings  # as clients get them
         self.is_changed = False  # whether there is a document
         self.grant = ""
         self.wanted: str | None = None  # the session that the grant names, until it lost control
         self.host: str | None = None  # the session that has control
         self.admins: set[str] = set()  # ids of sessions
-        self.locked = settings.locked_controls
         self.left_at: dict[bool, int] = {}  # when the last admin (true) and user (false) left
 
     @property
-    def is_kept(self) -> bool:
-        """Whether the room must be kept: it has a document, or an admin is present."""
-        return self.is_changed or bool(self.admins)
-
-    @property
-    def shown(self) -> NekoSettings:
-        """The settings as clients get them."""
-        return _shown(self.settings, self.locked)
+    def locked(self) -> bool:
+        """Whether only admins may take control."""
+        return self.shown.locked_controls
 
 
 def room_of(session: Session) -> str:
@@ -117,7 +99,7 @@ class Rooms:
     """
 
     def __init__(self, node: Node, defaults: NekoSettings) -> None:
-        self._ended: list[tuple[str, str]] = []  # rooms and grants whose documents lag
+        self.ended: list[tuple[str, str]] = []  # rooms and grants of lost control, to be recorded
         self._node = node
         self._defaults = defaults
         self._rooms: dict[str, Room] = {}
@@ -136,7 +118,9 @@ class Rooms:
         known = self._rooms.get(key)
         if known is None:
             if len(self._rooms) >= ROOMS_KEPT:
-                self._rooms = {one: room for one, room in self._rooms.items() if room.is_kept}
+                self._rooms = {
+                    one: room for one, room in self._rooms.items() if room.is_changed or room.admins
+                }
             known = self._rooms[key] = Room(self._defaults)
         return known
 
@@ -148,21 +132,19 @@ class Rooms:
             log.warning("the settings of a room cannot be read")
             return self._defaults
 
-    def take_ended(self) -> list[tuple[str, str]]:
-        """Return the keys and grants of rooms that lost their host since the last call."""
-        ended, self._ended = self._ended, []
-        return ended
-
-    def left_at(self, key: str | None, *, admin: bool) -> int | None:
-        """Return when the last one left a room, or any room if *key* is ``None``."""
-        rooms = self._rooms.values() if key is None else [self.room(key)]
-        return max((room.left_at[admin] for room in rooms if admin in room.left_at), default=None)
+    def left_at(self, seen: Visibility, *, admin: bool) -> str | None:
+        """Return when the last one left the rooms of which *seen* shows everybody."""
+        rooms = list(self._rooms.values()) if seen.by == "all" else []
+        if seen.by == "workspace":
+            rooms = [self.room(seen.value)]
+        at = max((room.left_at[admin] for room in rooms if admin in room.left_at), default=None)
+        return None if at is None else rfc3339(at)
 
     def _note(self, session: Session) -> None:
         """Update whether an admin is present, and when sessions left."""
         room = self.room(room_of(session))
-        is_admin = profile_of(session).is_admin
-        if is_there(session):
+        is_admin = render.profile_of(session).is_admin
+        if render.is_there(session):
             if is_admin:
                 room.admins.add(session.id)
                 return
@@ -181,7 +163,7 @@ class Rooms:
                 return [*self._session_news(change.entry, change.before)]
             case DocumentEntry() if change.entry.document.kind == ROOMS:
                 document = change.entry.document
-                by = document.body.get("by", VIRTUAL_ID)
+                by = document.body.get("by", render.VIRTUAL_ID)
                 return [*self._update(document.key, by, body=document.body)]
             case MessageEntry():
                 return [*self._message_news(change.entry.message)]
@@ -194,10 +176,10 @@ class Rooms:
         consequences = self._update(room_of(record), shown, changed=record)
         if not self.listeners:
             return consequences  # empty unless something is to be tidied up
-        first, last = told(shown, before, record)
-        causes = [known.cause for known in entry.events if isinstance(known, Disconnected)]
+        first, last = render.told(shown, before, record)
+        fence = (record, disconnect_cause(entry.events))
         news = [News("session", data, about=record) for data in first]
-        news.append(News("fence", b"", only=record.id, fence=Fence(record, *causes[-1:])))
+        news.append(News("fence", b"", only=record.id, fence=fence))
         news.extend(consequences)
         news.extend(News("session", data, about=record) for data in last)
         if record.closed:
@@ -216,74 +198,67 @@ class Rooms:
             body: The new document of the room.
         """
         room = self.room(key)
-        before, host_before = (room.settings, room.locked), room.host
+        shown_before, host_before = room.shown, room.host
         if body is not None:
             room.settings, room.is_changed = self.settings_in(body), True
             if body.get("grant", "") != room.grant:
                 room.grant, room.wanted = body.get("grant", ""), body.get("host")
         settings = room.settings
-        room.locked = settings.locked_controls or (settings.control_protection and not room.admins)
+        locked = settings.locked_controls or (settings.control_protection and not room.admins)
+        if body is not None or locked != room.locked:
+            room.shown = replace(settings, locked_controls=locked)
         is_own = changed is not None and changed.id == room.wanted
         wanted = changed if is_own else self._node.sessions.get(room.wanted or "")
         host = wanted if wanted is not None and _may_host(room, wanted) else None
         room.host = host.id if host else None
         if host is None and host_before is not None and host_before == room.wanted:
             room.wanted = None
-            self._ended.append((key, room.grant))
+            self.ended.append((key, room.grant))
         news: list[News] = []
         if room.host != host_before:
             news.extend(_host_news(key, by, host))
-        if (room.settings, room.locked) != before and room.shown != _shown(*before):
-            news.extend(_settings_news(key, by, room.shown))
+        if room.shown != shown_before:
+            wide, blind = (
+                render.event("system/settings", render.about(who, room.shown)) for who in (by, "")
+            )
+            news.append(News("settings", wide, room=key, sees_room=True))
+            news.append(News("settings", blind, room=key, sees_room=False))
         return news
 
     def _message_news(self, message: Message) -> list[News]:
         sender = self._known(message.sender)
         to = message.to.session
         if to is None:
-            said = event("send/broadcast", Said(sender, message.topic, message.body))
+            said = render.event("send/broadcast", Said(sender, message.topic, message.body))
             return [News("send", said, workspace=message.to.workspace, but=message.sender)]
         if is_contest(message):
             return []
         if message.topic == ASKS_FOR_CONTROL:
-            return [News("control", event("control/request", {"id": sender}), only=to)]
+            return [News("control", render.event("control/request", {"id": sender}), only=to)]
         receiver = self._known(to)
-        unicast = event("send/unicast", Said(sender, message.topic, message.body, receiver))
+        unicast = render.event("send/unicast", Said(sender, message.topic, message.body, receiver))
         return [News("send", unicast, only=to)]
 
     def _known(self, session_id: str | None) -> str:
         """Return the id that a session is shown by; the name of anything else stays."""
         session = self._node.sessions.get(session_id or "")
-        return shown_id(session) if session else session_id or VIRTUAL_ID
-
-
-def _shown(settings: NekoSettings, locked: bool) -> NekoSettings:  # noqa: FBT001
-    return replace(settings, locked_controls=locked)
+        return shown_id(session) if session else session_id or render.VIRTUAL_ID
 
 
 def _may_host(room: Room, session: Session) -> bool:
-    profile = profile_of(session)
+    profile = render.profile_of(session)
     held_back = room.locked or room.settings.private_mode
-    return is_there(session) and profile.can_host and (profile.is_admin or not held_back)
+    return render.is_there(session) and profile.can_host and (profile.is_admin or not held_back)
 
 
 def _host_news(key: str, by: str, host: Session | None) -> list[News]:
     host_id = shown_id(host) if host else None
-    wide, own = (event("control/host", about(who, control(host_id))) for who in (by, host_id or ""))
-    blind = event("control/host", about("", control("" if host else None)))
+    wide, own = (
+        render.event("control/host", render.about(who, render.control(host_id)))
+        for who in (by, host_id or "")
+    )
+    blind = render.event("control/host", render.about("", render.control("" if host else None)))
     return [
         News("control", wide, room=key, sees_room=True),
         News("control", own, room=key, sees_room=False, about=host, blind=blind),
-    ]
-
-
-def _settings_news(key: str, by: str, settings: NekoSettings) -> list[News]:
-    return [
-        News(
-            "settings",
-            event("system/settings", about(who, settings)),
-            room=key,
-            sees_room=sees_room,
-        )
-        for who, sees_room in ((by, True), ("", False))
     ]

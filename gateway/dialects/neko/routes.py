@@ -38,17 +38,18 @@ async def upgrade_required(_service: Service, _call: AnyCall) -> None:
     raise Refused(400, "Bad Request")
 
 
-async def batch(service: Service, call: NekoCall[list[BatchRequest]]) -> Response:
+async def batch(service: Service, call: NekoCall[Batch]) -> Response:
     """Run many requests of one body, one after the other, each with its own rights and reply.
 
     Each request goes through the same pipeline, with the headers of the outer one (so its bearer or
     cookie, not its ``?token=``). neko accepts a batch from anybody; here the sender must be
     authenticated, as neko's document says.
     """
-    return reply([await _answer(service, call.request, one) for one in call.body])
+    answers = [(one, await _answer(service, call.request, one)) for one in call.body]
+    return reply([BatchResponse(one.path, one.method, *answer) for one, answer in answers])
 
 
-async def _answer(service: Service, outer: Request, wanted: BatchRequest) -> BatchResponse:
+async def _answer(service: Service, outer: Request, wanted: BatchRequest) -> tuple[int, object]:
     raw_path, _, query = wanted.path.partition("?")
     path = unquote(raw_path)
     refused = None
@@ -57,7 +58,7 @@ async def _answer(service: Service, outer: Request, wanted: BatchRequest) -> Bat
     elif path in EXCLUDED:
         refused = "this path is excluded from batch requests"
     if refused is not None:
-        return _response(wanted, 400, ErrorMessage(400, refused))
+        return 400, ErrorMessage(400, refused)
     body = b"" if wanted.body is UNSET else bytes(wanted.body)
     scope = {
         **outer.scope,
@@ -69,30 +70,22 @@ async def _answer(service: Service, outer: Request, wanted: BatchRequest) -> Bat
     }
     inner = Request(scope, body=b"" if body == b"null" else body)
     answer = await service.pipeline.answer(inner)
-    return _response(wanted, answer.status_code, _json(bytes(answer.body)))
-
-
-def _json(answer: bytes) -> Raw | None:
     try:
-        decode(answer)
-    except MsgspecError:
-        return None
-    return Raw(answer)
-
-
-def _response(wanted: BatchRequest, status: int, body: object) -> BatchResponse:
-    return BatchResponse(wanted.path, wanted.method, status, body)
+        decode(answer.body)
+    except MsgspecError:  # it is no JSON
+        return answer.status_code, None
+    return answer.status_code, Raw(answer.body)
 
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     row(
-        "GET", "/health", health, {200: {"type": "string"}},
-        produces=("text/plain",), is_public=True,
+        "GET", "/health", health, {200: {"type": "string"}}, produces=("text/plain",),
+        is_public=True,
     ),
     row("GET", SOCKET, upgrade_required, is_public=True),
     *endpoints_sessions.ENDPOINTS,
     *endpoints_room.ENDPOINTS,
-    row("POST", "/api/batch", batch, list[BatchResponse], body=Batch),
+    row("POST", "/api/batch", batch, list[BatchResponse]),
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ Not here: how a session becomes one of them (``render``).
 
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, convert, field
 from msgspec.structs import asdict, replace
 
 from gateway.core.model import Profile, check_object
@@ -298,16 +298,11 @@ class MembersQuery(Struct, frozen=True):
     limit: int = 0
 
 
-NEW_PROFILE: Final = Profile(
-    can_login=True,
-    can_connect=True,
-    can_watch=True,
-    can_host=True,
-    can_share_media=True,
-    can_access_clipboard=True,
-    sends_inactive_cursor=True,
-    can_see_inactive_cursors=True,
+NEW_PROFILE: Final = convert(
+    {name: True for name in Profile.__struct_fields__ if name.startswith(("can_", "sends_"))},
+    Profile,
 )
+"""The profile of a new member: everything but being an admin."""
 
 
 def merged(whole: Whole, change: Struct, *, nulls: bool = False) -> Whole:

@@ -13,29 +13,16 @@ from weakref import WeakKeyDictionary
 from msgspec import UNSET
 from starlette.types import Scope as AsgiScope
 
-from gateway.auth.principals import (
-    Scope,
-    hash_secret,
-    mint_session_secret,
-    secret_matches,
-    split_session_token,
-)
+from gateway.auth import principals
+from gateway.auth.principals import Scope
 from gateway.context import Context, caller_key
 from gateway.core import errors
 from gateway.core.command import Close, Kick, Unwatch, Update
 from gateway.core.errors import GatewayError, NotFound, SessionClosed
 from gateway.core.model import Session, new_session
+from gateway.core.query import View
+from gateway.dialects.neko import members
 from gateway.dialects.neko.control import Control
-from gateway.dialects.neko.members import (
-    HANDLES,
-    Members,
-    NekoCaller,
-    caller_of,
-    is_login,
-    private_of,
-    shown_id,
-    virtual,
-)
 from gateway.dialects.neko.render import Refused, is_there, profile_of
 from gateway.dialects.neko.rooms import DIALECT, VIEW, Rooms, room_of
 from gateway.dialects.neko.schema import NekoSettings, ProfileChange, merged
@@ -65,41 +52,38 @@ class Service:
         defaults = NekoSettings(merciful_reconnect=context.settings.neko_merciful_reconnect)
         self.rooms = Rooms(context.node, defaults)
         self.control = Control(context.node, self.rooms)
-        self.members = Members(context.node.documents, context.users)
+        self.members = members.Members(context.node.documents, context.users)
         self.client_lines = Throttle()  # of all clients together
         self.started = asyncio.Event()  # the rooms are kept from now on
 
     # --- authentication
 
-    async def caller(self, token: str) -> NekoCaller:
+    async def caller(self, token: str) -> members.NekoCaller:
         """Return the caller of *token*: a member, or the API session.
 
         Raises:
             Unauthorized: Nobody's.
             Unavailable: The store did not answer.
         """
-        session = await self._login_of(token)
-        if session is not None:
-            return caller_of(session)
-        context = self.context
-        return virtual(await context.authenticator.authenticate(token, context.wall_ms()))
+        session_id, secret = principals.split_session_token(token) or ("", "")
+        session = await self._found(session_id) if session_id else None  # a short JWT fits, too
+        if (
+            session is not None
+            and members.is_login(session)
+            and principals.secret_matches(session.private.token_hash, secret)
+        ):
+            return members.caller_of(session)
+        now_ms = self.context.wall_ms()
+        return members.virtual(await self.context.authenticator.authenticate(token, now_ms))
 
-    async def _login_of(self, token: str) -> Session | None:
-        """Return the session that a login here opened with *token*; a short JWT looks like one."""
-        session_id, secret = split_session_token(token) or ("", "")
-        session = await self._found(session_id) if session_id else None
-        if session is None or not is_login(session):
-            return None
-        return session if secret_matches(session.private.token_hash, secret) else None
-
-    def sessions(self, caller: NekoCaller) -> list[Session]:
+    def sessions(self, caller: members.NekoCaller) -> list[Session]:
         """Return the open sessions that *caller* sees."""
-        return self.node.all_in(caller.view)
+        return self.node.all_in(View(visibility=caller.visibility))
 
-    async def session(self, name: str, caller: NekoCaller) -> Session | None:
+    async def session(self, name: str, caller: members.NekoCaller) -> Session | None:
         """Return the open session called *name*, if *caller* sees it."""
-        session = self.node.documents.resolve(HANDLES, name) or await self._found(name)
-        if session is None or shown_id(session) != name:
+        session = self.node.documents.resolve(members.HANDLES, name) or await self._found(name)
+        if session is None or members.shown_id(session) != name:
             return None
         return session if caller.visibility.allows(session) else None
 
@@ -134,12 +118,12 @@ class Service:
             raise Refused(403, "logins are locked")
         if len(node.sessions) >= context.settings.max_sessions:
             raise errors.LimitExceeded("There are too many sessions.")
-        before = node.documents.resolve(HANDLES, name)
+        before = node.documents.resolve(members.HANDLES, name)
         if before is not None:
             if is_there(before):
                 raise Refused(422, "session already connected")
             await self.close(before, by=name, reason="logged in again")
-        principal, secret = member.principal, mint_session_secret()
+        principal, secret = member.principal, principals.mint_session_secret()
         session = new_session(
             str(uuid4()),
             name=member.profile.name or None,
@@ -148,10 +132,12 @@ class Service:
             service=SERVICE,
             profile=member.profile,
             grace_ms=GRACE_MS,
-            private=private_of(name, principal.visibility(), hash_secret(secret)),
+            private=members.private_of(
+                name, principal.visibility(), principals.hash_secret(secret)
+            ),
         )
         try:
-            await node.documents.claim(HANDLES, name, session.id)
+            await node.documents.claim(members.HANDLES, name, session.id)
         except errors.IdUnavailable:  # another login with this name is in progress
             raise Refused(422, "session already connected") from None
         return await node.open(session), f"{session.id}.{secret}"
@@ -160,10 +146,8 @@ class Service:
 
     async def close(self, session: Session, *, by: str, reason: str | None = None) -> None:
         """Close *session*; one that is closed already is no error."""
-        try:
+        with suppress(NotFound, SessionClosed):
             await self.node.apply(session.id, Close(by=by, reason=reason))
-        except (NotFound, SessionClosed):
-            return
 
     async def disconnect(self, session: Session) -> None:
         """End the connection and the watch of *session*; the session stays.
@@ -182,10 +166,10 @@ class Service:
 
         Raises:
             Invalid: It cannot be kept.
-            errors.LimitExceeded: It is too large.
+            LimitExceeded: It is too large.
             NotFound: The session is gone.
             SessionClosed: It is closed.
-            errors.Conflict: Others keep changing it.
+            Conflict: Others keep changing it.
         """
         for _ in range(ATTEMPTS):
             profile = merged(profile_of(session), wanted)
@@ -226,10 +210,10 @@ async def run(context: Context) -> None:
         while True:
             if isinstance(await subscription.next(), Restart):
                 rooms.start()
-            for key, grant in rooms.take_ended():
+            while rooms.ended:
+                key, grant = rooms.ended.pop(0)
                 try:
                     await service.control.forget(key, grant)
                 except GatewayError as error:
-                    log.warning(
-                        "a room still names a host that is gone", extra={"reason": error.code}
-                    )
+                    facts = {"reason": error.code}
+                    log.warning("a room still names a host that is gone", extra=facts)

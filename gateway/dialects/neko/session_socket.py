@@ -28,18 +28,17 @@ from msgspec.json import decode
 from starlette.responses import Response
 from starlette.types import Scope
 
-from gateway.auth.credentials import Credential
 from gateway.connections.lifecycle import ConnectionEnded, ServerClose
 from gateway.core import errors
 from gateway.core.errors import CloseCode, GatewayError
 from gateway.core.frames import TEXT, frame
-from gateway.core.model import Connection, Session
+from gateway.core.model import Cause, Connection, Session
 from gateway.dialects.neko import render
 from gateway.dialects.neko.members import NekoCaller, caller_key, caller_of, shown_id
-from gateway.dialects.neko.rooms import VIEW, Fence, News, room_of
+from gateway.dialects.neko.rooms import VIEW, News, room_of
 from gateway.dialects.neko.schema import ClientEvent, Init, LogLine, ScreenConfiguration, Spoken
 from gateway.dialects.neko.service import Service
-from gateway.dialects.neko.style import token_of
+from gateway.dialects.neko.style import credential_of
 from gateway.node import Subscription, Tick
 from gateway.realtime.codec import Announcement, ClosingFrames, HeartbeatRule, SocketRules
 from gateway.realtime.connection import WebSocketConnection
@@ -54,14 +53,11 @@ from gateway.realtime.session_socket import SessionSocket
 
 HEARTBEAT_S: Final = 10.0  # between two heartbeats, in any case; neko's constant
 
-MISSING: Final = "no authentication provided"
-MAY_NOT_LOG_IN: Final = "session login disabled"
 LOG_LINES_MAX: Final = 20  # lines of a client's log that are taken from one message
 LOG_LINE_MAX: Final = 500  # characters of such a line
 
 MAY_NOT_CONNECT: Final = "connection disabled"
 CONNECTED: Final = "already connected"
-PROFILE_CHANGED: Final = "profile changed"
 
 INPUT_EVERY_S: Final = 0.25  # between two inputs that count (a mouse moves 60 times a second)
 
@@ -71,7 +67,6 @@ INPUT: Final = (
     "control/cut", "control/copy", "control/paste", "control/select_all",
 )  # fmt: skip
 
-SHUTDOWN: Final = "connection shutdown"
 ENDS: Final[dict[int, str]] = {
     CloseCode.DISPLACED: "connection replaced",
     CloseCode.KICKED: "session disconnected",
@@ -169,7 +164,7 @@ class NekoCodec:
             if item.fence is not None:
                 self._connection.write(b"".join(frames))  # messages before an end are sent
                 frames.clear()
-                self._is_fenced = not socket.on_fence(item.fence)
+                self._is_fenced = not socket.on_fence(*item.fence)
             elif item.about is None or socket.caller.visibility.allows(item.about):
                 frames.append(frame(TEXT, item.data))
             elif item.blind is not None:
@@ -194,7 +189,7 @@ class NekoCodec:
             return ended.reason
         if ended.code == CloseCode.DRAINING:
             node = self._service.node
-            return SHUTDOWN if node.is_alone else None
+            return "connection shutdown" if node.is_alone else None
         return ENDS.get(ended.code)
 
 
@@ -286,18 +281,17 @@ class NekoSocket(SessionSocket[ClientEvent]):
             and news.sees_room in (None, caller.visibility.by in ("all", "workspace"))
         )
 
-    def on_fence(self, fence: Fence) -> bool:
+    def on_fence(self, record: Session, cause: Cause | None) -> bool:
         """Check a new record of the session; return whether this connection is still its own."""
-        self.fence(fence.record, fence.cause)
-        if not self.is_own:
-            return False
-        self._on_record(fence.record)
-        return True
+        self.fence(record, cause)
+        if self.is_own:
+            self._on_record(record)
+        return self.is_own
 
     def _on_record(self, record: Session) -> None:
         self.caller = caller_of(record)
         if not (self.caller.profile.can_login and self.caller.profile.can_connect):
-            raise Dismissal(PROFILE_CHANGED)
+            raise Dismissal("profile changed")
 
     # --- messages
 
@@ -350,16 +344,15 @@ def endpoint(service: Service) -> WebSocketEndpoint:
     context = service.context
 
     async def admit(scope: Scope) -> Admission[ClientEvent]:
-        token, is_cookie = token_of(scope, cookie=context.settings.neko_cookie)
+        shown = credential_of(scope, cookie=context.settings.neko_cookie)
         if "*" in context.settings.allowed_origins:
             check_room(context)
         else:
-            shown = Credential(token=token, source="cookie" if is_cookie else "query")
             check_admissible(context, scope, shown)
 
         async def serve(connection: WebSocketConnection[ClientEvent]) -> None:
             await service.started.wait()
-            caller, session = await _let_in(service, scope, token)
+            caller, session = await _let_in(service, scope, shown.token)
             record = new_connection(context, scope)
             await NekoSocket(service, connection, record, caller).join(session)
 
@@ -388,13 +381,13 @@ async def _let_in(service: Service, scope: Scope, token: str | None) -> tuple[Ne
         RateLimited: Too many handshakes of this caller, or too many bad ones of its address.
     """
     if token is None:
-        raise Dismissal(MISSING)
+        raise Dismissal("no authentication provided")
     try:
         caller = await service.context.rate_limited(scope, service.caller(token), caller_key)
     except errors.Unauthorized:
         raise Dismissal(render.NO_SESSION) from None
     if not caller.profile.can_login:
-        raise Dismissal(MAY_NOT_LOG_IN)
+        raise Dismissal("session login disabled")
     if not caller.profile.can_connect or caller.session is None:
         raise Dismissal(MAY_NOT_CONNECT)
     return caller, caller.session

@@ -8,7 +8,7 @@ Not here: what an endpoint does.
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial, wraps
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 from urllib.parse import parse_qsl
 
 from msgspec import UNSET, MsgspecError
@@ -32,9 +32,7 @@ COOKIE: Final = "NEKO_SESSION"
 PARAMETERS_MAX: Final = 64  # in one query; neko knows four
 BODY_MAX_BYTES: Final = 256 * 1024  # of a request; a batch holds many small ones
 BODY_DISCARD_BYTES: Final = 1024 * 1024  # clients hear a refusal after they have written
-LOGIN_DISABLED: Final = "login is disabled for this session"
 ADMIN: Final = "admin"  # the mark of endpoints that only admins may use
-UNAUTHORIZED: Final = 401
 
 T = TypeVar("T")
 
@@ -67,7 +65,8 @@ def row(
     Args:
         method: The method.
         path: The path.
-        do: Handles the call; what returns nothing is answered by 204.
+        do: Handles the call; what returns nothing is answered by 204. The types of query and body
+            are those of its parameter ``call``.
         returns: What it shows: a type, ``None`` for nothing, or both by status; unset: it refuses.
         facts: The other fields of :class:`Endpoint`.
     """
@@ -76,11 +75,15 @@ def row(
     async def handle(call: AnyCall) -> Response:
         return await do(service_of(call.context), call) or Response(status_code=204)
 
+    call = get_type_hints(do, include_extras=True).get("call", AnyCall)
+    _, query, body = (Nothing if part is Any else part for part in get_args(call))
     shown = returns if isinstance(returns, dict) else {200 if returns else 204: returns}
     return Endpoint(
         method=method,
         path=path,
         handler=handle,
+        query=query,
+        body=body,
         returns={} if returns is UNSET else shown,
         tag="neko",
         consumes=(),
@@ -101,7 +104,7 @@ def authorize(caller: NekoCaller | None, endpoint: AnyEndpoint) -> None:
     if caller is None:
         return
     if not caller.profile.can_login:
-        raise Refused(403, LOGIN_DISABLED)
+        raise Refused(403, "login is disabled for this session")
     if endpoint.extra == ADMIN and not caller.profile.is_admin:
         raise Refused(403, "session is not admin")
 
@@ -135,13 +138,11 @@ class NekoStyle(TableStyle[NekoCaller]):
             Forbidden: Another site's page asked with our cookie.
         """
         settings = self._service.context.settings
-        token, is_cookie = token_of(request.scope, cookie=settings.neko_cookie)
-        if token is None:
+        shown = credential_of(request.scope, cookie=settings.neko_cookie)
+        if shown.token is None:
             raise Unauthorized
-        if is_cookie:
-            shown = Credential(token=token, source="cookie")
-            check_same_site(request.scope, shown, networks(settings.trusted_proxies))
-        return await self._service.caller(token)
+        check_same_site(request.scope, shown, networks(settings.trusted_proxies))
+        return await self._service.caller(shown.token)
 
     async def read(
         self,
@@ -149,7 +150,12 @@ class NekoStyle(TableStyle[NekoCaller]):
         request: Request,
         names: Mapping[str, str],  # noqa: ARG002 - a name that cannot be one is nobody's
     ) -> Reading:
-        """Return the query and the body, whatever its media type is said to be."""
+        """Return the query and the body, whatever its media type is said to be.
+
+        Raises:
+            Refused: There is no body, or it says something else.
+            Unauthorized: A login says ``null``.
+        """
         query: object = Nothing()
         if endpoint.query is MembersQuery:
             given = query_of(request.scope)
@@ -159,7 +165,12 @@ class NekoStyle(TableStyle[NekoCaller]):
         body = await request.read_body()
         if endpoint.body is SessionLoginRequest and body.strip() == b"null":
             raise Unauthorized  # neko takes it for nobody
-        return Reading(query, parse(body, endpoint.body))
+        if not body.strip():
+            raise Refused(400, NO_DATA)
+        try:
+            return Reading(query, decode(body, type=endpoint.body))
+        except (MsgspecError, ValueError, RecursionError):
+            raise Refused(400, UNREADABLE) from None
 
     def refuse(
         self,
@@ -173,29 +184,24 @@ class NekoStyle(TableStyle[NekoCaller]):
         if isinstance(error, MethodNotAllowed):
             return Response(status_code=405)
         response = refusal(error)
-        if (
-            response.status_code == UNAUTHORIZED
-            and self._service.context.settings.neko_cookie
-            and cookie_value(request.scope, COOKIE)
-        ):
+        has_cookie = self._service.context.settings.neko_cookie
+        if isinstance(error, Unauthorized) and has_cookie and cookie_value(request.scope, COOKIE):
             response.delete_cookie(COOKIE, **cookie_form(request))
         return response
 
 
-def token_of(scope: AsgiScope, *, cookie: bool) -> tuple[str | None, bool]:
-    """Return the token that is shown, and whether a cookie carried it.
-
-    A cookie, where they are used at all, beats a header, and that beats the query.
+def credential_of(scope: AsgiScope, *, cookie: bool) -> Credential:
+    """Return the token that is shown: a cookie, where they are used, a header, or a parameter.
 
     Raises:
         BadRequest: There is more than one header.
     """
     if cookie and (value := cookie_value(scope, COOKIE)):
-        return value, True
+        return Credential(token=value, source="cookie")
     header = one_header(scope, b"authorization") or ""
     if header.startswith("Bearer "):
-        return header.removeprefix("Bearer "), False
-    return query_of(scope).get("token") or None, False
+        return Credential(token=header.removeprefix("Bearer "), source="header")
+    return Credential(token=query_of(scope).get("token") or None, source="query")
 
 
 def query_of(scope: AsgiScope) -> dict[str, str]:
@@ -220,17 +226,3 @@ def _number(text: str | None) -> int:
 def cookie_form(request: Request) -> Mapping[str, Any]:
     """Return how the login cookie is set: for this API alone, also in pages of other sites."""
     return {"path": f"{request.root}/api", "httponly": True, "secure": True, "samesite": "none"}
-
-
-def parse(body: bytes, kind: type[T]) -> T:
-    """Return what a body says.
-
-    Raises:
-        Refused: There is none, or it says something else.
-    """
-    if not body.strip():
-        raise Refused(400, NO_DATA)
-    try:
-        return decode(body, type=kind)
-    except (MsgspecError, ValueError, RecursionError):
-        raise Refused(400, UNREADABLE) from None

@@ -143,6 +143,22 @@ async def test_control_protection_locks_while_no_admin_is_there(gateway: Gateway
             assert (await on_mia.event("session/state"))["is_connected"]
 
 
+async def test_admin_who_unlocks_the_controls_is_not_taken_for_the_host(gateway: Gateway) -> None:
+    """A host who was named while the controls were locked has control once an admin is there."""
+    node = gateway.node
+    async with AsyncExitStack() as stack:
+        [(mia, on_mia)] = await joined(gateway, stack, "mia")
+        root = await gateway.login("root")
+        await on_mia.event("session/created")
+        host = str(mia.token).partition(".")[0]
+        room = {"settings": {"control_protection": True}, "grant": "g", "host": host}
+        await node.documents.write("neko.room", "", lambda _: room)
+        assert (await on_mia.event("system/settings"))["locked_controls"]
+        async with root.connected():
+            expected = {"id": "root", "has_host": True, "host_id": "mia"}
+            assert await on_mia.event("control/host") == expected
+
+
 async def test_host_who_may_not_host_any_more_loses_control(gateway: Gateway) -> None:
     """The profile is told first, then that nobody has control."""
     async with AsyncExitStack() as stack:
