@@ -12,6 +12,7 @@ from gateway.connections.lifecycle import ClientClosed, ConnectionEnded, ServerC
 from gateway.core.errors import CloseCode
 from gateway.core.model import Session
 from gateway.logs.request import RequestMark
+from gateway.logs.throttle import Throttle
 from gateway.metrics import CLOSES, CONNECTS
 
 _KNOWN: Final = frozenset({*CloseCode, *range(1000, 1016)})  # RFC 6455 section 7.4.1, and ours
@@ -26,6 +27,7 @@ class ConnectionJournal(Struct, gc=False):
         path: The path of its request.
         address: The address of the client behind trusted proxies.
         mark: The names of its request.
+        throttle: The budget of lines about connections that are refused.
         account: The account of its session; that of the caller is in the mark.
         session_id: The session, if it has one.
         opened_s: When it opened, in loop time; ``None`` before.
@@ -34,6 +36,7 @@ class ConnectionJournal(Struct, gc=False):
     path: str
     address: str | None
     mark: RequestMark
+    throttle: Throttle
     account: str | None = None
     session_id: str | None = None
     opened_s: float | None = None
@@ -62,7 +65,8 @@ class ConnectionJournal(Struct, gc=False):
         elif isinstance(ended, ClientClosed):
             about |= {"ended_by": "client", "reason": ended.cause, "code": ended.code}
         if self.opened_s is None:
-            log.info("a connection is refused", extra=about)
+            if (fields := self.throttle.admit()) is not None:
+                log.info("a connection is refused", extra={**about, **fields})
         else:
             about["lasted_s"] = round(now_s - self.opened_s, 3)
             log.info("a connection ended", extra=about)

@@ -105,6 +105,12 @@ def new_connection(context: Context, scope: Scope, connection_id: str | None = N
     )
 
 
+def journal_of(context: Context, scope: Scope) -> ConnectionJournal:
+    """Return the journal of the connection that a request opens."""
+    throttle = context.throttles["connections"]
+    return ConnectionJournal(scope["path"], context.peer(scope).address, mark_in(scope), throttle)
+
+
 class WebSocketEndpoint:
     """The ASGI application of a WebSocket path.
 
@@ -124,8 +130,7 @@ class WebSocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a WebSocket from its request to its handler, or refuse it."""
         context = self._context
-        mark = mark_in(scope)
-        current.set(mark)
+        current.set(mark_in(scope))
         websocket = WebSocket(scope, receive, send)
         try:
             admission = await self._admit(scope)
@@ -136,7 +141,7 @@ class WebSocketEndpoint:
             tell_answer(context, scope, response, error)
             await websocket.send_denial_response(response)
             return
-        journal = ConnectionJournal(scope["path"], context.peer(scope).address, mark)
+        journal = journal_of(context, scope)
         connection: WebSocketConnection[Any] = WebSocketConnection(
             writer,
             context.connections,

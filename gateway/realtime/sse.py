@@ -24,9 +24,9 @@ from gateway.connections.lifecycle import (
 )
 from gateway.context import Context
 from gateway.core.errors import CloseCode, GatewayError
-from gateway.logs.request import mark_in
 from gateway.node import Subscription
 from gateway.realtime.codec import Codec
+from gateway.realtime.handshake import journal_of
 
 SSE: Final = "text/event-stream"
 
@@ -88,7 +88,7 @@ class EventStream(Response):
                 return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             connection.expire_at(self._principal.expires_at, context.wall_ms)
-            journal = ConnectionJournal(scope["path"], context.peer(scope).address, mark_in(scope))
+            journal = journal_of(context, scope)
             await connection.close(await connection.serve(subscription, journal))
 
 

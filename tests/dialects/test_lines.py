@@ -12,6 +12,7 @@ from websockets.exceptions import InvalidStatus
 from gateway.api import socket_handlers
 from gateway.auth.principals import Authenticator
 from gateway.core.errors import StoreUnavailable
+from gateway.logs import throttle
 from gateway.logs.formats import Json
 from tests.dialects.conftest import Build
 from tests.dialects.house import LISTS, PREFIXES, House, shown
@@ -204,6 +205,21 @@ async def test_refused_socket_has_one_line(house: House, lines: Lines) -> None:
     assert len(lines.of("a credential is refused")) == 1
     assert lines.of("a connection opened") == lines.of("a connection ended") == []
     assert SECRET not in json.dumps(lines.found)
+
+
+async def test_flood_of_refused_sockets_is_bounded(
+    house: House, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients that are refused again and again cause no more lines than a disk can bear."""
+    monkeypatch.setattr(throttle, "LINES_AT_ONCE", 2)
+    monkeypatch.setattr(throttle, "LINES_PER_S", 1e-6)
+    url = house.gateway.url.replace("http", "ws") + f"/v1/events?token={SECRET}"
+    for _ in range(5):
+        async with connect(url) as socket:
+            await socket.wait_closed()
+
+    for message in ("a connection is refused", "a credential is refused"):
+        assert len(lines.of(message)) == 2
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from gateway.core.errors import SessionClosed
 from gateway.core.query import Filter, View, Visibility
 from gateway.live import channel
 from gateway.logs.request import RequestMark
+from gateway.logs.throttle import Throttle
 from gateway.node import Node
 from gateway.realtime.codec import HeartbeatRule
 from gateway.realtime.connection import WebSocketConnection
@@ -90,7 +91,7 @@ class Connection:
             self,
             self.sockets,
             lambda connection: NativeCodec(node, connection.heartbeat_ms),
-            journal=ConnectionJournal("/v1/events", None, RequestMark("r1")),
+            journal=ConnectionJournal("/v1/events", None, RequestMark("r1"), Throttle()),
             heartbeat=HeartbeatRule(interval_s=3600),
             messages_per_s=1,
         )

@@ -11,6 +11,7 @@ from gateway.core.errors import CloseCode
 from gateway.core.model import Session
 from gateway.live.channel import Subscription
 from gateway.logs.request import RequestMark
+from gateway.logs.throttle import Throttle
 from gateway.realtime.codec import Announcement, ClosingFrames, HeartbeatRule
 from gateway.realtime.connection import WebSocketConnection
 from gateway.realtime.connection_state import (
@@ -125,7 +126,7 @@ def connected(
         writer,
         sockets,
         lambda _: Plain(),
-        journal=ConnectionJournal("/v1/connect", None, RequestMark("r1")),
+        journal=ConnectionJournal("/v1/connect", None, RequestMark("r1"), Throttle()),
         heartbeat=HeartbeatRule(interval_s=15, silence_s=silence_s),
         messages_per_s=20,
     )
