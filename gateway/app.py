@@ -107,6 +107,7 @@ async def running(settings: Settings) -> AsyncIterator[Context]:
         stack.push_async_callback(store.close)
         await _open(store)
         name, boot = settings.node_name, secrets.token_hex(4)
+        connections = ConnectionRegistry(settings.max_connections, random.random)
         node = Node(
             store,
             clock,
@@ -114,12 +115,12 @@ async def running(settings: Settings) -> AsyncIterator[Context]:
             boot=boot,
             token=_token,
             max_sessions=settings.max_sessions,
+            count_sockets=lambda: connections.count,
         )
         authenticator = Authenticator(settings)
         await authenticator.start(wall_ms())
         users = Users(settings.users_path, admin_key=settings.admin_key)
         stack.callback(users.close)
-        connections = ConnectionRegistry(settings.max_connections, random.random)
         stack.push_async_callback(connections.close)
         await node.start()
         context = Context(node, authenticator, connections, settings, users, wall_ms)

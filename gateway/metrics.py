@@ -26,6 +26,12 @@ def _histogram(name: str, about: str, buckets: tuple[float, ...]) -> Histogram:
     return Histogram(f"gateway_{name}", about, buckets=buckets, registry=REGISTRY)
 
 
+def total(counter: Counter) -> int:
+    """Return what a counter without labels has counted."""
+    [metric] = counter.collect()
+    return int(metric.samples[0].value)
+
+
 # --- connections
 
 CONNECTS: Final = _counter("connects", "WebSockets and event streams that were opened.")

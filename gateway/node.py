@@ -82,6 +82,7 @@ class Node(NodeReads):
         boot: Random text that tells this run from others of the same name.
         token: Returns random text.
         max_sessions: Open sessions of all nodes together; one more is refused.
+        count_sockets: Returns how many WebSockets and event streams this process has.
     """
 
     def __init__(
@@ -93,15 +94,18 @@ class Node(NodeReads):
         boot: str,
         token: Callable[[], str],
         max_sessions: int = SESSIONS_MAX,
+        count_sockets: Callable[[], int] = lambda: 0,
     ) -> None:
         self.max_sessions = max_sessions
+        self.count_sockets = count_sockets
         self.id = f"{name}:{boot}"
-        self.name = name
+        self.name, self.boot = name, boot
+        self.started_ms = clock.monotonic_ms()
         self.clock = clock
         self.store = store
         self.replica = Replica(store.partitions)
         self.hub = Hub(self.replica, clock.monotonic_ms)
-        self.lease = Lease(store, clock, self.id, encode({"name": name, "boot": boot}))
+        self.lease = Lease(store, clock, self.id, lambda: encode(self.own_report()))
         self.deadlines = DeadlineScheduler(self.replica, clock, self.lease, self._expire)
         self.replicator = Replicator(store, self.replica, self.hub, self.deadlines, token)
         self.is_draining = False

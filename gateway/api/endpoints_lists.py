@@ -26,6 +26,7 @@ from gateway.core.model import STREAMS_MAX, Session, State
 from gateway.core.public import rfc3339
 from gateway.core.query import Sort, SortKey, View, cursor, parse_cursor
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, paced, reply
+from gateway.node import NodeStatus
 
 
 async def list_streams(call: Call[Principal, StreamQuery, Nothing]) -> Response:
@@ -102,18 +103,27 @@ async def get_stats(call: Call[Principal, Nothing, Nothing]) -> Response:
 
 async def list_nodes(call: Call[Principal, Nothing, Nothing]) -> Response:
     """List the nodes and their leases."""
-    nodes = [
-        NodeInfo(
-            id=known.id,
-            name=known.id.partition(":")[0],
-            is_alive=known.is_alive,
-            is_this=known.id == call.node.id,
-            connections=known.connections,
-            renewed_at=rfc3339(known.renewed_at),
-        )
-        for known in call.node.nodes()
-    ]
-    return reply(Nodes(nodes=tuple(nodes)))
+    nodes = tuple(_node(known, is_this=known.id == call.node.id) for known in call.node.nodes())
+    return reply(Nodes(nodes=nodes))
+
+
+def _node(known: NodeStatus, *, is_this: bool) -> NodeInfo:
+    told = known.report
+    return NodeInfo(
+        id=known.id,
+        name=known.id.partition(":")[0],
+        is_alive=known.is_alive,
+        is_this=is_this,
+        connections=known.connections,
+        renewed_at=rfc3339(known.renewed_at),
+        version=told.version,
+        uptime_s=None if told.uptime_s is None else int(told.uptime_s),
+        sockets=told.sockets,
+        feed_lag_s=None if told.feed_lag_ms is None else told.feed_lag_ms / 1000,
+        memory_bytes=told.memory_bytes,
+        slow_readers=told.slow_readers,
+        is_draining=told.is_draining,
+    )
 
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (

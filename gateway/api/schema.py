@@ -303,15 +303,24 @@ class Stats(Struct, frozen=True, kw_only=True):
     states: States
 
 
-class NodeInfo(Struct, frozen=True, kw_only=True):
-    """A gateway process and its lease."""
+class NodeInfo(Outgoing, frozen=True, kw_only=True):
+    """A gateway process, its lease, and what it told with it: at most 3 s ago."""
 
     id: str
     name: str
     is_alive: bool
     is_this: bool
-    connections: int
+    connections: Annotated[int, Meta(description="How many sessions it holds.")]
     renewed_at: Time
+    version: str | None = None
+    uptime_s: Annotated[int, Meta(description="Seconds since it started.")] | None = None
+    sockets: Annotated[int, Meta(description="WebSockets and event streams.")] | None = None
+    feed_lag_s: Annotated[float, Meta(description="How old its reads may be.")] | None = None
+    memory_bytes: int | None = None
+    slow_readers: (
+        Annotated[int, Meta(description="Times a subscriber fell behind, since its start.")] | None
+    ) = None
+    is_draining: bool | None = None
 
 
 class Nodes(Struct, frozen=True, kw_only=True):

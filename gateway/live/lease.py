@@ -8,7 +8,7 @@ renew.
 Not here: what happens to a dead node's sessions (``node``).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Final
 
@@ -40,10 +40,12 @@ class Lease:
         store: Where leases are kept.
         clock: Redis time and the monotonic clock.
         node_id: ``name:boot``; another boot of the same name is another node.
-        announcement: JSON shown to others.
+        announcement: Returns JSON that is shown to others, at each renewal.
     """
 
-    def __init__(self, store: Store, clock: RedisClock, node_id: str, announcement: bytes) -> None:
+    def __init__(
+        self, store: Store, clock: RedisClock, node_id: str, announcement: Callable[[], bytes]
+    ) -> None:
         self.node_id = node_id
         self.up_since_ms = 0
         self.live: set[str] = {node_id}
@@ -71,7 +73,7 @@ class Lease:
             Unavailable: The store did not answer.
         """
         renewed_ms = self._clock.monotonic_ms()  # before it is sent: Redis counts from later
-        beat = await self._store.renew_lease(self.node_id, self._announcement)
+        beat = await self._store.renew_lease(self.node_id, self._announcement())
         if renewed_ms - self._renewed_ms >= OUTAGE_MS:
             self._unbroken_since_ms = renewed_ms
         self._renewed_ms = renewed_ms

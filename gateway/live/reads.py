@@ -4,10 +4,11 @@ Lists never wait for Redis. Reads that take longer than a moment let other tasks
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
+from gateway import __version__
 from gateway.core.event import HistoryRow
 from gateway.core.model import Session
 from gateway.core.position import Position
@@ -18,6 +19,8 @@ from gateway.live.lease import Lease, rendezvous_owner
 from gateway.live.outbound import Tick
 from gateway.live.replica import Place, Rendering, Replica, Tombstone
 from gateway.live.replicator import Replicator
+from gateway.live.report import NodeReport, read_report, resident_bytes
+from gateway.metrics import DELIVERIES, SLOW_READERS, total
 from gateway.store.clock import RedisClock
 from gateway.store.store import Store
 
@@ -34,18 +37,25 @@ class NodeStatus(NamedTuple):
         is_alive: Whether its lease is in time.
         connections: How many sessions it holds.
         renewed_at: When it renewed its lease, in milliseconds of Redis time.
+        report: What it said of itself then; this node's own is of now.
     """
 
     id: str
     is_alive: bool
     connections: int
     renewed_at: int
+    report: NodeReport
 
 
 class NodeReads:
     """The reads of a :class:`gateway.node.Node`."""
 
     id: str
+    name: str
+    boot: str
+    is_draining: bool
+    started_ms: float
+    count_sockets: Callable[[], int]
     clock: RedisClock
     store: Store
     replica: Replica
@@ -211,9 +221,25 @@ class NodeReads:
                 is_alive=node_id in self.lease.live,
                 connections=max(self.replica.nodes[node_id], 0),
                 renewed_at=renewed_at,
+                report=self.own_report() if node_id == self.id else read_report(announced),
             )
-            for node_id, (renewed_at, _) in sorted(self.lease.nodes.items())
+            for node_id, (renewed_at, announced) in sorted(self.lease.nodes.items())
         ]
+
+    def own_report(self) -> NodeReport:
+        """Return the state of this node, as it tells the others."""
+        return NodeReport(
+            name=self.name,
+            boot=self.boot,
+            version=__version__,
+            uptime_s=round((self.monotonic_ms() - self.started_ms) / 1000, 3),
+            sockets=self.count_sockets(),
+            feed_lag_ms=self.lag_ms(),
+            memory_bytes=resident_bytes(),
+            slow_readers=total(SLOW_READERS),
+            deliveries=total(DELIVERIES),
+            is_draining=self.is_draining,
+        )
 
     def is_owner(self, work: str) -> bool:
         """Whether this node is the one of all live nodes that does *work*."""

@@ -25,7 +25,7 @@ class World:
         self.replica = Replica(1)
         self.clock = clock()
         self.clock.sample(self.clock.monotonic_ms(), self.clock.monotonic_ms(), 5_000)
-        self.lease = Lease(None, self.clock, node_id, b"")  # type: ignore[arg-type]  # never renewed
+        self.lease = Lease(None, self.clock, node_id, bytes)  # type: ignore[arg-type]  # never renewed
         self.renewed()
         self.scheduler = DeadlineScheduler(self.replica, self.clock, self.lease, self.expire)
         self.fired: list[Due] = []

@@ -40,7 +40,7 @@ async def age(store: Store, node_id: str, age_ms: int) -> None:
 
 async def test_renewed_leases_live(store: Store) -> None:
     """Nodes see each other as long as they renew, and are looked at closely when they do not."""
-    one, two = (Lease(store, store.clock, node, b"{}") for node in ("a:1", "b:1"))
+    one, two = (Lease(store, store.clock, node, lambda: b"{}") for node in ("a:1", "b:1"))
     await one.renew()
 
     assert await two.renew() == RENEW_S
@@ -62,7 +62,7 @@ async def test_renewed_leases_live(store: Store) -> None:
 
 async def test_released_lease_is_gone(store: Store) -> None:
     """A node that leaves politely is not waited for."""
-    one, two = (Lease(store, store.clock, node, b"{}") for node in ("a:1", "b:1"))
+    one, two = (Lease(store, store.clock, node, lambda: b"{}") for node in ("a:1", "b:1"))
     await one.renew()
     await two.renew()
     await one.release()
@@ -74,7 +74,7 @@ async def test_released_lease_is_gone(store: Store) -> None:
 async def test_nobody_is_judged_before_ten_seconds_of_own_renewals(store: Store) -> None:
     """A node that has just come, or came back, gives the others time to speak first."""
     hand = Hand()
-    lease = Lease(store, RedisClock(hand), "a:1", b"{}")
+    lease = Lease(store, RedisClock(hand), "a:1", lambda: b"{}")
 
     assert not lease.may_declare_dead
 
@@ -98,7 +98,7 @@ async def test_nobody_is_judged_before_ten_seconds_of_own_renewals(store: Store)
 
 async def test_up_since_moves_after_an_outage(store: Store) -> None:
     """When nobody could renew, deadlines start over; a node that was away alone changes nothing."""
-    one, two = (Lease(store, store.clock, node, b"{}") for node in ("a:1", "b:1"))
+    one, two = (Lease(store, store.clock, node, lambda: b"{}") for node in ("a:1", "b:1"))
     await one.renew()
     await two.renew()
 

@@ -5,6 +5,7 @@ import asyncio
 import httpx2
 import pytest
 
+from gateway import __version__
 from gateway.live import history, reads, replica
 from tests.server.conftest import Gateway
 from tests.server.test_api_sessions import opened
@@ -175,6 +176,9 @@ async def test_nodes_are_listed_for_admins(http: httpx2.AsyncClient, gateway: Ga
     node = nodes[0]
     assert (node["id"], node["name"]) == (gateway.node.id, "node-a")
     assert (node["is_alive"], node["is_this"], node["connections"]) == (True, True, 0)
+    assert (node["version"], node["is_draining"], node["feed_lag_s"]) == (__version__, False, 0)
+    assert (node["sockets"], node["slow_readers"] >= 0, node["uptime_s"] < 600) == (0, True, True)
+    assert node["memory_bytes"] > 10_000_000
 
 
 async def test_health_needs_no_token_and_says_why_not(gateway: Gateway) -> None:

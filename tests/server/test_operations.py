@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway import __version__
 from tests.server.command import KEY, Served, serve
 from tests.server.test_workers import on_both, told
 from tests.support import S, eventually
@@ -67,6 +68,27 @@ async def test_one_scrape_has_all_workers(served: Served) -> None:
     assert sum(connections.values()) == sum(opened.values()) == sessions["connected",]
     assert sessions["connected",] >= len(clients)
     assert set(sessions) == {("idle",), ("connected",), ("away",), ("closing",)}
+
+
+async def test_any_node_tells_the_state_of_all(served: Served) -> None:
+    """The list of nodes has what only the node itself knows, whichever worker answers."""
+    headers = {"Authorization": f"Bearer {KEY}", "Connection": "close"}  # each asks any worker
+    async with (
+        on_both(served, "/v1/connect"),
+        operator(served) as client,
+        httpx2.AsyncClient(base_url=served.url, headers=headers) as http,
+    ):
+        answered: set[str] = set()
+        while answered != {"a-1", "a-2"}:
+
+            async def agrees() -> bool:
+                nodes = (await http.get("/v1/nodes")).json()["nodes"]
+                answered.update(node["name"] for node in nodes if node["is_this"])
+                told = {(node["name"],): node["sockets"] for node in nodes}
+                assert {node["version"] for node in nodes} == {__version__}
+                return told == await samples(client, "gateway_connections")
+
+            await eventually(agrees)
 
 
 async def test_probe_asks_every_worker_or_the_one_that_it_names(served: Served) -> None:
