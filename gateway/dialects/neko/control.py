@@ -19,8 +19,8 @@ from gateway.core.document import MESSAGE_MAX_BYTES, Message, Recipients
 from gateway.core.errors import Invalid
 from gateway.core.model import Session, check_object
 from gateway.dialects.neko.members import NekoCaller, shown_id
-from gateway.dialects.neko.render import Refused, is_there, profile_of
-from gateway.dialects.neko.rooms import ASKS_FOR_CONTROL, ROOMS, Body, Room, Rooms
+from gateway.dialects.neko.render import Refused
+from gateway.dialects.neko.rooms import ASKS_FOR_CONTROL, ROOMS, Body, Room, Rooms, may_host
 from gateway.dialects.neko.schema import SettingsChange, merged
 from gateway.node import Node
 
@@ -79,7 +79,7 @@ class Control:
         self.check_may_host(caller)
         room = self.room_of(caller)
         session = _session_of(caller)
-        if room.locked and not caller.profile.is_admin:
+        if room.shown.locked_controls and not caller.profile.is_admin:
             raise Refused(403, "controls are locked")
         if room.host == session.id:
             return True
@@ -122,14 +122,11 @@ class Control:
             Refused: *target* does not exist, or may not have it.
         """
         self.check_may_host(caller)
-        room = self.room_of(caller)
         if not (caller.profile.is_admin or self.is_host(caller)):
             raise Refused(403, "session is not host")
         if target is None or (target.workspace or "") != (caller.workspace or ""):
             raise Refused(404, "target session was not found")
-        profile = profile_of(target)
-        held_back = (room.locked or room.settings.private_mode) and not profile.is_admin
-        if not profile.can_host or held_back or not is_there(target):
+        if not may_host(self.room_of(caller), target):
             raise Refused(400, "target session is not allowed to host")
         await self._give(caller, target)
 

@@ -26,7 +26,6 @@ NO_DIALOG: Final = "file chooser dialog is not open"
 ANYBODY: Final[Check] = lambda *_: None  # noqa: E731
 UNPROCESSABLE: Final = 422
 _FULL: Final = (LimitExceeded,)  # 422 in neko's words
-
 ASKED: Final = schema.ErrorMessage(202, "control request sent")
 
 
@@ -100,7 +99,8 @@ def _part(
         check(service.control, call.caller)
         return reply(value)
 
-    return make("GET", f"/api/room/{path}", show, type(value), summary=summary, name=name)
+    shown = list[type(value[0])] if isinstance(value, list) else type(value)  # type: ignore[misc]
+    return make("GET", f"/api/room/{path}", show, shown, summary=summary, name=name)
 
 
 def _refusal(
@@ -116,11 +116,6 @@ def _refusal(
     method, path = target.split()
     errors = _FULL if status == UNPROCESSABLE or check is Control.check_may_host else ()
     return make(method, f"/api/room/{path}", refuse, summary=summary, name=name, errors=errors)
-
-
-async def screen_configurations(_service: Service, _call: AnyCall) -> Response:
-    """Show the screens that there may be."""
-    return reply([schema.ScreenConfiguration()])
 
 
 async def screen_change(_: Service, call: NekoCall[schema.ScreenRequest]) -> Response:
@@ -158,9 +153,9 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
         "screen", "screen_configuration", "The screen", schema.ScreenConfiguration(),
         check=_may_watch,
     ),
-    admin_row(
-        "GET", "/api/room/screen/configurations", screen_configurations,
-        list[schema.ScreenConfiguration],
+    _part(
+        "screen/configurations", "screen_configurations", "Screens that there may be",
+        [schema.ScreenConfiguration()], make=admin_row,
     ),
     _refusal(
         "GET screen/cast.jpg", "screen_cast", "The last picture of a screencast: there is none",

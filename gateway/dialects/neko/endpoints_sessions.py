@@ -1,5 +1,6 @@
 """Sessions and members over neko's REST API, and the effects of members' changes on sessions."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
@@ -12,7 +13,7 @@ from gateway.core.errors import Forbidden, LimitExceeded, NotFound, SessionClose
 from gateway.core.model import IdName, Profile, Session
 from gateway.core.public import rfc3339
 from gateway.dialects.neko import render, schema
-from gateway.dialects.neko.members import Member, NekoCaller, shown_id
+from gateway.dialects.neko.members import NekoCaller, shown_id
 from gateway.dialects.neko.render import Refused
 from gateway.dialects.neko.service import Service
 from gateway.dialects.neko.style import COOKIE, NekoCall, admin_row, cookie_form, row
@@ -67,8 +68,7 @@ async def whoami(_: Service, call: NekoCall[Nothing]) -> Response:
 
 async def profile(service: Service, call: NekoCall[schema.ProfileChange]) -> Response:
     """Change the caller's profile: others than admins change their name only."""
-    wanted = call.body
-    caller = call.caller
+    caller, wanted = call.caller, call.body
     if caller.session is None:
         raise Refused(400, "session does not exist")
     if not caller.profile.is_admin:
@@ -80,9 +80,7 @@ async def profile(service: Service, call: NekoCall[schema.ProfileChange]) -> Res
 async def list_sessions(service: Service, call: NekoCall[Nothing]) -> Response:
     """Show every session that the caller sees, connected or not."""
     sessions = service.sessions(call.caller)
-    return await list_reply(
-        sessions, lambda session: render.session_data(shown_id(session), session)
-    )
+    return await list_reply(sessions, lambda one: render.session_data(shown_id(one), one))
 
 
 async def get_session(service: Service, call: NekoCall[Nothing]) -> Response:
@@ -144,9 +142,7 @@ async def list_members(
     """Show the members whom the caller may see."""
     found = (await service.members.all(call.caller))[call.query.offset :]
     shown = found[: call.query.limit or None]
-    return await list_reply(
-        shown, lambda member: schema.MemberData(id=member.name, profile=member.profile)
-    )
+    return await list_reply(shown, lambda one: schema.MemberData(id=one.name, profile=one.profile))
 
 
 async def create_member(service: Service, call: NekoCall[schema.MemberCreate]) -> Response:
@@ -170,14 +166,7 @@ async def get_member(service: Service, call: NekoCall[Nothing]) -> Response:
     session = await service.session(call.path["id"], call.caller)
     if session is not None:
         return reply(render.profile_of(session))
-    return reply((await _member(service, call, call.path["id"])).profile)
-
-
-async def _member(service: Service, call: AnyCall, name: str) -> Member:
-    member = await service.members.get(name, call.caller)
-    if member is None:
-        raise Refused(404, "member not found")
-    return member
+    return reply((await service.members.get(call.path["id"], call.caller)).profile)
 
 
 async def update_member(service: Service, call: NekoCall[schema.ProfileChange]) -> None:
@@ -186,24 +175,20 @@ async def update_member(service: Service, call: NekoCall[schema.ProfileChange]) 
 
 
 async def _update(service: Service, call: AnyCall, name: str, wanted: schema.ProfileChange) -> None:
-    member = await _member(service, call, name)
+    member = await service.members.get(name, call.caller)
     await service.members.set_profile(name, schema.merged(member.profile, wanted))
     session = await service.session(name, call.caller)
     if session is not None:
-        try:
+        with suppress(NotFound, SessionClosed):  # if it ended, the next one has the new profile
             await service.set_profile(session, wanted)
-        except (NotFound, SessionClosed):
-            return  # it ended meanwhile; the next one has the new profile
 
 
 async def update_password(service: Service, call: NekoCall[schema.MemberPassword]) -> None:
     """Change a member's password; an open session goes on."""
-    wanted = call.body
-    if not wanted.password:
+    if not call.body.password:
         raise Refused(400, "password cannot be empty")
-    await service.members.set_password(
-        await _member(service, call, call.path["id"]), wanted.password
-    )
+    member = await service.members.get(call.path["id"], call.caller)
+    await service.members.set_password(member, call.body.password)
 
 
 async def delete_member(service: Service, call: NekoCall[Nothing]) -> None:
@@ -212,7 +197,7 @@ async def delete_member(service: Service, call: NekoCall[Nothing]) -> None:
 
 
 async def _delete(service: Service, call: AnyCall, name: str) -> None:
-    await service.members.remove(await _member(service, call, name))
+    await service.members.remove(await service.members.get(name, call.caller))
     session = await service.session(name, call.caller)
     if session is not None:
         await service.close(session, by=call.caller.id, reason="member deleted")

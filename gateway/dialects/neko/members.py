@@ -38,7 +38,6 @@ from gateway.settings import SettingsError
 
 HANDLES: Final = "neko.handle"  # kind of the documents that map names to sessions
 _ID, _SEES = "neko.id", "neko.sees"  # no environment variable's name holds a dot
-
 MEMBERS: Final = "neko.member"  # kind of the documents; the key is the name
 MEMBERS_MAX: Final = 10_000  # members that were added here
 
@@ -182,16 +181,21 @@ class Members:
             raise Unauthorized
         return _member(name, kept)
 
-    async def get(self, name: str, caller: NekoCaller) -> Member | None:
-        """Return the member of this *name*, if *caller* may see it."""
-        kept, of_file = self._kept(name), None
-        if kept is None or kept.hash is None:
+    async def get(self, name: str, caller: NekoCaller) -> Member:
+        """Return the member of this *name*.
+
+        Raises:
+            Refused: There is none, or *caller* may not see it.
+        """
+        kept = self._kept(name)
+        if kept is not None and kept.hash is not None:
+            member: Member | None = _member(name, kept)
+        else:
             user = (await self._people()).get(name)
-            if user is None:
-                return None
-            of_file = user.principal(name)
-        member = _member(name, kept, of_file)
-        return member if _is_seen(member, caller) else None
+            member = _member(name, kept, user.principal(name)) if user else None
+        if member is None or not _is_seen(member, caller):
+            raise Refused(404, "member not found")
+        return member
 
     async def all(self, caller: NekoCaller) -> list[Member]:
         """Return the members whom *caller* may see, by name."""

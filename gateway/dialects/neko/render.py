@@ -83,16 +83,12 @@ def state_of(session: Session, watched: Session | None = None) -> schema.Session
         session: The record, which may be closed.
         watched: The record to take the state of watching from, if it is another one.
     """
-    since, not_since = None, None
-    if is_there(session):
-        since = session.connection.connected_at if session.connection else None
-    elif session.connection:
-        not_since = session.disconnected_at or session.closed_at
-    seen = watched or session
+    is_connected, seen, held = is_there(session), watched or session, session.connection
+    left_at = session.disconnected_at or session.closed_at
     return schema.SessionState(
-        is_connected=is_there(session),
-        connected_since=_time(since),
-        not_connected_since=_time(not_since),
+        is_connected=is_connected,
+        connected_since=_time(held.connected_at if held and is_connected else None),
+        not_connected_since=_time(left_at if held and not is_connected else None),
         is_watching=seen.is_watching,
         watching_since=_time(seen.watching_since),
         not_watching_since=None if seen.is_watching else _time(seen.unwatched_at),
@@ -137,16 +133,13 @@ def told(shown_id: str, before: Session | None, after: Session) -> tuple[list[by
         first = []
     seen = NEVER_CONNECTED if before is None else state_of(before)
     last: list[bytes] = []
-    for state in (state_of(after, before or _UNWATCHED), state_of(after)):
+    for state in (state_of(after, before or new_session("-")), state_of(after)):
         if state != seen:
             last.append(event("session/state", about(shown_id, state)))
             seen = state
     if after.closed:
         last.append(event("session/deleted", {"id": shown_id}))
     return first, last
-
-
-_UNWATCHED: Final = new_session("-")
 
 
 # --- errors

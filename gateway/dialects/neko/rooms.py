@@ -79,11 +79,6 @@ class Room:
         self.admins: set[str] = set()  # ids of sessions
         self.left_at: dict[bool, int] = {}  # when the last admin (true) and user (false) left
 
-    @property
-    def locked(self) -> bool:
-        """Whether only admins may take control."""
-        return self.shown.locked_controls
-
 
 def room_of(session: Session) -> str:
     """Return the key of the room that *session* is in."""
@@ -205,11 +200,11 @@ class Rooms:
                 room.grant, room.wanted = body.get("grant", ""), body.get("host")
         settings = room.settings
         locked = settings.locked_controls or (settings.control_protection and not room.admins)
-        if body is not None or locked != room.locked:
+        if body is not None or locked != shown_before.locked_controls:
             room.shown = replace(settings, locked_controls=locked)
         is_own = changed is not None and changed.id == room.wanted
         wanted = changed if is_own else self._node.sessions.get(room.wanted or "")
-        host = wanted if wanted is not None and _may_host(room, wanted) else None
+        host = wanted if wanted is not None and may_host(room, wanted) else None
         room.host = host.id if host else None
         if host is None and host_before is not None and host_before == room.wanted:
             room.wanted = None
@@ -245,9 +240,10 @@ class Rooms:
         return shown_id(session) if session else session_id or render.VIRTUAL_ID
 
 
-def _may_host(room: Room, session: Session) -> bool:
+def may_host(room: Room, session: Session) -> bool:
+    """Whether *session* may have control of *room*."""
     profile = render.profile_of(session)
-    held_back = room.locked or room.settings.private_mode
+    held_back = room.shown.locked_controls or room.settings.private_mode
     return render.is_there(session) and profile.can_host and (profile.is_admin or not held_back)
 
 

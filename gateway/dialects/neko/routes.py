@@ -52,13 +52,9 @@ async def batch(service: Service, call: NekoCall[Batch]) -> Response:
 async def _answer(service: Service, outer: Request, wanted: BatchRequest) -> tuple[int, object]:
     raw_path, _, query = wanted.path.partition("?")
     path = unquote(raw_path)
-    refused = None
-    if not path.startswith("/api"):
-        refused = "this path is not allowed in batch requests"
-    elif path in EXCLUDED:
-        refused = "this path is excluded from batch requests"
-    if refused is not None:
-        return 400, ErrorMessage(400, refused)
+    if path in EXCLUDED or not path.startswith("/api"):
+        how = "excluded from" if path in EXCLUDED else "not allowed in"
+        return 400, ErrorMessage(400, f"this path is {how} batch requests")
     body = b"" if wanted.body is UNSET else bytes(wanted.body)
     scope = {
         **outer.scope,

@@ -17,7 +17,6 @@ from gateway.core.model import Profile, check_object
 from gateway.core.public import Time
 
 HEARTBEAT_INTERVAL_S: Final = 10  # what clients are told; neko's default since v3.0.9
-SCREEN_WIDTH, SCREEN_HEIGHT, SCREEN_RATE = 1280, 720, 30  # neko's own default screen
 BATCH_MAX: Final = 100  # requests in a batch
 BULK_MAX: Final = 1_000  # members in one bulk request
 
@@ -100,9 +99,9 @@ class NekoStats(ControlStatus, frozen=True, kw_only=True):
 class ScreenConfiguration(Struct, frozen=True, kw_only=True):
     """A screen; there is none behind the gateway, so it is always neko's default one."""
 
-    width: int = SCREEN_WIDTH
-    height: int = SCREEN_HEIGHT
-    rate: int = SCREEN_RATE
+    width: int = 1280
+    height: int = 720
+    rate: int = 30
 
 
 class BroadcastStatus(Shape, frozen=True, kw_only=True):

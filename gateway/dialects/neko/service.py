@@ -67,11 +67,8 @@ class Service:
         """
         session_id, secret = principals.split_session_token(token) or ("", "")
         session = await self._found(session_id) if session_id else None  # a short JWT fits, too
-        if (
-            session is not None
-            and members.is_login(session)
-            and principals.secret_matches(session.private.token_hash, secret)
-        ):
+        kept = session.private.token_hash if session and members.is_login(session) else None
+        if session is not None and principals.secret_matches(kept, secret):
             return members.caller_of(session)
         now_ms = self.context.wall_ms()
         return members.virtual(await self.context.authenticator.authenticate(token, now_ms))
@@ -88,10 +85,9 @@ class Service:
         return session if caller.visibility.allows(session) else None
 
     async def _found(self, session_id: str) -> Session | None:
-        try:
+        with suppress(NotFound, SessionClosed):
             return await self.node.find(session_id)
-        except (NotFound, SessionClosed):
-            return None
+        return None
 
     # --- login
 
@@ -124,6 +120,7 @@ class Service:
                 raise Refused(422, "session already connected")
             await self.close(before, by=name, reason="logged in again")
         principal, secret = member.principal, principals.mint_session_secret()
+        private = members.private_of(name, principal.visibility(), principals.hash_secret(secret))
         session = new_session(
             str(uuid4()),
             name=member.profile.name or None,
@@ -132,9 +129,7 @@ class Service:
             service=SERVICE,
             profile=member.profile,
             grace_ms=GRACE_MS,
-            private=members.private_of(
-                name, principal.visibility(), principals.hash_secret(secret)
-            ),
+            private=private,
         )
         try:
             await node.documents.claim(members.HANDLES, name, session.id)
@@ -203,8 +198,7 @@ async def run(context: Context) -> None:
     service = service_of(context)
     node, rooms = service.node, service.rooms
     node.register(DIALECT, rooms.render)
-    position = node.position(VIEW.hash32)
-    with node.subscribe(VIEW, position) as subscription:
+    with node.subscribe(VIEW, node.position(VIEW.hash32)) as subscription:
         rooms.start()
         service.started.set()
         while True:

@@ -52,7 +52,6 @@ from gateway.realtime.handshake import (
 from gateway.realtime.session_socket import SessionSocket
 
 HEARTBEAT_S: Final = 10.0  # between two heartbeats, in any case; neko's constant
-
 LOG_LINES_MAX: Final = 20  # lines of a client's log that are taken from one message
 LOG_LINE_MAX: Final = 500  # characters of such a line
 
@@ -318,8 +317,13 @@ class NekoSocket(SessionSocket[ClientEvent]):
             case "control", _ if said.event.startswith(INPUT):
                 await rooms.request(self.caller, ask=False)
             case "send", "unicast" | "broadcast":
-                if (one := understood(said.payload, Spoken)) is not None:
-                    await self._say(one, is_broadcast=what == "broadcast")
+                if (one := understood(said.payload, Spoken)) is None:
+                    return
+                to = None
+                if what == "unicast":
+                    to = await self._service.session(one.receiver, self.caller)
+                if to is not None or what == "broadcast":
+                    await rooms.say(self.caller, to, one.subject, one.body)
             case "system", "logs":
                 for line in (understood(said.payload, list[LogLine]) or [])[:LOG_LINES_MAX]:
                     if (fields := self._service.client_lines.admit()) is not None:
@@ -327,13 +331,6 @@ class NekoSocket(SessionSocket[ClientEvent]):
                         log.info("a client logs", extra={**facts, **fields})
             case _:
                 log.debug("a message is ignored: its event is unknown", extra={"event": said.event})
-
-    async def _say(self, said: Spoken, *, is_broadcast: bool) -> None:
-        target = None
-        if not is_broadcast:
-            target = await self._service.session(said.receiver, self.caller)
-        if is_broadcast or target is not None:
-            await self._service.control.say(self.caller, target, said.subject, said.body)
 
 
 # --- handshake
@@ -366,11 +363,9 @@ def endpoint(service: Service) -> WebSocketEndpoint:
 
 
 def _refuse(error: GatewayError, _scope: Scope) -> Response:
-    return (
-        render.failure(400, "Bad Request")
-        if isinstance(error, errors.Forbidden)
-        else render.refusal(error)
-    )
+    if isinstance(error, errors.Forbidden):
+        return render.failure(400, "Bad Request")
+    return render.refusal(error)
 
 
 async def _let_in(service: Service, scope: Scope, token: str | None) -> tuple[NekoCaller, Session]:
