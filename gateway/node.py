@@ -44,6 +44,7 @@ from gateway.live.keyed_lock import KeyedLock
 from gateway.live.lease import RENEW_S, Lease, rendezvous_owner
 from gateway.live.local_connections import LocalConnections, each
 from gateway.live.outbound import OutboundMessage, Restart, SnapshotPage, Tick
+from gateway.live.rates import WINDOW_MAX_S, Window
 from gateway.live.read_barrier import APPLIED_WITHIN_S
 from gateway.live.reads import UNREADY_MS, NodeReads, NodeStatus
 from gateway.live.replica import Place, Rendering, Replica, Tombstone, place_of
@@ -55,10 +56,10 @@ from gateway.store.clock import RedisClock
 from gateway.store.store import Store
 
 __all__ = [  # doors import these from here, and nothing from ``live``
-    "CLAIM_MS", "MAILBOX_MAX", "UNREADY_MS", "CommitView", "Documents", "EventItem",
+    "CLAIM_MS", "MAILBOX_MAX", "UNREADY_MS", "WINDOW_MAX_S", "CommitView", "Documents", "EventItem",
     "HistoryReader", "Mailbox", "Node", "NodeStatus", "Notice", "OutboundMessage", "Place",
     "Push", "Rendering", "Restart", "SnapshotPage", "Step", "Subscription", "Tick", "Tombstone",
-    "Trimmed", "place_of",
+    "Trimmed", "Window", "place_of",
 ]  # fmt: skip
 
 SESSIONS_MAX: Final = 200_000  # about 450 MiB in each node
@@ -368,6 +369,7 @@ class Node(NodeReads):
                 known = set(self.replica.nodes)  # a node with a connection had a lease before
                 try:
                     wait_s = await self.lease.renew()
+                    self.replicator.rates.observe(self.lease.nodes, self.clock.now_ms())
                 except Unavailable:
                     wait_s = RENEW_S / 6
                 dead = known - self.lease.live

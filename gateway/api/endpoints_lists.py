@@ -12,11 +12,14 @@ from typing import Final
 from starlette.responses import Response
 
 from gateway.api.schema import (
+    GatewayRates,
     NodeInfo,
+    NodeRates,
     Nodes,
     SessionStream,
     States,
     Stats,
+    StatsQuery,
     StreamPage,
     StreamQuery,
 )
@@ -26,7 +29,7 @@ from gateway.core.model import STREAMS_MAX, Session, State
 from gateway.core.public import rfc3339
 from gateway.core.query import Sort, SortKey, View, cursor, parse_cursor
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, paced, reply
-from gateway.node import NodeStatus
+from gateway.node import NodeStatus, Window
 
 
 async def list_streams(call: Call[Principal, StreamQuery, Nothing]) -> Response:
@@ -75,8 +78,10 @@ def _stream(session: Session, number: int) -> SessionStream:
     )
 
 
-async def get_stats(call: Call[Principal, Nothing, Nothing]) -> Response:
-    """Count what the caller sees; the picture is of one moment."""
+async def get_stats(call: Call[Principal, StatsQuery, Nothing]) -> Response:
+    """Count what the caller sees; the picture is of one moment. Rates are of the whole gateway."""
+    if call.query.window is not None:
+        call.caller.require(Scope.ADMIN)
     sessions = call.node.all_in(View(visibility=call.caller.visibility()))
     states = dict.fromkeys(State, 0)
     connected = watching = streams = 0
@@ -97,7 +102,23 @@ async def get_stats(call: Call[Principal, Nothing, Nothing]) -> Response:
                 away=states[State.AWAY],
                 closing=states[State.CLOSING],
             ),
+            rates=None
+            if call.query.window is None
+            else _rates(call.node.window(call.query.window)),
         )
+    )
+
+
+def _rates(window: Window) -> GatewayRates:
+    return GatewayRates(
+        until=rfc3339(window.until_s * 1000),
+        connects_per_s=window.connects,
+        ends_per_s=window.ends,
+        events_per_s=window.events,
+        nodes=tuple(
+            NodeRates(name=name, deliveries_per_s=node.deliveries, sockets=node.sockets)
+            for name, node in window.nodes.items()
+        ),
     )
 
 
@@ -132,7 +153,8 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
         returns={200: StreamPage}, errors=(BadPosition,), tag="lists",
     ),
     Endpoint(
-        "GET", "/v1/stats", get_stats, "Count what you see", returns={200: Stats}, tag="lists",
+        "GET", "/v1/stats", get_stats, "Count what you see", query=StatsQuery,
+        returns={200: Stats}, tag="lists",
     ),
     Endpoint(
         "GET", "/v1/nodes", list_nodes, "List nodes", returns={200: Nodes}, scope=Scope.ADMIN,

@@ -30,6 +30,7 @@ from gateway.core.model import (
 from gateway.core.protocol import ClientChanges
 from gateway.core.public import PublicRow, PublicSession, PublicStream, Time
 from gateway.core.query import LIMIT_DEFAULT, LIMIT_MAX, Filter, Sort
+from gateway.node import WINDOW_MAX_S
 
 CloseAfterS = Annotated[
     float, Meta(ge=0, le=CLOSE_AFTER_MAX_S, description="Seconds from now; 0 is now.")
@@ -228,6 +229,15 @@ class HistoryQuery(Incoming, frozen=True, kw_only=True):
     cursor: Cursor | None = None
 
 
+class StatsQuery(Incoming, frozen=True, kw_only=True):
+    """What to count beside what is there now."""
+
+    window: (
+        Annotated[int, Meta(ge=1, le=WINDOW_MAX_S, description="Rates of these last seconds.")]
+        | None
+    ) = None
+
+
 class CloseQuery(Incoming, frozen=True, kw_only=True):
     """When to close and why."""
 
@@ -293,14 +303,37 @@ class States(Struct, frozen=True, kw_only=True):
     closing: int
 
 
-class Stats(Struct, frozen=True, kw_only=True):
-    """Counts of what the caller sees."""
+class NodeRates(Struct, frozen=True, kw_only=True):
+    """Rates of one node, one number for each second."""
+
+    name: str
+    deliveries_per_s: list[float]
+    sockets: list[int]
+
+
+class GatewayRates(Struct, frozen=True, kw_only=True):
+    """Rates of the whole gateway, one number for each second, the oldest first.
+
+    The last second ends at ``until``. There are fewer than asked for if the answering node does not
+    run for so long.
+    """
+
+    until: Time
+    connects_per_s: list[int]
+    ends_per_s: list[int]
+    events_per_s: list[int]
+    nodes: tuple[NodeRates, ...]
+
+
+class Stats(Outgoing, frozen=True, kw_only=True):
+    """Counts of what the caller sees, and rates if they are asked for."""
 
     sessions: int
     connected: int
     watching: int
     streams: int
     states: States
+    rates: GatewayRates | None = None
 
 
 class NodeInfo(Outgoing, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from gateway.live.history import HistoryReader
 from gateway.live.hub import Hub, Mailbox, NoticeSink, Renderer
 from gateway.live.lease import Lease, rendezvous_owner
 from gateway.live.outbound import Tick
+from gateway.live.rates import Window
 from gateway.live.replica import Place, Rendering, Replica, Tombstone
 from gateway.live.replicator import Replicator
 from gateway.live.report import NodeReport, read_report, resident_bytes
@@ -240,6 +241,10 @@ class NodeReads:
             deliveries=total(DELIVERIES),
             is_draining=self.is_draining,
         )
+
+    def window(self, seconds: int) -> Window:
+        """Return what happened in each of the last *seconds*, as far as this node knows."""
+        return self.replicator.rates.window(seconds, self.now_ms())
 
     def is_owner(self, work: str) -> bool:
         """Whether this node is the one of all live nodes that does *work*."""

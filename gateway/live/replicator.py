@@ -26,6 +26,7 @@ from gateway.live.commit_view import CommitView, EventItem
 from gateway.live.deadlines import DeadlineScheduler
 from gateway.live.hub import Hub
 from gateway.live.outbound import Tick
+from gateway.live.rates import Rates
 from gateway.live.replica import HISTORY_MAX, Replica, Tombstone
 from gateway.metrics import DELIVERY_LAG
 from gateway.store.commit import split_value
@@ -59,6 +60,7 @@ class Replicator:
         deadlines: DeadlineScheduler,
         token: Callable[[], str],
     ) -> None:
+        self.rates = Rates()
         self._store = store
         self._replica = replica
         self._hub = hub
@@ -180,6 +182,7 @@ class Replicator:
             self._hub.publish(changes, before)
             late_ms = self._store.clock.now_ms() - changes[0].entry.at
             DELIVERY_LAG.observe(max(late_ms, 0) / 1000)
+            self.rates.count(changes)
         self._replica.notify(partition)
         self._check_caught_up()
 

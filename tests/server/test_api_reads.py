@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from gateway import __version__
-from gateway.live import history, reads, replica
+from gateway.live import history, rates, reads, replica
 from tests.server.conftest import Gateway
 from tests.server.test_api_sessions import opened
 
@@ -166,6 +166,29 @@ async def test_stats_count_what_the_caller_sees(gateway: Gateway) -> None:
         "states": {"idle": 2, "connected": 0, "away": 0, "closing": 1},
     }
     assert (part["sessions"], part["states"]["closing"]) == (2, 1)
+
+
+async def test_rates_count_what_happens_on_the_whole_gateway(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An administrator sees by second what happened, and others do not."""
+    monkeypatch.setattr(rates, "LATE_S", -1)  # the second that runs counts, too
+    async with gateway.http() as http, gateway.http("ws-1") as other:
+        before = (await http.get("/v1/stats", params={"window": 600})).json()["rates"]
+        for number in range(3):
+            await opened(http, id=f"s-{number}", workspace="ws-1")
+        await http.delete("/v1/sessions/s-0")
+        found = (await http.get("/v1/stats", params={"window": 600})).json()
+        refused = await other.get("/v1/stats", params={"window": 600})
+        wrong = [await http.get("/v1/stats", params={"window": text}) for text in ("0", "601")]
+
+    after = found["rates"]
+    assert [node["name"] for node in after["nodes"]] == ["node-a"]
+    assert sum(after["events_per_s"]) - sum(before["events_per_s"]) == 4
+    assert sum(after["ends_per_s"]) - sum(before["ends_per_s"]) == 1
+    assert len(after["nodes"][0]["sockets"]) == len(after["connects_per_s"]) > 0
+    assert (found["sessions"], refused.status_code) == (2, 403)
+    assert [reply.status_code for reply in wrong] == [400, 400]
 
 
 async def test_nodes_are_listed_for_admins(http: httpx2.AsyncClient, gateway: Gateway) -> None:
