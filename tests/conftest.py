@@ -85,9 +85,16 @@ def pytest_xdist_auto_num_workers() -> int:
     return PROCESSES_A_CORE * (os.cpu_count() or 1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that runs what needs tools of its own."""
+    parser.addoption("--deploy", action="store_true", help="run the tests marked deploy, no others")
+
+
 @pytest.hookimpl(tryfirst=True)  # before marks are asked for
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what is slow as a whole, and let limits grow with the slowness of the machine."""
+    wanted = config.getoption("deploy")
+    items[:] = [item for item in items if bool(item.get_closest_marker("deploy")) == wanted]
     default = float(config.getini("timeout"))
     for item in items:
         if item.path.stem in WIDE:
