@@ -2,6 +2,7 @@
 
 import logging
 from http import HTTPStatus
+from typing import Final
 
 from starlette.responses import Response
 from starlette.types import Scope
@@ -9,6 +10,8 @@ from starlette.types import Scope
 from gateway.auth.credentials import OriginRefused, headers, networks, own_origin
 from gateway.context import Context
 from gateway.core.errors import GatewayError
+
+PROBES: Final = ("/livez", "/readyz")
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,8 @@ def tell_answer(
     """
     if isinstance(error, OriginRefused):
         _tell_origin(context, scope, error)
-    has_failed = response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    is_probe = scope["path"].endswith(PROBES)  # it asks for the state, of which there are lines
+    has_failed = response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR and not is_probe
     level = logging.INFO if has_failed else logging.DEBUG
     if not log.isEnabledFor(level):
         return

@@ -280,6 +280,15 @@ async def test_page_of_another_origin_may_read_the_id(build: Build, door: str) -
     assert "X-Request-Id" in reply.headers["access-control-expose-headers"]
 
 
+async def test_probe_that_is_told_not_ready_is_no_failure(house: House, lines: Lines) -> None:
+    """A load balancer asks each second, and would fill the log while a node drains."""
+    house.node.is_draining = True
+    async with ask(house) as http:
+        assert (await http.get("/readyz")).status_code == 503
+
+    assert lines.of("a request is answered", path="/readyz")[0]["level"] == "debug"
+
+
 async def test_admin_is_named(house: House, lines: Lines) -> None:
     """The admin key has a name in the log as well."""
     async with house.gateway.http(ADMIN) as http:
