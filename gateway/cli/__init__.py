@@ -25,7 +25,7 @@ from gateway import __version__
 from gateway.core.errors import GatewayError, NotFound, SessionClosed, Unauthorized
 from gateway.settings import SettingsError
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -42,14 +42,20 @@ _COMMANDS: Final = (
     ("ping", "cli.ping:ping", "Ask a gateway whether it is ready; for probes."),
     ("sessions", "cli.sessions:list_sessions", "List open sessions."),
     ("show", "cli.sessions:show", "Show one session, also for a while after it was closed."),
+    ("history", "cli.lists:history", "List closed sessions or finished watches, newest first."),
+    ("nodes", "cli.lists:nodes", "List the nodes of the gateway, and how they do."),
     ("watch", "cli.watching:watch", "Follow what happens, one line an event."),
     ("close", "cli.sessions:close", "Close a session, now or after a warning."),
     ("cancel", "cli.sessions:cancel", "Cancel the pending close of a session."),
     ("kick", "cli.sessions:kick", "End the connection of a session; the session stays."),
     ("config", "cli.config:config", "Show the effective settings, and where each came from."),
+    ("completion", "cli.completion:completion", "Write a shell's completion of this command."),
     ("audit", "audit.command:audit", "Check a running gateway's promises by watching it."),
 )
 _SILENT: Final = frozenset({"serve", "ping"})  # whose output may be closed
+_MESSAGES: Final = (
+    ("send", "cli.messages:send", "Say something once to live connections; it is not stored."),
+)
 _TOKEN: Final = (
     ("create", "cli.tokens:create", "Make a token (JWT), or an API key."),
     ("verify", "cli.tokens:verify", "Say what a token is good for under these settings."),
@@ -72,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         asked = next(iter(sys.argv[1:] if arguments is None else arguments), "")
         if not is_heard and asked not in _SILENT:  # before it changes anything
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        code = _app()(arguments)
+        code = command_line()(arguments)
         sys.stdout.flush()
     except SettingsError as error:
         code = _complain(error.problems, USAGE)
@@ -109,8 +115,10 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _app() -> App:
+def command_line() -> App:
+    """Return the whole command line, none of whose commands is imported yet."""
     app = _group("gateway", "Session Gateway: who is connected right now.", _COMMANDS)
+    app.command(_group("messages", "Messages to who is connected.", _MESSAGES))
     app.command(_group("token", "Make and check tokens, with the settings at hand.", _TOKEN))
     app.command(_group("user", "Keep the file of people who log in with a password.", _USER))
     return app

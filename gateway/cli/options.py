@@ -6,7 +6,7 @@ passed on as text, because the settings give better error messages.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, make_dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,6 +25,10 @@ DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION: Final = re.compile(r"(?:(?:\d+(?:\.\d+)?)(?:ms|s|m|h|d))+", re.ASCII)
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+_OF_TOKENS: Final = (
+    *("data_dir", "admin_key", "api_keys", "jwt_key", "jwt_algorithm", "jwks"),
+    *("jwt_issuer", "jwt_audience", "claim_account", "claim_scope", "claim_workspace"),
+)
 _PLAIN: Final = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 
 
@@ -71,7 +75,14 @@ Account = Annotated[str | None, Parameter(help="Whose account it is.")]
 Workspace = Annotated[
     str | None, Parameter(help="The only workspace that the scopes are good for.")
 ]
-SessionId = Annotated[str, Parameter(metavar="ID", help="The session's id.")]
+Wide = Annotated[
+    bool,
+    Parameter(negative="", show_default=False, help="Do not shorten ids and long texts."),
+]
+SessionId = Annotated[
+    str,
+    Parameter(metavar="ID", help="The session's id, or its end as lists on a terminal show it."),
+]
 _CONFIG: Final = Annotated[
     Path | None,
     Parameter(
@@ -110,21 +121,33 @@ def _file_flag(name: str) -> tuple[str, Any, None]:
     return f"{name}_file", Annotated[str | None, said], None
 
 
+def _flags(kind: str, names: Iterable[str]) -> Any:  # noqa: ANN401 - a type that is made
+    rows = [*map(_flag, names), *(_file_flag(name) for name in names if name in SECRETS)]
+    made = make_dataclass(
+        kind,
+        [("config", _CONFIG, None), *rows],
+        namespace={"__module__": __name__},  # or cyclopts would not look into it
+        frozen=True,
+        kw_only=True,
+    )
+    return Parameter(name="*")(made)
+
+
 if TYPE_CHECKING:
 
     class SettingFlags:
         """``--config`` and a flag for every setting; all are ``None`` unless given."""
 
+    class TokenFlags(SettingFlags):
+        """The same for what a token is made and checked with."""
+
+    class UserFlags(SettingFlags):
+        """The same for where people are kept."""
+
 else:
-    SettingFlags = Parameter(name="*")(
-        make_dataclass(
-            "SettingFlags",
-            [("config", _CONFIG, None), *map(_flag, TABLE), *map(_file_flag, SECRETS)],
-            namespace={"__module__": __name__},  # or cyclopts would not look into it
-            frozen=True,
-            kw_only=True,
-        )
-    )
+    SettingFlags = _flags("SettingFlags", tuple(TABLE))
+    TokenFlags = _flags("TokenFlags", _OF_TOKENS)
+    UserFlags = _flags("UserFlags", ("data_dir", "users_file"))
 
 
 def read_settings(flags: SettingFlags | None) -> tuple[Settings, dict[str, Source]]:
@@ -192,28 +215,14 @@ def is_loopback(url: str) -> bool:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Filters:
-    """The filter options: sessions must match all that are given."""
+class Owners:
+    """The filter options that the history has, too: sessions must match all that are given."""
 
     workspace: Annotated[str | None, Parameter(help="Of this workspace.", group="Filters")] = None
     account: Annotated[str | None, Parameter(help="Of this account.", group="Filters")] = None
     service: Annotated[str | None, Parameter(help="Opened on this service.", group="Filters")] = (
         None
     )
-    state: Annotated[
-        Literal["idle", "connected", "away", "closing"] | None,
-        Parameter(help="In this state.", group="Filters"),
-    ] = None
-    connected: Annotated[
-        bool | None, Parameter(help="With a live connection, or without.", group="Filters")
-    ] = None
-    watching: Annotated[
-        bool | None, Parameter(help="Which watch something, or do not.", group="Filters")
-    ] = None
-    node: Annotated[
-        str | None, Parameter(help="Connected to the node of this name.", group="Filters")
-    ] = None
-    member: Annotated[str | None, Parameter(help="With this member.", group="Filters")] = None
     label: Annotated[
         dict[str, str] | None,
         Parameter(
@@ -232,5 +241,26 @@ class Filters:
     def filter(self) -> Filter:
         """Return them as the API's filter."""
         given = asdict(self)
-        labels, state = given.pop("label"), given.pop("state")
+        labels, state = given.pop("label"), given.pop("state", None)
         return Filter(**given, labels=labels or {}, state=State(state) if state else None)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Filters(Owners):
+    """The filter options of open sessions."""
+
+    state: Annotated[
+        Literal["idle", "connected", "away", "closing"] | None,
+        Parameter(help="In this state.", group="Filters"),
+    ] = None
+    connected: Annotated[
+        bool | None, Parameter(help="With a live connection, or without.", group="Filters")
+    ] = None
+    watching: Annotated[
+        bool | None, Parameter(help="Which watch something, or do not.", group="Filters")
+    ] = None
+    node: Annotated[
+        str | None, Parameter(help="Connected to the node of this name.", group="Filters")
+    ] = None
+    member: Annotated[str | None, Parameter(help="With this member.", group="Filters")] = None

@@ -4,6 +4,7 @@ A terminal gets aligned columns and relative times; everything else gets one lin
 separated by tabs, no header and no colour. Text that clients chose is escaped in both.
 """
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,9 @@ from gateway.logs.formats import escaped
 
 TABLE_ROWS_MAX: Final = 1_000  # a table is printed when all its rows are there
 
+SHORT_ID: Final = 8  # digits; the first ones of a UUIDv7 are the time, the last ones are random
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MINUTE_MS: Final = 60_000
 _UNITS: Final = (("d", 1440 * _MINUTE_MS), ("h", 60 * _MINUTE_MS), ("m", _MINUTE_MS), ("s", 1000))
 
@@ -102,6 +106,13 @@ def put_table(
 def _cell(text: str, *, cut: bool) -> Text:
     # Not set on the column, because a table narrows wrapping columns first.
     return Text(text, no_wrap=True, overflow="ellipsis") if cut else Text(text)
+
+
+def short_id(session_id: str, *, wide: bool) -> str:
+    """Return a session's id; on a terminal the last random digits of a long one, unless *wide*."""
+    if wide or not for_people() or not _UUID.fullmatch(session_id):
+        return session_id
+    return session_id[-SHORT_ID:]
 
 
 def moment_ms(text: str) -> int:

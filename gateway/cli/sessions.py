@@ -1,12 +1,14 @@
 """``gateway sessions``, ``show``, ``close``, ``cancel``, ``kick``: each a request or a few."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
-from gateway.cli.options import Duration, Filters, Json, Reach, SessionId
+from gateway.cli.options import Duration, Filters, Json, Reach, SessionId, Wide
 from gateway.cli.output import (
+    SHORT_ID,
     TABLE_ROWS_MAX,
     flattened,
     for_people,
@@ -16,14 +18,16 @@ from gateway.cli.output import (
     put_document,
     put_json,
     put_table,
+    short_id,
     shown_time,
 )
-from gateway.client import Gateway, Session, Sort
-from gateway.core.errors import SessionClosed
+from gateway.client import Filter, Gateway, Session, Sort
+from gateway.core.errors import Forbidden, Invalid, SessionClosed
 from gateway.logs.formats import escaped
 
 PAGE: Final = 500  # sessions a request; about half a megabyte
 
+_SHORT: Final = re.compile(f"[0-9a-f]{{{SHORT_ID}}}")
 _HEADERS: Final = ("ID", "STATE", "NAME", "ACCOUNT", "WORKSPACE", "WATCHING", "SINCE", "CLOSES")
 
 
@@ -35,6 +39,7 @@ async def list_sessions(
         Parameter(help="The order; a leading minus reverses it.", allow_leading_hyphen=True),
     ] = "created_at",
     limit: Annotated[int | None, Parameter(help="At most this many.")] = None,
+    wide: Wide = False,
     json: Json = False,
     reach: Reach = Reach(),  # noqa: B008 - immutable
 ) -> None:
@@ -53,10 +58,10 @@ async def list_sessions(
                 put_json(session)
         elif for_people():
             rows = [session async for session in _first(found, TABLE_ROWS_MAX + 1)]
-            put_table(_HEADERS, _rows(rows), cut=True)
+            put_table(_HEADERS, _rows(rows, wide=wide), cut=not wide)
         else:
             async for session in found:
-                put_cells(_row(session, 0))
+                put_cells(session_cells(session, 0, wide=True))
 
 
 async def _first(sessions: AsyncIterator[Session], limit: int | None) -> AsyncIterator[Session]:
@@ -68,22 +73,45 @@ async def _first(sessions: AsyncIterator[Session], limit: int | None) -> AsyncIt
             return
 
 
-def _rows(sessions: list[Session]) -> Iterator[list[str | None]]:
+def _rows(sessions: list[Session], *, wide: bool) -> Iterator[list[str | None]]:
     now = now_ms()
-    return (_row(session, now) for session in sessions)
+    return (session_cells(session, now, wide=wide) for session in sessions)
 
 
-def _row(session: Session, now: int) -> list[str | None]:
+def session_cells(session: Session, now: int, *, wide: bool) -> list[str | None]:
+    """Return a session's row of the table."""
     since = {"connected": "connected_at", "away": "disconnected_at"}.get(session["state"], "")
     watch = session.get("watch", {})
     return [
-        session["id"],
+        short_id(session["id"], wide=wide),
         session["state"],
         *(session.get(name) for name in ("name", "account", "workspace")),
         watch.get("title") or watch.get("key"),
         shown_time(session.get(since) or session["created_at"], now),
         shown_time(session.get("closes_at"), now),
     ]
+
+
+async def full_id(gateway: Gateway, text: str) -> str:
+    """Return the id of the one open session that *text*, a short id, means; else *text*.
+
+    Raises:
+        Invalid: Several end like that.
+    """
+    if not _SHORT.fullmatch(text):
+        return text
+    try:
+        found: list[str] = [
+            one["id"] async for one in gateway.list_sessions(Filter(q=text), limit=PAGE)
+        ]
+    except Forbidden:  # a token that may close, but not read, has to know whole ids
+        return text
+    meant = [one for one in found if one.endswith(text)]
+    if text in meant or not meant:
+        return text
+    if len(meant) > 1:
+        raise Invalid(f"{len(meant)} sessions end with {text}; see sessions --wide.")
+    return meant[0]
 
 
 async def show(
@@ -96,7 +124,7 @@ async def show(
     """Show one session."""
     async with Gateway(reach.url, token=reach.shown_token()) as gateway:
         try:
-            session = await gateway.get(session_id)
+            session = await gateway.get(await full_id(gateway, session_id))
         except SessionClosed as error:
             if "session" not in error.extra:
                 raise
@@ -126,6 +154,7 @@ async def close(
 ) -> None:
     """Close a session; a pending close is moved."""
     async with Gateway(reach.url, token=reach.shown_token()) as gateway:
+        session_id = await full_id(gateway, session_id)
         done = await gateway.close(
             session_id, after_s=after or None, reason=reason, extend_max_s=extend_max
         )
@@ -142,6 +171,7 @@ async def cancel(
 ) -> None:
     """Cancel the pending close of a session."""
     async with Gateway(reach.url, token=reach.shown_token()) as gateway:
+        session_id = await full_id(gateway, session_id)
         _tell(await gateway.cancel(session_id), f"{session_id} stays open", json=json)
 
 
@@ -154,6 +184,7 @@ async def kick(
 ) -> None:
     """End the connection of a session."""
     async with Gateway(reach.url, token=reach.shown_token()) as gateway:
+        session_id = await full_id(gateway, session_id)
         _tell(await gateway.kick(session_id), f"{session_id} is disconnected", json=json)
 
 

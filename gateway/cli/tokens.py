@@ -17,7 +17,7 @@ from gateway.cli.options import (
     Duration,
     Json,
     Scopes,
-    SettingFlags,
+    TokenFlags,
     Workspace,
     kept_key,
     read_settings,
@@ -45,7 +45,7 @@ def create(
         str | None, Parameter(metavar="NAME", help="Make an API key instead; it does not expire.")
     ] = None,
     json: Json = False,
-    flags: SettingFlags | None = None,
+    flags: TokenFlags | None = None,
 ) -> None:
     """Make a token.
 
@@ -107,7 +107,7 @@ def verify(
     /,
     *,
     json: Json = False,
-    flags: SettingFlags | None = None,
+    flags: TokenFlags | None = None,
 ) -> None:
     """Say what a token is good for under these settings; a refused one exits with 1."""
     settings, _ = read_settings(flags)

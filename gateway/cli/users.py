@@ -11,7 +11,7 @@ from msgspec import to_builtins
 
 from gateway.auth.principals import BOUND_ADMIN, Scope, is_bound_admin
 from gateway.auth.users import Users
-from gateway.cli.options import Account, Json, Scopes, SettingFlags, Workspace, read_settings
+from gateway.cli.options import Account, Json, Scopes, UserFlags, Workspace, read_settings
 from gateway.cli.output import put, put_json, put_table
 from gateway.core.errors import Invalid
 from gateway.logs.formats import escaped
@@ -22,7 +22,7 @@ _HEADERS: Final = ("NAME", "SCOPES", "WORKSPACE", "ACCOUNT")
 
 
 @contextmanager
-def _people(flags: SettingFlags | None) -> Iterator[Users]:
+def _people(flags: UserFlags | None) -> Iterator[Users]:
     settings, _ = read_settings(flags)
     users = Users(settings.users_path)
     try:
@@ -40,7 +40,7 @@ def add(
     scope: Scopes = (),
     account: Account = None,
     workspace: Workspace = None,
-    flags: SettingFlags | None = None,
+    flags: UserFlags | None = None,
 ) -> None:
     """Add somebody, or replace who has the name. The password is asked for, or read from stdin.
 
@@ -71,7 +71,7 @@ def _password() -> str:
 def list_users(
     *,
     json: Json = False,
-    flags: SettingFlags | None = None,
+    flags: UserFlags | None = None,
 ) -> None:
     """List everybody; hashes are not shown."""
     with _people(flags) as users:
@@ -93,7 +93,7 @@ def remove(
     name: UserName,
     /,
     *,
-    flags: SettingFlags | None = None,
+    flags: UserFlags | None = None,
 ) -> None:
     """Remove somebody; what they are doing goes on, logging in does not."""
     with _people(flags) as users:

@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
-from gateway.cli.options import Filters, Json, Reach
-from gateway.cli.output import flattened, for_people, put_cells, put_json
+from gateway.cli.options import Filters, Json, Reach, Wide
+from gateway.cli.output import flattened, for_people, put_cells, put_json, short_id
 from gateway.client import Changes, Event, Fold, Item, Resync, Session, Snapshot, events
 from gateway.logs.formats import escaped
 
@@ -42,6 +42,7 @@ async def watch(
         bool,
         Parameter(negative="", show_default=False, help="Begin with the sessions there are."),
     ] = False,
+    wide: Wide = False,
     json: Json = False,
     reach: Reach = Reach(),  # noqa: B008 - immutable
 ) -> None:
@@ -51,7 +52,7 @@ async def watch(
     API, {"type":"snapshot","session_id":…,"session":…}, or {"type":"resync","reason":…}: what
     happened before it was missed.
     """
-    tell = _json(snapshot=snapshot) if json else _lines(snapshot=snapshot)
+    tell = _json(snapshot=snapshot) if json else _lines(snapshot=snapshot, wide=wide)
     # The first connection is tried once, so that a mistyped address is reported at once.
     feed = events(reach.url, token=reach.shown_token(), filter=filters.filter(), open_within_s=0)
     async with aclosing(feed):
@@ -76,8 +77,8 @@ def _json(*, snapshot: bool) -> Callable[[Item], None]:
     return tell
 
 
-def _lines(*, snapshot: bool) -> Callable[[Item], None]:
-    put = _for_people() if for_people() else put_cells
+def _lines(*, snapshot: bool, wide: bool) -> Callable[[Item], None]:
+    put = _for_people(wide=wide) if for_people() else put_cells
     fold = Fold()  # events hold what changed; the name of a session is older
 
     def tell(item: Item) -> None:
@@ -130,7 +131,7 @@ def _news(event: Event) -> str:
     return " ".join(f"{path}={text}" for path, text in flattened(told) if path)
 
 
-def _for_people() -> Callable[[Line], None]:
+def _for_people(*, wide: bool) -> Callable[[Line], None]:
     console = Console(highlight=False)
 
     def put(line: Line) -> None:
@@ -139,14 +140,14 @@ def _for_people() -> Callable[[Line], None]:
             Text.assemble(
                 (f"{at[_CLOCK]:12} ", "dim"),
                 (f"{kind:{_TYPE_WIDTH}} ", _STYLES.get(kind, "")),
-                session_id,
+                short_id(session_id, wide=wide),
                 " ",
                 (name, "bold"),
                 "  " if name else " ",
                 (news, "dim"),
             ),
-            no_wrap=True,
-            overflow="ellipsis",
+            no_wrap=not wide,
+            overflow="fold" if wide else "ellipsis",
         )
 
     return put

@@ -88,9 +88,19 @@ class Gateway:
         async for session in self._pages("/v1/sessions", "sessions", query):
             yield session
 
-    async def list_history(self, **parameters: str | int | None) -> AsyncIterator[Object]:
-        """Yield closed sessions (``kind="session"``) or finished watches (``kind="watch"``)."""
-        async for row in self._pages("/v1/history", "history", given(**parameters)):
+    async def list_history(
+        self,
+        filter: Filter = Filter(),  # noqa: A002, B008 - the wire's word; immutable
+        **parameters: str | int | None,
+    ) -> AsyncIterator[Object]:
+        """Yield closed sessions (``kind="session"``) or finished watches (``kind="watch"``).
+
+        Args:
+            filter: Whose; only its owners, labels and ``q`` are known to the history.
+            **parameters: Those of the request, such as ``since``.
+        """
+        query = filter_query(filter) + given(**parameters)
+        async for row in self._pages("/v1/history", "history", query):
             yield row
 
     async def get(self, session_id: str, *, at: str | None = None) -> Session:

@@ -68,15 +68,22 @@ def load(
                 given[name], sources[name] = value, source
             else:
                 problems.append(_unknown(name, source))
-    settings, wrong = _typed(given, sources, problems)
-    problems.extend(text for names, text in _conflicts(settings) if wrong.isdisjoint(names))
+    spelled = {name: TABLE[name].spelled(source) for name, source in sources.items()}
+    spelled |= {name: f"{name} in {file}" for name in TABLE if sources[name] is Source.FILE}
+    settings, wrong = _typed(given, spelled, problems)
+    for names, text in _conflicts(settings):
+        if wrong.isdisjoint(names):
+            chosen = [
+                spelled[name] for name in TABLE if name in names if sources[name] != "default"
+            ]
+            problems.append(f"{text} (set: {', '.join(chosen)})" if chosen else text)
     if problems:
         raise SettingsError(problems, settings.log_format)
     return settings, sources
 
 
 def _typed(
-    given: Mapping[str, Any], sources: Mapping[str, Source], problems: list[str]
+    given: Mapping[str, Any], spelled: Mapping[str, str], problems: list[str]
 ) -> tuple[Settings, set[str]]:
     """Return the settings as far as values are good, and the names of those that are not."""
     values: dict[str, Any] = {}
@@ -85,7 +92,7 @@ def _typed(
         try:
             values[name] = _value(row, value)
         except ValidationError as error:
-            problems.append(f"{row.spelled(sources[name])}: {error}")
+            problems.append(f"{spelled[name]}: {error}")
     return Settings(**values), given.keys() - values.keys()
 
 

@@ -13,7 +13,7 @@ from gateway.api.pages import FOLDER, INDEX, served
 from gateway.api.routes import ENDPOINTS
 from gateway.app import DIALECTS
 from gateway.auth.principals import Scope
-from gateway.cli import _app
+from gateway.cli import command_line
 from gateway.core.errors import ERRORS, CloseCode
 from gateway.core.event import AnyEvent
 from gateway.core.model import Outcome, State
@@ -44,7 +44,7 @@ def commands(group: App) -> Iterator[tuple[str, App]]:
                 yield name, group[name]
 
 
-COMMANDS: Final = dict(commands(_app()))
+COMMANDS: Final = dict(commands(command_line()))
 
 
 def rows(page: str) -> list[str]:

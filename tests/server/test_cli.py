@@ -1,6 +1,8 @@
 """The command line without a gateway: usage, settings, tokens, users, words, logs."""
 
 import io
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,6 +40,7 @@ def test_help_of_every_command_says_what_it_does(capsys: pytest.CaptureFixture[s
     """Every command has help, and all of it ends with what exit codes mean."""
     for command in (
         *("serve", "sessions", "show", "watch", "close", "cancel", "kick", "config", "audit"),
+        *("history", "nodes", "messages", "messages send", "ping", "completion"),
         *("token create", "token verify", "user add", "user list", "user remove", "token", "user"),
     ):
         ran = run(capsys, *command.split(), "--help")
@@ -69,6 +72,11 @@ def test_serve_has_a_flag_for_every_setting(capsys: pytest.CaptureFixture[str]) 
         ("sessions", "--label", "nonsense"),
         ("sessions", "--state", "closed"),
         ("token", "create", "--scope", "everything"),
+        ("history", "--kind", "everything"),
+        ("history", "--since", "soon"),
+        ("history", "--since", "9999999999999d"),
+        ("messages", "send"),
+        ("completion", "tcsh"),
         ("audit", "--for", "-1"),
     ],
 )
@@ -127,6 +135,75 @@ def test_config_says_where_each_value_came_from(
     assert document["redis_url"] == {"value": None, "source": "default"}
     assert document["jwt_key"]["value"] == "********"
     assert SECRET not in run(capsys, *arguments).out
+
+
+def test_config_check_says_what_is_wrong_and_where_it_was_set(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Settings with which no gateway starts exit with 2; each line has setting and source."""
+    file = tmp_path / "gateway.toml"
+    file.write_text('port = "many"\npong_s = 20\nlinger_ms = 5\n')
+    monkeypatch.setenv("GATEWAY_HOST", "0.0.0.0")  # noqa: S104 - refused without auth
+    arguments = ("config", "--check", "--config", str(file), "--workers", "0")
+
+    bad = run(capsys, *arguments)
+
+    assert (bad.code, bad.out) == (2, "")
+    told = dict(line.removeprefix("gateway: ").split(": ", 1) for line in bad.err.splitlines())
+    assert told.keys() == {f"port in {file}", "--workers", "host", "pong_s"}
+    assert told["host"].endswith("(set: GATEWAY_HOST)")
+    assert told["pong_s"].endswith(f"(set: pong_s in {file})")
+
+
+@pytest.mark.parametrize("flag", ["--tls-cert", "--users-file", "--jwt-key"])
+def test_config_check_reads_what_the_settings_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, flag: str
+) -> None:
+    """A file that a start could not use is found by the check, and told in a line."""
+    file = tmp_path / "wrong.pem"
+    file.write_text("-----BEGIN nothing")
+    more = ("--tls-key", str(file)) if flag == "--tls-cert" else ()
+
+    bad = run(capsys, "config", "--check", flag, str(file), *more)
+
+    assert (bad.code, bad.out, bad.err.count("\n")) == (2, "", 1)
+    assert bad.err.startswith(f"gateway: {flag[2:].replace('-', '_')}")
+
+
+def test_config_default_is_a_file_with_every_setting(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The file has each setting with its meaning and default, and changes nothing."""
+    file = tmp_path / "gateway.toml"
+    file.write_text(run(capsys, "config", "--default").out)
+
+    for row in TABLE.values():
+        assert re.search(rf"^(# )?{row.name} =", file.read_text(), re.MULTILINE)
+        assert f"# {row.description}.\n" in file.read_text()
+    assert run(capsys, "config", "--check", "--config", str(file)).code == 0
+    assert load({}, {}, file)[0] == load({}, {})[0]
+
+
+def test_completion_is_a_script_with_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """The shell that is to complete commands can read what it gets."""
+    script = run(capsys, "completion", "bash").out
+
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)  # noqa: S607
+    assert " messages " in script
+    assert " --redis-url " in script
+
+
+@pytest.mark.parametrize("command", ["token create", "token verify", "user add", "user list"])
+def test_help_has_only_the_settings_that_matter(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Commands about tokens and people do not show the flags of a server."""
+    said = run(capsys, *command.split(), "--help").out
+
+    assert "--port" not in said
+    assert "--config" in said
+    assert ("--jwt-key" in said) == command.startswith("token")
+    assert ("--users-file" in said) == command.startswith("user")
 
 
 # --- tokens

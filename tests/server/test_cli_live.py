@@ -2,14 +2,10 @@
 
 import asyncio
 import json
-import os
-import pty
 import re
 import signal
-import subprocess
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +13,7 @@ import pytest
 from gateway.cli.serving import bind
 from gateway.client import Gateway, connect
 from tests.server.command import KEY, Ran, Served, environment, run, serve, start
+from tests.server.terminal import on_terminal, terminal
 from tests.support import S
 
 pytestmark = [
@@ -49,43 +46,6 @@ def opened(served: Served, session_id: str, **facts: object) -> None:
             await gateway.open({"id": session_id, **facts})
 
     asyncio.run(ask())
-
-
-@contextmanager
-def terminal(
-    served: Served, *arguments: str, **env: str
-) -> Iterator[tuple[subprocess.Popen[str], Callable[[], str]]]:
-    """Run a command on a terminal; what it shows is read in pieces, empty at the end."""
-    ours, theirs = pty.openpty()
-    variables = environment(
-        served.data_dir.parent,
-        GATEWAY_URL=served.url,
-        GATEWAY_TOKEN=KEY,
-        TERM="xterm-256color",
-        COLUMNS="120",
-        **env,
-    )
-
-    def read() -> str:
-        try:
-            return os.read(ours, 65536).decode()
-        except OSError:  # how Linux says that nobody writes to it any more
-            return ""
-
-    try:
-        with start(
-            list(arguments), variables, stdin=theirs, stdout=theirs, stderr=theirs
-        ) as process:
-            os.close(theirs)
-            yield process, read
-    finally:
-        os.close(ours)
-
-
-def on_terminal(served: Served, *arguments: str, **env: str) -> str:
-    """Run a command on a terminal and return all it shows."""
-    with terminal(served, *arguments, **env) as (_, read):
-        return "".join(iter(read, ""))
 
 
 # --- serve

@@ -24,7 +24,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serve(home, "--admin-key", KEY, "--node-name", "a", "--ops-port", "0", lines=2) as gateway:
         asking = httpx2.Client(base_url=gateway.url, headers={"Authorization": f"Bearer {KEY}"})
         with asking as client:
-            assert client.post("/v1/sessions", json={}).status_code == 201
+            for session in ({"id": "open"}, {"id": "closed"}):
+                assert client.post("/v1/sessions", json=session).status_code == 201
+            assert client.delete("/v1/sessions/closed").is_success
         yield gateway
 
 
@@ -45,7 +47,9 @@ def in_shell(command: str, home: Path, **more: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     "where, why", [(">&-", "it is closed"), (">/dev/full", "No space left on device")]
 )
-@pytest.mark.parametrize("command", ["sessions", "watch --snapshot", "config", "--help"])
+@pytest.mark.parametrize(
+    "command", ["sessions", "history", "nodes", "watch --snapshot", "config --default", "--help"]
+)
 def test_output_that_cannot_be_written_is_told_in_a_line(
     served: Served, tmp_path: Path, command: str, where: str, why: str
 ) -> None:

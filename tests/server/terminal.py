@@ -1,0 +1,48 @@
+"""The ``gateway`` command on a terminal, as people use it."""
+
+import os
+import pty
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tests.server.command import KEY, Served, environment, start
+
+__all__ = ["on_terminal", "terminal"]
+
+
+@contextmanager
+def terminal(
+    served: Served, *arguments: str, columns: int = 120, **env: str
+) -> Iterator[tuple[subprocess.Popen[str], Callable[[], str]]]:
+    """Run a command on a terminal; what it shows is read in pieces, empty at the end."""
+    ours, theirs = pty.openpty()
+    variables = environment(
+        served.data_dir.parent,
+        GATEWAY_URL=served.url,
+        GATEWAY_TOKEN=KEY,
+        TERM="xterm-256color",
+        COLUMNS=str(columns),
+        **env,
+    )
+
+    def read() -> str:
+        try:
+            return os.read(ours, 65536).decode()
+        except OSError:  # how Linux says that nobody writes to it any more
+            return ""
+
+    try:
+        with start(
+            list(arguments), variables, stdin=theirs, stdout=theirs, stderr=theirs
+        ) as process:
+            os.close(theirs)
+            yield process, read
+    finally:
+        os.close(ours)
+
+
+def on_terminal(served: Served, *arguments: str, columns: int = 120, **env: str) -> str:
+    """Run a command on a terminal and return all it shows."""
+    with terminal(served, *arguments, columns=columns, **env) as (_, read):
+        return "".join(iter(read, ""))
