@@ -217,6 +217,7 @@ class Subscription:
         mode: ``resume`` starts with the events that were missed, ``snapshot`` with all sessions.
         reason: Why the mode is not the one that was asked for, or ``None``.
         position: The position at which the subscription starts.
+        is_client: Whether what is read counts as delivered; a reader of this process clears it.
     """
 
     def __init__(
@@ -232,6 +233,7 @@ class Subscription:
         self.mode: Literal["snapshot", "resume"] = mode
         self.reason = reason
         self.position = str(position)
+        self.is_client = True
         self._channel = channel
         self._replica = replica
         self._clock_ms = clock_ms
@@ -367,7 +369,7 @@ class Subscription:
             tick = channel.tick(self._sequence)
             self._sequence += 1
             self.position = str(tick.position)
-            DELIVERIES.inc(len(tick.items))
+            DELIVERIES.inc(len(tick.items) * self.is_client)
             return tick
         return None
 
@@ -391,6 +393,6 @@ class Subscription:
                         self._missed = self._replay(self._replayed, self._upto)
                     raise
                 self._replayed, self.position = tick.position, str(tick.position)
-                DELIVERIES.inc(len(tick.items))
+                DELIVERIES.inc(len(tick.items) * self.is_client)
                 return tick
             await self._channel.wait()

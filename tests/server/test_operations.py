@@ -1,19 +1,25 @@
 """The operations port: metrics and health of all workers, or of one, without a credential."""
 
+import asyncio
+import json
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from gateway import __version__
+from tests.processes import heard
 from tests.server.command import KEY, Served, serve
-from tests.server.test_workers import on_both, told
+from tests.server.test_workers import on_both, open_socket, told
 from tests.support import S, eventually
 
 pytestmark = [
@@ -22,6 +28,7 @@ pytestmark = [
 ]
 
 FLAGS = ("--admin-key", KEY, "--node-name", "a", "--ops-port", "0")
+LOAD, LEAVING, WATCHERS = 40, 10, 4
 
 
 @pytest.fixture
@@ -68,6 +75,59 @@ async def test_one_scrape_has_all_workers(served: Served) -> None:
     assert sum(connections.values()) == sum(opened.values()) == sessions["connected",]
     assert sessions["connected",] >= len(clients)
     assert set(sessions) == {("idle",), ("connected",), ("away",), ("closing",)}
+
+
+async def test_sums_over_workers_are_what_clients_counted(served: Served) -> None:
+    """A load on two workers: the metrics of both together, the counts and the clients agree."""
+    events: Counter[str] = Counter()
+
+    async def watch(watcher: ClientConnection) -> None:
+        ended = 0
+        while ended < LEAVING:
+            types = [event["type"] for event in json.loads(await watcher.recv()).get("events", ())]
+            events.update(types)
+            ended += types.count("session.closed")
+        await watcher.close()
+
+    async def leave(socket: ClientConnection) -> None:
+        await socket.send('{"type": "leave", "ref": "1"}')
+        with suppress(ConnectionClosed):
+            while True:
+                await socket.recv()
+
+    headers = {"Authorization": f"Bearer {KEY}", "Connection": "close"}  # each asks any worker
+    async with (
+        operator(served) as client,
+        httpx2.AsyncClient(base_url=served.url, headers=headers) as http,
+        AsyncExitStack() as stack,
+    ):
+
+        async def connected(path: str, first: str) -> ClientConnection:
+            socket = await stack.enter_async_context(open_socket(served, path))
+            await heard(socket, first)
+            return socket
+
+        async def summed(name: str) -> float:
+            return sum((await samples(client, name)).values())
+
+        watchers = [await connected("/v1/events", "snapshot") for _ in range(WATCHERS)]
+        async with asyncio.TaskGroup() as group:
+            for watcher in watchers:
+                group.create_task(watch(watcher))
+            sockets = [await connected("/v1/connect", "hello") for _ in range(LOAD)]
+            counted = (await http.get("/v1/stats")).json()["sessions"]
+            assert await summed("gateway_sessions") == counted == LOAD
+            assert await summed("gateway_connections") == WATCHERS + LOAD
+            await asyncio.gather(*map(leave, sockets[:LEAVING]))
+
+        async def all_have_ended() -> bool:
+            return await summed("gateway_closes_total") == WATCHERS + LEAVING
+
+        await eventually(all_have_ended)
+        assert await summed("gateway_sessions") == LOAD - LEAVING
+        assert await summed("gateway_connects_total") == WATCHERS + LOAD
+        assert await summed("gateway_session_ends_total") == LEAVING
+        assert await summed("gateway_deliveries_total") == events.total()
 
 
 async def test_any_node_tells_the_state_of_all(served: Served) -> None:

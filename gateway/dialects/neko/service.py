@@ -199,6 +199,7 @@ async def run(context: Context) -> None:
     node, rooms = service.node, service.rooms
     node.register(DIALECT, rooms.render)
     with node.subscribe(VIEW, node.position(VIEW.hash32)) as subscription:
+        subscription.is_client = False
         rooms.start()
         service.started.set()
         while True:
