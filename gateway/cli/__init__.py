@@ -44,6 +44,7 @@ _COMMANDS: Final = (
     ("show", "cli.sessions:show", "Show one session, also for a while after it was closed."),
     ("history", "cli.lists:history", "List closed sessions or finished watches, newest first."),
     ("nodes", "cli.lists:nodes", "List the nodes of the gateway, and how they do."),
+    ("top", "cli.top:top", "Show sessions, rates and nodes, live."),
     ("watch", "cli.watching:watch", "Follow what happens, one line an event."),
     ("close", "cli.sessions:close", "Close a session, now or after a warning."),
     ("cancel", "cli.sessions:cancel", "Cancel the pending close of a session."),

@@ -22,7 +22,7 @@ from gateway.client import Gateway
 from gateway.core.public import rfc3339
 
 _HISTORY: Final = ("ID", "ENDED", "LASTED", "OUTCOME", "NAME", "ACCOUNT", "WORKSPACE", "WATCHED")
-_NODES: Final = (
+NODES: Final = (
     *("NAME", "STATE", "SESSIONS", "SOCKETS", "SLOW", "LAG", "MEMORY", "UPTIME", "VERSION"),
 )
 _CLOCK: Final = re.compile(r"\d{4}-\d\d-\d\d")  # how a time begins that is no duration
@@ -109,7 +109,7 @@ async def nodes(
     if json:
         put_document(told)
         return
-    put_table(_NODES, [node_cells(node) for node in told["nodes"]])
+    put_table(NODES, [node_cells(node) for node in told["nodes"]])
 
 
 def node_cells(node: dict[str, Any]) -> list[str | None]:

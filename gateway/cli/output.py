@@ -91,16 +91,25 @@ def put_table(
     shown = [list(map(escaped, row)) for row in islice(rows, TABLE_ROWS_MAX + 1)]
     more = len(shown) > TABLE_ROWS_MAX
     shown = shown[:TABLE_ROWS_MAX]
+    if shown:
+        Console(highlight=False).print(_table(headers, shown, cut=cut))
+    if more:
+        note(f"The first {TABLE_ROWS_MAX} are shown; use a filter, --json or a pipe for the rest.")
+
+
+def made_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Return a table for people with a line for each row, cut at the width of the terminal."""
+    return _table(headers, [list(map(escaped, row)) for row in rows], cut=True)
+
+
+def _table(headers: Sequence[str], shown: list[list[str]], *, cut: bool) -> Table:
     filled = [n for n in range(len(headers)) if any(row[n] for row in shown)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number in filled:
         table.add_column(headers[number], no_wrap=number == 0, overflow="fold")
     for row in shown:
         table.add_row(*(_cell(row[number], cut=cut and number > 0) for number in filled))
-    if shown:
-        Console(highlight=False).print(table)
-    if more:
-        note(f"The first {TABLE_ROWS_MAX} are shown; use a filter, --json or a pipe for the rest.")
+    return table
 
 
 def _cell(text: str, *, cut: bool) -> Text:

@@ -28,7 +28,7 @@ from gateway.logs.formats import escaped
 PAGE: Final = 500  # sessions a request; about half a megabyte
 
 _SHORT: Final = re.compile(f"[0-9a-f]{{{SHORT_ID}}}")
-_HEADERS: Final = ("ID", "STATE", "NAME", "ACCOUNT", "WORKSPACE", "WATCHING", "SINCE", "CLOSES")
+HEADERS: Final = ("ID", "STATE", "NAME", "ACCOUNT", "WORKSPACE", "WATCHING", "SINCE", "CLOSES")
 
 
 async def list_sessions(
@@ -52,19 +52,20 @@ async def list_sessions(
         return
     async with Gateway(reach.url, token=reach.shown_token()) as gateway:
         page = PAGE if limit is None else min(limit, PAGE)
-        found = _first(gateway.list_sessions(filters.filter(), sort=Sort(sort), limit=page), limit)
+        found = first(gateway.list_sessions(filters.filter(), sort=Sort(sort), limit=page), limit)
         if json:
             async for session in found:
                 put_json(session)
         elif for_people():
-            rows = [session async for session in _first(found, TABLE_ROWS_MAX + 1)]
-            put_table(_HEADERS, _rows(rows, wide=wide), cut=not wide)
+            rows = [session async for session in first(found, TABLE_ROWS_MAX + 1)]
+            put_table(HEADERS, _rows(rows, wide=wide), cut=not wide)
         else:
             async for session in found:
                 put_cells(session_cells(session, 0, wide=True))
 
 
-async def _first(sessions: AsyncIterator[Session], limit: int | None) -> AsyncIterator[Session]:
+async def first(sessions: AsyncIterator[Session], limit: int | None) -> AsyncIterator[Session]:
+    """Yield at most *limit* of *sessions*, and ask for no page more."""
     count = 0
     async for session in sessions:
         yield session

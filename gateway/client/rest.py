@@ -187,9 +187,9 @@ class Gateway:
             "POST", "/v1/messages", body=message if body is None else {**message, "body": body}
         )
 
-    async def stats(self) -> Object:
-        """Return the counts in this token's view."""
-        return await self._ask("GET", "/v1/stats")
+    async def stats(self, *, window: int | None = None) -> Object:
+        """Return the counts in this token's view; with ``admin`` also rates of *window* seconds."""
+        return await self._ask("GET", "/v1/stats", given(window=window))
 
     async def nodes(self) -> Object:
         """Return the nodes and their leases; needs ``admin``."""

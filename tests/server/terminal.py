@@ -5,17 +5,24 @@ import pty
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from tests.server.command import KEY, Served, environment, start
 
-__all__ = ["on_terminal", "terminal"]
+__all__ = ["Terminal", "on_terminal", "terminal"]
+
+
+class Terminal(NamedTuple):
+    """A command on a terminal: ``read`` returns what it shows in pieces, empty at the end."""
+
+    process: subprocess.Popen[str]
+    read: Callable[[], str]
+    keyboard: int
 
 
 @contextmanager
-def terminal(
-    served: Served, *arguments: str, columns: int = 120, **env: str
-) -> Iterator[tuple[subprocess.Popen[str], Callable[[], str]]]:
-    """Run a command on a terminal; what it shows is read in pieces, empty at the end."""
+def terminal(served: Served, *arguments: str, columns: int = 120, **env: str) -> Iterator[Terminal]:
+    """Run a command on a terminal of some size."""
     ours, theirs = pty.openpty()
     variables = environment(
         served.data_dir.parent,
@@ -37,12 +44,12 @@ def terminal(
             list(arguments), variables, stdin=theirs, stdout=theirs, stderr=theirs
         ) as process:
             os.close(theirs)
-            yield process, read
+            yield Terminal(process, read, ours)
     finally:
         os.close(ours)
 
 
 def on_terminal(served: Served, *arguments: str, columns: int = 120, **env: str) -> str:
     """Run a command on a terminal and return all it shows."""
-    with terminal(served, *arguments, columns=columns, **env) as (_, read):
-        return "".join(iter(read, ""))
+    with terminal(served, *arguments, columns=columns, **env) as shown:
+        return "".join(iter(shown.read, ""))

@@ -40,7 +40,7 @@ def test_help_of_every_command_says_what_it_does(capsys: pytest.CaptureFixture[s
     """Every command has help, and all of it ends with what exit codes mean."""
     for command in (
         *("serve", "sessions", "show", "watch", "close", "cancel", "kick", "config", "audit"),
-        *("history", "nodes", "messages", "messages send", "ping", "completion"),
+        *("history", "nodes", "top", "messages", "messages send", "ping", "completion"),
         *("token create", "token verify", "user add", "user list", "user remove", "token", "user"),
     ):
         ran = run(capsys, *command.split(), "--help")
@@ -103,7 +103,7 @@ def test_all_problems_of_settings_are_told_at_once(capsys: pytest.CaptureFixture
 
 def test_gateway_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a gateway a command fails with its error's code, and no traceback."""
-    for command in (["sessions"], ["watch"], ["audit"], ["close", "x"]):
+    for command in (["sessions"], ["watch"], ["audit"], ["nodes"], ["history"], ["close", "x"]):
         ran = run(capsys, *command, "--url", "http://127.0.0.1:1")
 
         assert ran.code == 1

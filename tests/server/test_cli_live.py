@@ -299,7 +299,7 @@ def test_watch_on_a_terminal_shows_a_line_an_event(served: Served) -> None:
     opened(served, "seen-1", name=NAME, labels={"env": "seen"})
     shown = ""
 
-    with terminal(served, "watch", "--label", "env=seen", "--snapshot") as (process, read):
+    with terminal(served, "watch", "--label", "env=seen", "--snapshot") as (process, read, _):
         while "seen-1" not in shown:
             shown += read()
         opened(served, "seen-2", account="bob", labels={"env": "seen"})
