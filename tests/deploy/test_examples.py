@@ -13,7 +13,9 @@ import pytest
 from tests.server.test_metrics import PAGE
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
+PRODUCTION: Final = PAGE.with_name("production.md").read_text()
 METRICS: Final = set(re.findall(r"^\| `(gateway_\w+)`", PAGE.read_text(), re.MULTILINE))
+UNITS: Final = {"MiB": 1, "GiB": 1024}
 EXPOSURE_MAX: Final = 2.5  # of systemd-analyze security: 0 is locked up, 10 is open
 
 
@@ -50,6 +52,33 @@ def test_alerts_do_what_their_tests_say() -> None:
     assert "SUCCESS" in said
     for alert in re.findall(r"alert: (\w+)", (DEPLOY / "prometheus" / "rules.yml").read_text()):
         assert f"alertname: {alert}" in tested
+
+
+def test_documents_say_what_to_do_about_each_alert() -> None:
+    """Every alert has a row, and every row is of an alert."""
+    alerts = re.findall(r"alert: (\w+)", (DEPLOY / "prometheus" / "rules.yml").read_text())
+
+    assert re.findall(r"^\| `(Gateway\w+)` \| .+ \|$", PRODUCTION, re.MULTILINE) == alerts
+
+
+def test_sizes_in_the_documents_follow_their_formula() -> None:
+    """Each row has what the formula above it gives, and advises more than that."""
+    [process] = re.findall(r"^memory of a process +=(.+)$", PRODUCTION, re.MULTILINE)
+    [redis] = re.findall(r"^memory of Redis +=(.+)$", PRODUCTION, re.MULTILINE)
+    base, a_session, a_socket, a_watcher = map(float, re.findall(r"[\d.]+", process))
+    a_record, log, closed = map(float, re.findall(r"[\d.]+", redis))
+    row = r"^\| ([\d,]+) \| (\d+) \| ([\d,]+) MiB \| (\d+) (.iB) \| ([\d,]+) MiB \| (\d+) (.iB) \|$"
+    rows = re.findall(row, PRODUCTION, re.MULTILINE)
+    assert len(rows) == 3
+    for cells in rows:
+        sessions, processes, each, stored = (
+            int(cells[place].replace(",", "")) for place in (0, 1, 2, 5)
+        )
+        sockets = a_socket * sessions / processes + a_watcher * sessions / 100 / processes
+        assert each == round(base + (a_session * sessions + sockets) / 1024)
+        assert stored == round(a_record * sessions / 1024 + log + closed)
+        assert int(cells[3]) * UNITS[cells[4]] > each
+        assert int(cells[6]) * UNITS[cells[7]] > stored
 
 
 def test_queries_name_metrics_that_there_are() -> None:
