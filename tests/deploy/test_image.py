@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -23,15 +24,13 @@ ENV PIP_CERT={CERTIFICATES}
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The file system of the image, built with a base of this machine's own making."""
     if shutil.which("buildah") is None or shutil.which("mmdebstrap") is None:
         pytest.skip("buildah or mmdebstrap is not installed")
     place = tmp_path_factory.mktemp("image")
-    packages = "python3,python3-venv,ca-certificates"
-    command(
-        place, "mmdebstrap", "--variant=minbase", f"--include={packages}", "bookworm", "base.tar"
-    )
+    packages = "--include=python3,python3-venv,ca-certificates"
+    command(place, "mmdebstrap", "--variant=minbase", packages, "bookworm", "base.tar")
     shutil.copy(CERTIFICATES, place / "certificates.crt")
     (place / "Base").write_text(BASE)
     build = ("bud", "--format", "docker")
@@ -42,12 +41,14 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("-f", str(DEPLOY / "docker" / "Dockerfile"), str(DEPLOY.parent)),
     )
     container = buildah(place, "from", "localhost/gateway").strip()
-    return Path(buildah(place, "mount", container).strip())
+    yield Path(buildah(place, "mount", container).strip())
+    buildah(place, "umount", "--all")
+    buildah(place, "rm", "--all")
 
 
 def command(place: Path, *arguments: str) -> str:
     """Run a tool and return what it prints."""
-    env = {**os.environ, "STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
+    env = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
     done = subprocess.run(
         arguments, cwd=place, env=env, capture_output=True, text=True, check=False
     )
@@ -57,9 +58,8 @@ def command(place: Path, *arguments: str) -> str:
 
 def buildah(place: Path, *arguments: str) -> str:
     """Run buildah with a store of its own."""
-    return command(
-        place, "buildah", "--root", f"{place}/store", "--runroot", f"{place}/run", *arguments
-    )
+    store = ("--storage-driver", "vfs", "--root", f"{place}/store", "--runroot", f"{place}/run")
+    return command(place, "buildah", *store, *arguments)
 
 
 def test_image_serves_as_a_user_without_rights(image: Path) -> None:
