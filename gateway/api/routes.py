@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from gateway.api import (
     asyncapi,
     connect,
+    endpoints_closings,
     endpoints_health,
     endpoints_history,
     endpoints_lists,
@@ -28,6 +29,7 @@ from gateway.http.pipeline import Application, Pipeline
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     *endpoints_sessions.ENDPOINTS,
     *endpoints_subresources.ENDPOINTS,
+    *endpoints_closings.ENDPOINTS,
     *endpoints_lists.ENDPOINTS,
     *endpoints_history.ENDPOINTS,
     *endpoints_messages.ENDPOINTS,

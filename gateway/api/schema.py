@@ -183,6 +183,32 @@ class ClosingBody(Incoming, frozen=True, kw_only=True):
     ] = 0
 
 
+class BulkClosing(Incoming, frozen=True, kw_only=True):
+    """Which sessions to close, when and how fast; an empty filter is every session in view."""
+
+    filter: Filter
+    after_s: CloseAfterS = 0
+    reason: Text | UnsetType = UNSET
+    rate_per_s: Annotated[
+        float, Meta(ge=0.1, le=10_000, description="Sessions a second at most.")
+    ] = 100
+    dry_run: Annotated[bool, Meta(description="Only count, and show some ids.")] = False
+
+
+class BulkProgress(Outgoing, frozen=True, kw_only=True):
+    """A line of the reply: one each second, and a last one."""
+
+    type: Literal["progress", "done", "aborted"]
+    selected: Annotated[int, Meta(description="Sessions that match.")]
+    closed: Annotated[int, Meta(description="Of these, closed or told to close.")] = 0
+    skipped: Annotated[int, Meta(description="Of these, closed by others meanwhile.")] = 0
+    failed: Annotated[dict[str, int], Meta(description="Errors by their code.")] = {}
+    elapsed_s: float = 0
+    dry_run: bool = False
+    sample: Annotated[tuple[str, ...], Meta(description="Some of the ids, of a dry run.")] = ()
+    reason: Annotated[str | None, Meta(description="Why it was aborted.")] = None
+
+
 class Addressees(Incoming, frozen=True, kw_only=True):
     """Who hears a message: one session, a workspace, or everybody (neither)."""
 
