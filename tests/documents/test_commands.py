@@ -149,7 +149,7 @@ async def test_commands_of_a_page_work(settings: Settings, tmp_path: Path, page:
     else:
         async with gateway_of_the_documents(settings) as gateway:
             port = gateway.url.rpartition(":")[2]
-            printed = await run("bash", "-c", local(script, port), place=tmp_path)
+            printed = await run("bash", "-c", local(script, port), place=tmp_path, within=60 * S)
 
     said = {
         int(part.partition("\n")[0]): part.partition("\n")[2] for part in printed.split(">>> ")[1:]
