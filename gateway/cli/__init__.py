@@ -53,6 +53,7 @@ _COMMANDS: Final = (
     ("completion", "cli.completion:completion", "Write a shell's completion of this command."),
     ("audit", "audit.command:audit", "Check a running gateway's promises by watching it."),
 )
+_REACH: Final = ("GATEWAY_URL", "GATEWAY_TOKEN")
 _SILENT: Final = frozenset({"serve", "ping"})  # whose output may be closed
 _MESSAGES: Final = (
     ("send", "cli.messages:send", "Say something once to live connections; it is not stored."),
@@ -75,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # no locale makes a name a crash
+    for name in [name for name in _REACH if os.environ.get(name) == ""]:
+        del os.environ[name]  # not given, as an empty variable of any setting
     try:
         asked = next(iter(sys.argv[1:] if arguments is None else arguments), "")
         if not is_heard and asked not in _SILENT:  # before it changes anything

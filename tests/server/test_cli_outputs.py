@@ -85,6 +85,17 @@ def test_ping_says_whether_a_gateway_is_ready(
             assert (ran.code, ran.out, ran.err) == (0, "", "")
 
 
+def test_empty_variable_is_not_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty address, as compose files make them, is the default one and no error of usage."""
+    monkeypatch.setenv("GATEWAY_URL", "")
+    ran = run(capsys, "ping", "--within", "1ms")
+
+    assert "is no http:// or https:// address" not in ran.err
+    assert ran.code in (0, 1)  # somebody may have a gateway at the default port
+
+
 @pytest.mark.parametrize(
     "url, code, why",
     [
