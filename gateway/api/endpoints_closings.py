@@ -19,7 +19,8 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from gateway.api.idempotency import NativeCall, idempotency_key, identity, operation_of
-from gateway.api.schema import BulkClosing, BulkProgress, given
+from gateway.api.operator_schema import BulkClosing, BulkProgress
+from gateway.api.schema import given
 from gateway.auth.principals import Principal, Scope
 from gateway.connections.lifecycle import (
     CLOSE_WITHIN_S,

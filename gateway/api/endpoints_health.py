@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from gateway.api.schema import Health
+from gateway.api.operator_schema import Health
 from gateway.auth.principals import Principal
 from gateway.core.errors import Draining, StoreUnavailable, Unavailable
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, reply

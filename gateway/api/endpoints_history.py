@@ -1,19 +1,22 @@
-"""History over REST: closed sessions and finished watches, newest first.
+"""History over REST: closed sessions, finished watches and events of a session, newest first.
 
 Not here: who writes rows (``core.event``), how long they are kept (``store``).
 """
 
 from contextlib import aclosing
 from datetime import datetime
-from typing import Final
+from typing import Final, cast
 
+from msgspec import Raw
+from msgspec.structs import replace
 from starlette.responses import Response
 
-from gateway.api.schema import HistoryPage, HistoryQuery
+from gateway.api.schema import HistoryPage, HistoryQuery, PastPage, PastQuery
 from gateway.auth.principals import Principal
-from gateway.core.errors import BadPosition
+from gateway.core.errors import BadPosition, NotFound, SessionClosed, Unavailable
 from gateway.core.event import HistoryRow
-from gateway.core.public import render_row
+from gateway.core.model import Session
+from gateway.core.public import PublicEvent, render_row, rfc3339
 from gateway.core.query import Filter, Sort, View, Visibility, cursor, parse_cursor
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, reply
 from gateway.node import Place, place_of
@@ -72,6 +75,38 @@ def _next(view: View, last: HistoryRow) -> str:
     return cursor(view, Sort.CREATED_AT_DESC, (took_ms, str(number)))
 
 
+async def list_session_events(call: Call[Principal, PastQuery, Nothing]) -> Response:
+    """List what happened to a session, newest first; also after it was closed.
+
+    Raises:
+        NotFound: There was no such session lately, or the caller does not see it.
+        BadPosition: The cursor is not of this session.
+        Unavailable: The store did not answer.
+    """
+    node, session_id = call.node, call.path["id"]
+    try:
+        session = await node.find(session_id)
+    except SessionClosed as error:
+        if not isinstance(error.record, Session):
+            raise NotFound from None
+        session = error.record
+    view = call.caller.view(Filter())
+    if not view.matches(session):
+        raise NotFound
+    place, before = replace(view, dialect=f"events {session_id}"), None
+    if call.query.cursor:
+        before, _ = parse_cursor(place, Sort.NUMBER_DESC, call.query.cursor)
+    past = await node.events_of(session_id, view, before, call.query.limit)
+    return reply(
+        PastPage(
+            events=cast(list[PublicEvent], [Raw(item.data) for item in past.items]),
+            since=rfc3339(past.since_ms),
+            is_whole=past.is_whole,
+            next=cursor(place, Sort.NUMBER_DESC, (past.next, "")) if past.next else None,
+        )
+    )
+
+
 def _ms(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
@@ -96,5 +131,10 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
         "GET", "/v1/history", list_history,
         "List closed sessions or finished watches, newest first", query=HistoryQuery,
         returns={200: HistoryPage}, errors=(BadPosition,), tag="lists",
+    ),
+    Endpoint(
+        "GET", "/v1/sessions/{id}/events", list_session_events,
+        "List what happened to a session, newest first", query=PastQuery,
+        returns={200: PastPage}, errors=(NotFound, BadPosition, Unavailable), tag="lists",
     ),
 )  # fmt: skip

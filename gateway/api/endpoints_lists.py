@@ -7,27 +7,26 @@ Not here: sessions (``endpoints_sessions``), history (``endpoints_history``), ``
 """
 
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
 from starlette.responses import Response
 
-from gateway.api.schema import (
+from gateway.api.operator_schema import (
     GatewayRates,
     NodeInfo,
     NodeRates,
     Nodes,
-    SessionStream,
     States,
     Stats,
+    StatsGroup,
     StatsQuery,
-    StreamPage,
-    StreamQuery,
 )
+from gateway.api.schema import SessionStream, StreamPage, StreamQuery
 from gateway.auth.principals import Principal, Scope
-from gateway.core.errors import BadPosition
+from gateway.core.errors import BadPosition, Forbidden
 from gateway.core.model import STREAMS_MAX, Session, State
 from gateway.core.public import rfc3339
-from gateway.core.query import Sort, SortKey, View, cursor, parse_cursor
+from gateway.core.query import Sort, SortKey, View, cursor, node_of, parse_cursor
 from gateway.http.endpoint import AnyEndpoint, Call, Endpoint, Nothing, paced, reply
 from gateway.node import NodeStatus, Window
 
@@ -82,10 +81,20 @@ async def get_stats(call: Call[Principal, StatsQuery, Nothing]) -> Response:
     """Count what the caller sees; the picture is of one moment. Rates are of the whole gateway."""
     if call.query.window is not None:
         call.caller.require(Scope.ADMIN)
+    by = call.query.by
+    if by == "node" and not call.caller.is_full:
+        raise Forbidden("Only those who may write see nodes.")
     sessions = call.node.all_in(View(visibility=call.caller.visibility()))
     states = dict.fromkeys(State, 0)
+    groups: dict[str | None, list[int]] = {}
     connected = watching = streams = 0
     async for session in paced(sessions):
+        if by is not None:
+            value = node_of(session) if by == "node" else getattr(session, by)
+            counts = groups.setdefault(value, [0, 0, 0])
+            counts[0] += 1
+            counts[1] += session.is_connected
+            counts[2] += session.is_watching
         states[session.state] += 1
         connected += session.is_connected
         watching += session.is_watching
@@ -105,8 +114,24 @@ async def get_stats(call: Call[Principal, StatsQuery, Nothing]) -> Response:
             rates=None
             if call.query.window is None
             else _rates(call.node.window(call.query.window)),
+            **({} if by is None else _grouped(groups, call.query.limit)),
         )
     )
+
+
+def _grouped(groups: dict[str | None, list[int]], limit: int) -> dict[str, Any]:
+    """Return the largest groups, and the others together."""
+    found = sorted(groups.items(), key=lambda group: (-group[1][0], group[0] or ""))
+    rest = [sum(counts[part] for _, counts in found[limit:]) for part in range(3)]
+    return {
+        "groups": tuple(_group(value, counts) for value, counts in found[:limit]),
+        "others": _group(None, rest) if found[limit:] else None,
+    }
+
+
+def _group(value: str | None, counts: list[int]) -> StatsGroup:
+    sessions, connected, watching = counts
+    return StatsGroup(value=value, sessions=sessions, connected=connected, watching=watching)
 
 
 def _rates(window: Window) -> GatewayRates:
@@ -154,7 +179,7 @@ ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (
     ),
     Endpoint(
         "GET", "/v1/stats", get_stats, "Count what you see", query=StatsQuery,
-        returns={200: Stats}, tag="lists",
+        returns={200: Stats}, errors=(Forbidden,), tag="lists",
     ),
     Endpoint(
         "GET", "/v1/nodes", list_nodes, "List nodes", returns={200: Nodes}, scope=Scope.ADMIN,

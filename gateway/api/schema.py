@@ -28,9 +28,8 @@ from gateway.core.model import (
     Text,
 )
 from gateway.core.protocol import ClientChanges
-from gateway.core.public import PublicRow, PublicSession, PublicStream, Time
+from gateway.core.public import PublicEvent, PublicRow, PublicSession, PublicStream, Time
 from gateway.core.query import LIMIT_DEFAULT, LIMIT_MAX, Filter, Sort
-from gateway.node import WINDOW_MAX_S
 
 CloseAfterS = Annotated[
     float, Meta(ge=0, le=CLOSE_AFTER_MAX_S, description="Seconds from now; 0 is now.")
@@ -183,32 +182,6 @@ class ClosingBody(Incoming, frozen=True, kw_only=True):
     ] = 0
 
 
-class BulkClosing(Incoming, frozen=True, kw_only=True):
-    """Which sessions to close, when and how fast; an empty filter is every session in view."""
-
-    filter: Filter
-    after_s: CloseAfterS = 0
-    reason: Text | UnsetType = UNSET
-    rate_per_s: Annotated[
-        float, Meta(ge=0.1, le=10_000, description="Sessions a second at most.")
-    ] = 100
-    dry_run: Annotated[bool, Meta(description="Only count, and show some ids.")] = False
-
-
-class BulkProgress(Outgoing, frozen=True, kw_only=True):
-    """A line of the reply: one each second, and a last one."""
-
-    type: Literal["progress", "done", "aborted"]
-    selected: Annotated[int, Meta(description="Sessions that match.")]
-    closed: Annotated[int, Meta(description="Of these, closed or told to close.")] = 0
-    skipped: Annotated[int, Meta(description="Of these, closed by others meanwhile.")] = 0
-    failed: Annotated[dict[str, int], Meta(description="Errors by their code.")] = {}
-    elapsed_s: float = 0
-    dry_run: bool = False
-    sample: Annotated[tuple[str, ...], Meta(description="Some of the ids, of a dry run.")] = ()
-    reason: Annotated[str | None, Meta(description="Why it was aborted.")] = None
-
-
 class Addressees(Incoming, frozen=True, kw_only=True):
     """Who hears a message: one session, a workspace, or everybody (neither)."""
 
@@ -255,13 +228,20 @@ class HistoryQuery(Incoming, frozen=True, kw_only=True):
     cursor: Cursor | None = None
 
 
-class StatsQuery(Incoming, frozen=True, kw_only=True):
-    """What to count beside what is there now."""
+class PastQuery(Incoming, frozen=True, kw_only=True):
+    """Which page of the events of a session."""
 
-    window: (
-        Annotated[int, Meta(ge=1, le=WINDOW_MAX_S, description="Rates of these last seconds.")]
-        | None
-    ) = None
+    limit: Limit = LIMIT_DEFAULT
+    cursor: Cursor | None = None
+
+
+class PastPage(Outgoing, frozen=True, kw_only=True):
+    """Events of one session, the newest first."""
+
+    events: list[PublicEvent]
+    since: Annotated[Time, Meta(description="From when on nothing is missing.")]
+    is_whole: Annotated[bool, Meta(description="Whether they reach back to its beginning.")]
+    next: str | None = None
 
 
 class CloseQuery(Incoming, frozen=True, kw_only=True):
@@ -318,77 +298,3 @@ class HistoryPage(Outgoing, frozen=True, kw_only=True):
 
     history: tuple[PublicRow, ...]
     next: str | None = None
-
-
-class States(Struct, frozen=True, kw_only=True):
-    """Open sessions by state."""
-
-    idle: int
-    connected: int
-    away: int
-    closing: int
-
-
-class NodeRates(Struct, frozen=True, kw_only=True):
-    """Rates of one node, one number for each second."""
-
-    name: str
-    deliveries_per_s: list[float]
-    sockets: list[int]
-
-
-class GatewayRates(Struct, frozen=True, kw_only=True):
-    """Rates of the whole gateway, one number for each second, the oldest first.
-
-    The last second ends at ``until``. There are fewer than asked for if the answering node does not
-    run for so long.
-    """
-
-    until: Time
-    connects_per_s: list[int]
-    ends_per_s: list[int]
-    events_per_s: list[int]
-    nodes: tuple[NodeRates, ...]
-
-
-class Stats(Outgoing, frozen=True, kw_only=True):
-    """Counts of what the caller sees, and rates if they are asked for."""
-
-    sessions: int
-    connected: int
-    watching: int
-    streams: int
-    states: States
-    rates: GatewayRates | None = None
-
-
-class NodeInfo(Outgoing, frozen=True, kw_only=True):
-    """A gateway process, its lease, and what it told with it: at most 3 s ago."""
-
-    id: str
-    name: str
-    is_alive: bool
-    is_this: bool
-    connections: Annotated[int, Meta(description="How many sessions it holds.")]
-    renewed_at: Time
-    version: str | None = None
-    uptime_s: Annotated[int, Meta(description="Seconds since it started.")] | None = None
-    sockets: Annotated[int, Meta(description="WebSockets and event streams.")] | None = None
-    feed_lag_s: Annotated[float, Meta(description="How old its reads may be.")] | None = None
-    memory_bytes: int | None = None
-    slow_readers: (
-        Annotated[int, Meta(description="Times a subscriber fell behind, since its start.")] | None
-    ) = None
-    is_draining: bool | None = None
-
-
-class Nodes(Struct, frozen=True, kw_only=True):
-    """All nodes whose lease is known."""
-
-    nodes: tuple[NodeInfo, ...]
-
-
-class Health(Struct, frozen=True, kw_only=True):
-    """All is well."""
-
-    status: Literal["ok"] = "ok"

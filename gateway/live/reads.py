@@ -19,7 +19,7 @@ from gateway.live.lease import Lease, rendezvous_owner
 from gateway.live.outbound import Tick
 from gateway.live.rates import Window
 from gateway.live.replica import Place, Rendering, Replica, Tombstone
-from gateway.live.replicator import Replicator
+from gateway.live.replicator import PastEvents, Replicator
 from gateway.live.report import NodeReport, read_report, resident_bytes
 from gateway.metrics import DELIVERIES, SLOW_READERS, total
 from gateway.store.clock import RedisClock
@@ -166,6 +166,22 @@ class NodeReads:
             Trimmed: The log does not reach back so far.
         """
         return self.replicator.replay(view, since, upto)
+
+    async def events_of(
+        self, session_id: str, view: View, before: int | None, limit: int
+    ) -> PastEvents:
+        """Return the events of one session in *view*, the newest first.
+
+        Args:
+            session_id: The session.
+            view: The view that they are rendered for.
+            before: ``next`` of the page before.
+            limit: About so many.
+
+        Raises:
+            Unavailable: The store did not answer.
+        """
+        return await self.replicator.events_of(session_id, view, before, limit)
 
     # --- nodes
 

@@ -11,13 +11,13 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from msgspec import DecodeError
+from msgspec import DecodeError, Struct
 from msgspec.json import decode
 from msgspec.structs import replace
 
 from gateway.core.document import Document
 from gateway.core.errors import Unavailable
-from gateway.core.event import AnyEntry, HistoryRow, decode_entry
+from gateway.core.event import AnyEntry, HistoryRow, SessionEntry, decode_entry
 from gateway.core.model import Session, decode_session
 from gateway.core.position import Position
 from gateway.core.query import View
@@ -34,11 +34,28 @@ from gateway.store.log import BLOCK_MS, Follower, HistoryLost, LogTrimmed, Store
 from gateway.store.store import Store
 
 REPLAY_COUNT: Final = 1_000  # log entries read at once for a resume
+PAST_READS: Final = 20  # reads of the log for the events of one session
 HISTORY_COUNT: Final = 1_000  # history rows read at once
 LAG_MIN_MS: Final = BLOCK_MS + 500  # a healthy follower hears from its server at least this often
 RETRY_S: Final = 0.25  # between two tries to load
 
 log = logging.getLogger(__name__)
+
+
+class PastEvents(Struct):
+    """What the log still has of one session.
+
+    Args:
+        items: Its events, the newest first.
+        is_whole: Whether they reach back to its beginning.
+        since_ms: From when on nothing is missing, in milliseconds of Redis time.
+        next: The offset before which there may be more.
+    """
+
+    items: list[EventItem] = []
+    is_whole: bool = False
+    since_ms: int = 0
+    next: int | None = None
 
 
 class Replicator:
@@ -216,6 +233,46 @@ class Replicator:
             if (await self._store.meta(partition)).first > offset + 1:
                 return False
         return True
+
+    async def events_of(
+        self, session_id: str, view: View, before: int | None, limit: int
+    ) -> PastEvents:
+        """Return the events of one session in *view*, the newest first.
+
+        It reads the log back from *before*, ``PAST_READS`` times ``REPLAY_COUNT`` entries at most.
+
+        Args:
+            session_id: The session.
+            view: The view that the events are rendered for.
+            before: An offset of the log that was told before; ``None`` is its end.
+            limit: At least one commit is told whole, then no more after this many events.
+
+        Raises:
+            Unavailable: The store did not answer.
+        """
+        partition, name = self._store.partition(session_id), session_id.encode()
+        first = (await self._store.meta(partition)).first
+        end = self._replica.offsets[partition] + 1 if before is None else before
+        found, since_ms = PastEvents(), self._store.clock.now_ms()
+        for _ in range(PAST_READS):
+            start = max(first, end - REPLAY_COUNT)
+            if start >= end or found.is_whole or len(found.items) >= limit:
+                break
+            entries = await self._store.entries(partition, start - 1, end - start)
+            if not entries:
+                break
+            for offset, data in reversed(entries):
+                end = offset
+                entry = _decoded(partition, offset, data) if name in data else None
+                if isinstance(entry, SessionEntry) and entry.record.id == session_id:
+                    found.items += reversed(self._hub.render(view, CommitView.from_log(entry)))
+                    since_ms = entry.at
+                    found.is_whole = entry.record.revision == 1
+                if found.is_whole or len(found.items) >= limit:
+                    break
+        found.since_ms = since_ms
+        found.next = None if found.is_whole or end <= first else end
+        return found
 
     async def replay(self, view: View, since: Position, upto: Position) -> AsyncIterator[Tick]:
         """Yield what happened in *view* between two positions, read from the logs.
