@@ -205,6 +205,7 @@ async def test_rolling_restart_loses_nobody(site: Site, monkeypatch: pytest.Monk
         while True:
             try:
                 await gateway.stats()
+                await gateway.patch("kept", {"name": f"n{calls}"})
                 async for _ in gateway.list_sessions():
                     break
             except Exception:  # noqa: BLE001 - counted
@@ -218,6 +219,7 @@ async def test_rolling_restart_loses_nobody(site: Site, monkeypatch: pytest.Monk
             await stack.enter_async_context(connect(site.url, token=ADMIN, name=f"c{number}"))
             for number in range(CLIENTS)
         ]
+        await gateway.open({"id": "kept"})
         group = await stack.enter_async_context(asyncio.TaskGroup())
         tasks = [group.create_task(watch()), group.create_task(call(gateway))]
         ids = {client.id for client in clients}
