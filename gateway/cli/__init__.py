@@ -46,7 +46,7 @@ _COMMANDS: Final = (
     ("nodes", "cli.lists:nodes", "List the nodes of the gateway, and how they do."),
     ("top", "cli.top:top", "Show sessions, rates and nodes, live."),
     ("watch", "cli.watching:watch", "Follow what happens, one line an event."),
-    ("close", "cli.sessions:close", "Close a session, now or after a warning."),
+    ("close", "cli.closing:close", "Close a session, or many, now or after a warning."),
     ("cancel", "cli.sessions:cancel", "Cancel the pending close of a session."),
     ("kick", "cli.sessions:kick", "End the connection of a session; the session stays."),
     ("config", "cli.config:config", "Show the effective settings, and where each came from."),

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
-from gateway.cli.options import Duration, Filters, Json, Reach, SessionId, Wide
+from gateway.cli.options import Filters, Json, Reach, SessionId, Wide
 from gateway.cli.output import (
     SHORT_ID,
     TABLE_ROWS_MAX,
@@ -136,33 +136,6 @@ async def show(
         put_table(("FIELD", "VALUE"), list(flattened(session)))
 
 
-async def close(
-    session_id: SessionId,
-    /,
-    *,
-    after: Annotated[
-        Duration,
-        Parameter(help="How long its client has to save: 30s, 2m, 1h; without it is now."),
-    ] = 0.0,
-    reason: Annotated[
-        str | None, Parameter(help="What its client and its watchers are told.")
-    ] = None,
-    extend_max: Annotated[
-        Duration | None, Parameter(help="How much more its client may ask for.")
-    ] = None,
-    json: Json = False,
-    reach: Reach = Reach(),  # noqa: B008 - immutable
-) -> None:
-    """Close a session; a pending close is moved."""
-    async with Gateway(reach.url, token=reach.shown_token()) as gateway:
-        session_id = await full_id(gateway, session_id)
-        done = await gateway.close(
-            session_id, after_s=after or None, reason=reason, extend_max_s=extend_max
-        )
-    at = done.get("closes_at")
-    _tell(done, f"{session_id} closes at {at}" if at else f"{session_id} is closed", json=json)
-
-
 async def cancel(
     session_id: SessionId,
     /,
@@ -173,7 +146,7 @@ async def cancel(
     """Cancel the pending close of a session."""
     async with Gateway(reach.url, token=reach.shown_token()) as gateway:
         session_id = await full_id(gateway, session_id)
-        _tell(await gateway.cancel(session_id), f"{session_id} stays open", json=json)
+        tell(await gateway.cancel(session_id), f"{session_id} stays open", json=json)
 
 
 async def kick(
@@ -186,10 +159,11 @@ async def kick(
     """End the connection of a session."""
     async with Gateway(reach.url, token=reach.shown_token()) as gateway:
         session_id = await full_id(gateway, session_id)
-        _tell(await gateway.kick(session_id), f"{session_id} is disconnected", json=json)
+        tell(await gateway.kick(session_id), f"{session_id} is disconnected", json=json)
 
 
-def _tell(session: Session, line: str, *, json: bool) -> None:
+def tell(session: Session, line: str, *, json: bool) -> None:
+    """Write what was done to a session: a line for people, or the session."""
     if json:
         put_document(session)
     else:

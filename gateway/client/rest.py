@@ -5,12 +5,13 @@ reply is bounded in time and size.
 """
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
 
 import httpx2
-from msgspec import DecodeError
+from msgspec import DecodeError, to_builtins
 from msgspec.json import Decoder
 
 from gateway.client.connection import USER_AGENT, Tokens, TokenSource
@@ -153,6 +154,32 @@ class Gateway:
             body["reason"] = reason
         return await self._ask("PUT", _path(session_id, "closing"), body=body)
 
+    async def close_all(
+        self,
+        filter: Filter,  # noqa: A002 - the wire's word
+        *,
+        after_s: float = 0,
+        reason: str | None = None,
+        rate_per_s: float | None = None,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> AsyncIterator[Object]:
+        """Close every session of a filter, and yield how far it came; leaving the loop stops it.
+
+        Each is ``{type: progress | done | aborted, selected, closed, …}``; the last is no
+        ``progress``. A dry run only counts.
+        """
+        body = {"filter": filter, "after_s": after_s, "dry_run": dry_run}
+        more = {"reason": reason, "rate_per_s": rate_per_s}
+        body |= {name: value for name, value in more.items() if value is not None}
+        headers = {"Accept": "application/x-ndjson"}
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        sent = to_builtins(body)
+        async with self._reply("POST", "/v1/closings", None, sent, headers) as reply:
+            async for line in reply.aiter_lines():
+                yield _decoded(line)
+
     async def closing(self, session_id: str) -> Object:
         """Return the pending close of a session."""
         return await self._ask("GET", _path(session_id, "closing"))
@@ -214,32 +241,50 @@ class Gateway:
         body: object = None,
         headers: dict[str, str] | None = None,
     ) -> Object:
+        async with self._reply(method, path, query, body, headers) as reply:
+            content = await _content(reply)
+        self.position = reply.headers.get("Gateway-Position", self.position)
+        return _decoded(content) if content else {}
+
+    @asynccontextmanager
+    async def _reply(
+        self,
+        method: str,
+        path: str,
+        query: Query | None,
+        body: object,
+        headers: dict[str, str] | None,
+    ) -> AsyncIterator[httpx2.Response]:
+        """Send a request, and yield the reply, which is no refusal, to be read."""
         token = await self._tokens.get()
         sent = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
+        url = with_query(self._root + path, query or [])
         try:
-            async with self._http.stream(
-                method,
-                with_query(self._root + path, query or []),
-                json=body,
-                headers=sent,
-            ) as reply:
-                content = bytearray()
-                async for chunk in reply.aiter_bytes():
-                    content += chunk
-                    if len(content) > REPLY_MAX_BYTES:
-                        raise Unavailable(f"The reply has more than {REPLY_MAX_BYTES} bytes.")
+            async with self._http.stream(method, url, json=body, headers=sent) as reply:
+                if reply.status_code >= _REDIRECTS_FROM:
+                    raise refusal(reply.status_code, reply.headers, await _content(reply))
+                yield reply
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
             raise Unavailable(f"The gateway cannot be reached: {error}") from error
         except httpx2.RequestError as error:
             lost = Unavailable if method in _READS else OutcomeUnknown
             raise lost(f"There was no reply: {str(error) or type(error).__name__}") from error
-        if reply.status_code >= _REDIRECTS_FROM:
-            raise refusal(reply.status_code, reply.headers, bytes(content))
-        self.position = reply.headers.get("Gateway-Position", self.position)
-        try:
-            return _object.decode(content) if content else {}
-        except DecodeError as error:
-            raise Unavailable("The reply is no JSON object.") from error
+
+
+async def _content(reply: httpx2.Response) -> bytes:
+    content = bytearray()
+    async for chunk in reply.aiter_bytes():
+        content += chunk
+        if len(content) > REPLY_MAX_BYTES:
+            raise Unavailable(f"The reply has more than {REPLY_MAX_BYTES} bytes.")
+    return bytes(content)
+
+
+def _decoded(text: str | bytes) -> Object:
+    try:
+        return _object.decode(text)
+    except DecodeError as error:
+        raise Unavailable("The reply is no JSON object.") from error
 
 
 def _path(session_id: str, *more: str) -> str:
