@@ -46,8 +46,9 @@ from gateway.node import Documents
 
 NDJSON: Final = "application/x-ndjson"
 PROGRESS_S: Final = 1.0  # between two lines
-STEP_S: Final = 0.05  # between two lots of closes, whatever the rate
-CONCURRENT: Final = 64  # closes in flight, so that they share commits
+STEP_S: Final = 0.05  # sessions of so much time are closed together, because they share commits
+CONCURRENT: Final = 64  # but at most so many
+FINISH_S: Final = 2.0  # for those in flight, when it is stopped; they count
 RUNNING_MAX: Final = 2  # bulk closings of a node at a time; one more is refused with Overloaded
 SAMPLE: Final = 20  # ids that a dry run shows
 KEPT_MS: Final = 86_400_000  # for which a key is remembered, as long as closed ids are
@@ -90,15 +91,17 @@ async def _begun_at(call: NativeCall) -> float:
         return now_ms
     said = operation_of(call, None)
     documents = call.node.documents
-    await _forget(documents, now_ms)
+    owner = "/".join(part or "" for part in identity(call.caller))
+    name = f"{owner}#{key}"
+    if documents.get(KIND, name) is None:
+        await _forget(documents, now_ms)
 
     def begin(known: dict[str, Any]) -> dict[str, Any]:
         if known and known["said"] != said:
             raise IdempotencyMismatch
         return known or {"said": said, "at": now_ms}
 
-    owner = "/".join(part or "" for part in identity(call.caller))
-    body = await documents.write(KIND, f"{owner}#{key}", begin)
+    body = await documents.write(KIND, name, begin)
     return float(body["at"])
 
 
@@ -187,8 +190,10 @@ class _Run(LiveConnection):
             ended = await self._ended
         finally:  # also when it is cancelled, because this process stops
             self.stop_timers()
-            for work in works:
+            for work in works[1:]:
                 work.cancel()
+            await asyncio.wait(works[:1], timeout=FINISH_S)
+            works[0].cancel()
             await asyncio.gather(*works, return_exceptions=True)
             about = {"selected": len(self._wanted), "closed": self._done}
             log.info("sessions were closed in bulk", extra={**about, "reason": _why(ended)})
@@ -198,21 +203,21 @@ class _Run(LiveConnection):
                 await self._send({"type": "http.response.body", "body": last})
 
     async def _close_all(self) -> None:
-        rate, started = self._call.body.rate_per_s, 0
-        total = len(self._wanted)
-        try:
-            while started < total:
-                allowed = 1 + int((self._loop.time() - self._began_s) * rate)
-                lot = self._wanted[started : min(allowed, started + CONCURRENT)]
-                started += len(lot)
-                async with asyncio.TaskGroup() as group:
-                    for session_id in lot:
-                        group.create_task(self._close(session_id))
-                if started < total and started >= allowed:
-                    await asyncio.sleep(max(STEP_S, 1 / rate))
-            self.end(None)
-        except ExceptionGroup as errors:
-            self.end(self.closing_of(errors.exceptions[0]))
+        rate = self._call.body.rate_per_s
+        size = max(1, min(CONCURRENT, int(rate * STEP_S)))
+        for start in range(0, len(self._wanted), size):
+            due_s = self._loop.time() + size / rate  # a store that stalled is not caught up with
+            lot = self._wanted[start : start + size]
+            failures = await asyncio.gather(*map(self._close, lot), return_exceptions=True)
+            if (failure := next((one for one in failures if one is not None), None)) is not None:
+                assert isinstance(failure, Exception)  # noqa: S101 - nobody cancels them
+                self.end(self.closing_of(failure))
+            if start + size < len(self._wanted):
+                wait_s = max(0.0, due_s - self._loop.time())
+                await asyncio.wait({self._ended}, timeout=wait_s)
+            if self._ended.done():
+                return
+        self.end(None)
 
     async def _close(self, session_id: str) -> None:
         call = self._call

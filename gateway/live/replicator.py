@@ -261,6 +261,7 @@ class Replicator:
             entries = await self._store.entries(partition, start - 1, end - start)
             if not entries:
                 break
+            oldest = _decoded(partition, *entries[0])
             for offset, data in reversed(entries):
                 end = offset
                 entry = _decoded(partition, offset, data) if name in data else None
@@ -270,6 +271,8 @@ class Replicator:
                     found.is_whole = entry.record.revision == 1
                 if found.is_whole or len(found.items) >= limit:
                     break
+            else:
+                since_ms = oldest.at if oldest else since_ms
         found.since_ms = since_ms
         found.next = None if found.is_whole or end <= first else end
         return found

@@ -87,6 +87,7 @@ async def test_log_that_was_trimmed_says_from_when_on_it_is_whole(
     assert page["is_whole"] is False
     assert len(page["events"]) < len(whole["events"])
     assert page["events"] == whole["events"][: len(page["events"])]
+    assert page["since"] <= page["events"][-1]["at"]
 
 
 async def test_events_of_a_hidden_session_are_not_there(

@@ -187,6 +187,22 @@ async def test_repeat_with_its_key_touches_no_newer_session(http: httpx2.AsyncCl
     assert new["closed"] == 1
 
 
+async def test_key_is_remembered_however_many_come_after_it(
+    http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repeat finds its key before older keys are forgotten."""
+    monkeypatch.setattr(endpoints_closings, "KEPT_MAX", 1)
+    await closings(http, "k-1", filter={})
+    await opened(http, id="s-1")
+
+    [*_, again] = await closings(http, "k-1", filter={})
+
+    assert again["selected"] == 0
+    await closings(http, "k-2", filter={"workspace": "ws-1"})
+    [*_, forgotten] = await closings(http, "k-1", filter={})
+    assert forgotten["selected"] == 1
+
+
 async def test_tenant_closes_its_own_sessions_alone(
     gateway: Gateway, http: httpx2.AsyncClient
 ) -> None:
