@@ -9,6 +9,7 @@ table of lines (``gateway/docs/logs.md``) does not name.
 import logging
 import os
 import re
+import shutil
 import tempfile
 from base64 import b64encode
 from collections.abc import Iterator
@@ -57,10 +58,20 @@ def folder() -> Path:
     return Path(os.environ[VARIABLE])
 
 
+_made: Final[list[str]] = []  # the folder, in the process that made it
+
+
+def end() -> None:
+    """Remove the folder, if this process made it: others of this run still use it."""
+    for made in _made:
+        shutil.rmtree(made, ignore_errors=True)
+
+
 def begin() -> None:
     """Let every line of this process be kept from now on."""
     if VARIABLE not in os.environ:
-        os.environ[VARIABLE] = tempfile.mkdtemp(prefix="gateway-logs-")
+        _made.append(tempfile.mkdtemp(prefix="gateway-logs-"))
+        os.environ[VARIABLE] = _made[0]
     handler = logging.FileHandler(folder() / f"in-process-{os.getpid()}.log", delay=True)
     handler.setFormatter(Json())
     ours = logging.getLogger("gateway")

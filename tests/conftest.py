@@ -73,10 +73,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(text)
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
+def pytest_unconfigure() -> None:
     """Remove the lines."""
-    if not hasattr(config, "workerinput"):
-        shutil.rmtree(canaries.folder(), ignore_errors=True)
+    canaries.end()
 
 
 @pytest.hookimpl(optionalhook=True)
