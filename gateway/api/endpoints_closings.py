@@ -64,7 +64,7 @@ log = logging.getLogger(__name__)
 async def close_sessions(call: Call[Principal, Nothing, BulkClosing]) -> Response:
     """Close every session of a filter, and tell how far it came."""
     body, node = call.body, call.node
-    view = call.caller.view(body.filter)
+    view = call.caller.view(body.filter.filter())
     opened_by = await _begun_at(call) if not body.dry_run else math.inf
     wanted = [
         session.id
@@ -163,6 +163,7 @@ class _Run(LiveConnection):
     ) -> None:
         super().__init__(call.context.connections.chance, PROGRESS_S)
         self._call = call
+        self._view = call.caller.view(call.body.filter.filter())
         self._wanted = wanted
         self._receive = receive
         self._send = send
@@ -223,6 +224,8 @@ class _Run(LiveConnection):
         call = self._call
         try:
             session = await call.node.find(session_id)
+            if not self._view.matches(session):  # it changed since it was selected
+                raise NotFound
             await call.node.apply(session_id, self._command(), op=operation_of(call, session))
         except (SessionClosed, NotFound):
             self._skipped += 1

@@ -8,16 +8,38 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.api.schema import CloseAfterS, Incoming, Limit, Outgoing
-from gateway.core.model import Text
+from gateway.core.model import LabelName, LabelValue, State, Text
 from gateway.core.public import Time
-from gateway.core.query import LIMIT_DEFAULT, Filter
+from gateway.core.query import LIMIT_DEFAULT, Filter, Wanted
 from gateway.node import WINDOW_MAX_S
+
+
+class BulkFilter(Incoming, frozen=True, kw_only=True):
+    """The filter of a list, but nothing in it may be null or empty: that would match all."""
+
+    workspace: Wanted | UnsetType = UNSET
+    account: Wanted | UnsetType = UNSET
+    service: Wanted | UnsetType = UNSET
+    state: State | UnsetType = UNSET
+    connected: bool | UnsetType = UNSET
+    watching: bool | UnsetType = UNSET
+    node: Wanted | UnsetType = UNSET
+    member: Wanted | UnsetType = UNSET
+    labels: (
+        Annotated[dict[LabelName, LabelValue], Meta(min_length=1, max_length=32)] | UnsetType
+    ) = UNSET
+    q: Wanted | UnsetType = UNSET
+
+    def filter(self) -> Filter:
+        """Return it as the filter of a list."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Filter(**{name: value for name, value in given.items() if value is not UNSET})
 
 
 class BulkClosing(Incoming, frozen=True, kw_only=True):
     """Which sessions to close, when and how fast; an empty filter is every session in view."""
 
-    filter: Filter
+    filter: BulkFilter
     after_s: CloseAfterS = 0
     reason: Text | UnsetType = UNSET
     rate_per_s: Annotated[
@@ -32,7 +54,9 @@ class BulkProgress(Outgoing, frozen=True, kw_only=True):
     type: Literal["progress", "done", "aborted"]
     selected: Annotated[int, Meta(description="Sessions that match.")]
     closed: Annotated[int, Meta(description="Of these, closed or told to close.")] = 0
-    skipped: Annotated[int, Meta(description="Of these, closed by others meanwhile.")] = 0
+    skipped: Annotated[
+        int, Meta(description="Of these, closed or changed by others meanwhile.")
+    ] = 0
     failed: Annotated[dict[str, int], Meta(description="Errors by their code.")] = {}  # noqa: RUF012 - msgspec copies it
     elapsed_s: float = 0
     dry_run: bool = False

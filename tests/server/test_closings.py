@@ -10,7 +10,9 @@ import httpx2
 import pytest
 
 from gateway.api import endpoints_closings
+from gateway.api.operator_schema import BulkFilter
 from gateway.core.errors import StoreUnavailable
+from gateway.core.query import Filter
 from gateway.node import Node
 from tests.server.conftest import Gateway
 from tests.server.test_api_sessions import opened
@@ -106,6 +108,21 @@ async def test_rate_is_kept_and_progress_is_told(http: httpx2.AsyncClient) -> No
     assert told == sorted(told)
     assert len(set(told)) > 2
     assert all(line.get("closed", 0) <= 1 + 20 * line["elapsed_s"] for line in lines)
+
+
+async def test_session_that_matches_no_more_stays_open(http: httpx2.AsyncClient) -> None:
+    """A session that changed after it was selected, and is not of the filter now, is skipped."""
+    for number in range(2):
+        await opened(http, id=f"s-{number}", labels={"old": "yes"})
+    body = {"filter": {"labels": {"old": "yes"}}, "rate_per_s": 2}
+    async with http.stream("POST", "/v1/closings", json=body) as reply:
+        lines = reply.aiter_lines()
+        await anext(lines)
+        await http.patch("/v1/sessions/s-1", json={"labels": {"old": "no"}})
+        said = [json.loads(line) async for line in lines]
+
+    assert (said[-1]["closed"], said[-1]["skipped"]) == (1, 1)
+    assert (await http.get("/v1/sessions/s-1")).status_code == 200
 
 
 async def test_json_is_the_last_line_alone(http: httpx2.AsyncClient) -> None:
@@ -241,6 +258,8 @@ async def test_another_closing_than_may_run_is_refused(
         {"filter": None},
         {"filter": {"workspac": "ws-1"}},
         {"filter": {"workspace": ""}},
+        {"filter": {"workspace": None}},
+        {"filter": {"labels": {}}},
         {"filter": {}, "after_s": -1},
         {"filter": {}, "after_s": 86_401},
         {"filter": {}, "rate_per_s": 0},
@@ -258,3 +277,8 @@ async def test_bad_request_closes_nothing(http: httpx2.AsyncClient, body: Line) 
 
     assert reply.status_code == 422, reply.text
     assert await still_open(http) == 1
+
+
+def test_filter_is_that_of_lists() -> None:
+    """Whatever a list is filtered by, a closing is."""
+    assert BulkFilter.__struct_fields__ == Filter.__struct_fields__
