@@ -184,7 +184,7 @@ async def test_age_of_the_picture_is_known(
     monkeypatch.setattr(replicator_module, "LAG_MIN_MS", 300)
     monkeypatch.setattr(log_module, "BLOCK_MS", 100)
     monkeypatch.setattr(log_module, "BLOCK_ANSWER_S", 200 * MS)
-    monkeypatch.setattr("gateway.node.UNREADY_MS", 400)
+    monkeypatch.setattr("gateway.live.reads.UNREADY_MS", 400)
     async with Proxy(valkey.url) as proxy, running_node(proxy.url, prefix) as node:
         assert node.replicator.lag_ms() == 0
         assert node.is_ready
