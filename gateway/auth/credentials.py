@@ -174,7 +174,7 @@ def client_address(scope: Scope, trusted: Networks) -> Peer:
     peer: tuple[str, int] | None = scope.get("client")
     address, port = peer or (None, None)
     tls = scope.get("scheme") in _TLS_SCHEMES
-    if address is None or not _trusts(_ip(address), trusted):
+    if not _is_of_proxy(scope, trusted):
         return Peer(_tidy(address), port, tls)
     tls = _first(scope, b"x-forwarded-proto", "https" if tls else "http").lower() in _TLS_SCHEMES
     hops = ",".join(headers(scope, b"x-forwarded-for")).split(",")[-HOPS_MAX:]
@@ -193,8 +193,7 @@ def is_listed(scope: Scope, listed: Networks, trusted: Networks) -> bool:
 
     What an unknown proxy forwards is from nobody who is listed: the proxy's own address may be.
     """
-    peer: tuple[str, int] | None = scope.get("client")
-    if headers(scope, b"x-forwarded-for") and not (peer and _trusts(_ip(peer[0]), trusted)):
+    if headers(scope, b"x-forwarded-for") and not _is_of_proxy(scope, trusted):
         return False
     return _trusts(_ip(client_address(scope, trusted).address or ""), listed)
 
@@ -213,6 +212,14 @@ def _ip(text: str | None) -> IPv4Address | IPv6Address | None:
         return None
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
     return mapped or found
+
+
+def _is_of_proxy(scope: Scope, trusted: Networks) -> bool:
+    """Whether a trusted proxy sent the request."""
+    if not trusted:  # as with most gateways: no address is parsed
+        return False
+    peer: tuple[str, int] | None = scope.get("client")
+    return peer is not None and _trusts(_ip(peer[0]), trusted)
 
 
 def _trusts(address: IPv4Address | IPv6Address | None, trusted: Networks) -> bool:
@@ -237,8 +244,7 @@ def forwarded_prefix(scope: Scope, trusted: Networks) -> str:
 
     One that is no plain path is left out, because it becomes a part of links and of ``Location``.
     """
-    peer: tuple[str, int] | None = scope.get("client")
-    if not (peer and _trusts(_ip(peer[0]), trusted)):
+    if not _is_of_proxy(scope, trusted):
         return ""
     prefix = _first(scope, b"x-forwarded-prefix", "").rstrip("/")
     return prefix if _PREFIX.fullmatch(prefix) else ""
@@ -246,9 +252,8 @@ def forwarded_prefix(scope: Scope, trusted: Networks) -> str:
 
 def own_origin(scope: Scope, trusted: Networks) -> str:
     """Return the origin of the gateway's own pages, as the client sees it."""
-    peer: tuple[str, int] | None = scope.get("client")
     host = one_header(scope, b"host") or ""
-    if peer and _trusts(_ip(peer[0]), trusted):
+    if _is_of_proxy(scope, trusted):
         host = _first(scope, b"x-forwarded-host", host)
     scheme = "https" if client_address(scope, trusted).tls else "http"
     return f"{scheme}://{host}"
