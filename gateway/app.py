@@ -26,7 +26,7 @@ from gateway.auth.credentials import Networks, forwarded_prefix, networks
 from gateway.auth.principals import Authenticator
 from gateway.auth.users import Users
 from gateway.connections.registry import ConnectionRegistry
-from gateway.context import Context
+from gateway.context import NATIVE, Context
 from gateway.core.errors import Unavailable
 from gateway.core.frames import FRAMES_PER_S, Caps
 from gateway.dialects import gameye, maxscale, neko, plex, webida
@@ -178,7 +178,9 @@ def create_app(context: Context) -> Starlette:
         below |= {"gateway": native.application(context, BELOW)}
         below |= dict.fromkeys(PROBES, native.health(context))
     app = _App()
-    app.router.default = _Prefixes(root, below, networks(context.settings.trusted_proxies))
+    product = (context.settings.dialect or NATIVE).removesuffix("=/")
+    trusted = networks(context.settings.trusted_proxies)
+    app.router.default = _Prefixes(root, product, below, trusted)
     app.state.context = context
     return app
 
@@ -191,30 +193,36 @@ class _Prefixes:
 
     Args:
         root: The application for all other paths.
+        door: The name of that API.
         below: By segment; an application sees the path below its prefix, but for probes.
         trusted: Proxies whose ``X-Forwarded-Prefix`` is put back before the path.
     """
 
-    def __init__(self, root: ASGIApp, below: Mapping[str, ASGIApp], trusted: Networks) -> None:
+    def __init__(
+        self, root: ASGIApp, door: str, below: Mapping[str, ASGIApp], trusted: Networks
+    ) -> None:
         self._root = root
+        self._door = door
         self._below = below
         self._trusted = trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or connection."""
-        segment = scope["path"].split("/", 2)[1:2]
+        segment = next(iter(scope["path"].split("/", 2)[1:2]), "")
         if prefix := forwarded_prefix(scope, self._trusted):
             scope["root_path"] = prefix
             scope["path"] = prefix + scope["path"]
             scope["raw_path"] = prefix.encode() + scope["raw_path"]
-        app = self._below.get(segment[0]) if segment else None
+        app = self._below.get(segment)
         if app is None:
+            scope["door"] = self._door
             await self._root(scope, receive, send)
-        elif segment[0] in PROBES:
+        elif segment in PROBES:
             await app(scope, receive, send)
         else:
-            root_path = f"{scope.get('root_path', '')}/{segment[0]}"
-            await app({**scope, "root_path": root_path, "door": segment[0]}, receive, send)
+            root_path = f"{scope.get('root_path', '')}/{segment}"
+            door = segment if segment in DIALECTS else NATIVE
+            await app({**scope, "root_path": root_path, "door": door}, receive, send)
 
 
 class _App(Starlette):

@@ -34,6 +34,7 @@ from gateway.metrics import AUTH_FAILURES
 from gateway.node import Node
 from gateway.settings import Settings
 
+NATIVE: Final = "native"  # the name of our own API, beside those of the dialects
 LOGGED_MAX: Final = 128  # characters of a name or a path that are logged
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ def caller_key(principal: Principal) -> CallerKey:
 
 def door_of(scope: AsgiScope) -> str:
     """Return the API that a request is for: a dialect, or ``native``."""
-    door: str = scope.get("door", "native")
+    door: str = scope.get("door", NATIVE)
     return door
 
 
@@ -118,13 +119,8 @@ class Context(Struct, frozen=True):
         except GatewayError as error:
             if not error.retry:  # else it could not be checked
                 AUTH_FAILURES.labels(door_of(scope), error.code).inc()
-                if isinstance(error, OriginRefused):
-                    pass  # it has a line of its own
-                elif (fields := self.throttles["credentials"].admit()) is not None:
-                    about = {"code": error.code, "reason": error.detail}
-                    log.info(
-                        "a credential is refused", extra={**self.facts(scope), **about, **fields}
-                    )
+                if not isinstance(error, OriginRefused):  # which has a line of its own
+                    self._tell_refused(scope, error)
                 self._charge(scope, address_key(self.peer(scope).address))
             raise
         self._known(scope, who(caller))
@@ -189,6 +185,11 @@ class Context(Struct, frozen=True):
         self.login_limiter.succeeded(name, key)
         self._known(scope, who(caller))
         return caller
+
+    def _tell_refused(self, scope: AsgiScope, error: GatewayError) -> None:
+        if (fields := self.throttles["credentials"].admit()) is not None:
+            about = {"code": error.code, "reason": error.detail}
+            log.info("a credential is refused", extra={**self.facts(scope), **about, **fields})
 
     def _known(self, scope: AsgiScope, caller: Hashable) -> None:
         """Charge a caller, and name it in the log."""

@@ -18,7 +18,7 @@ from msgspec import Struct
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.context import Context
+from gateway.context import Context, door_of
 from gateway.core.errors import (
     BadRequest,
     CloseCode,
@@ -126,7 +126,7 @@ class Pipeline:
             late = Draining() if request.method in ("GET", "HEAD") else OutcomeUnknown()
             response = self._refuse(late, request, caller, allowed)
         except Exception:
-            about = {"method": request.method, "door": request.root or "/"}
+            about = {"method": request.method, "door": door_of(request.scope)}
             log.exception("a request failed", extra=about)
             response = self._refuse(GatewayError(), request, caller, allowed)
         return response, allowed

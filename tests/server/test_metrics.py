@@ -20,9 +20,9 @@ from tests.server.test_api_sessions import opened
 PAGE = Path(__file__).parents[2] / "gateway" / "docs" / "metrics.md"
 
 
-async def samples(http: httpx2.AsyncClient) -> dict[str, float]:
+async def samples(http: httpx2.AsyncClient, path: str = "/metrics") -> dict[str, float]:
     """Return what the metrics say, by name and labels but the node's."""
-    reply = await http.get("/metrics")
+    reply = await http.get(path)
     assert reply.status_code == 200, reply.text
     found = {}
     for family in text_string_to_metric_families(reply.text):
@@ -70,6 +70,25 @@ async def test_metrics_say_what_clients_did(gateway: Gateway, http: httpx2.Async
     assert gained("auth_failures_total code=unauthorized door=native") == 1
     assert gained("commit_seconds_count") >= 4
     assert gained("delivery_lag_seconds_count") >= 1
+
+
+async def test_failures_are_counted_at_their_door(settings: Settings) -> None:
+    """A product at the root and our own API beside it keep their names."""
+    plain = replace(settings, dialect="maxscale=/")
+    async with serving(plain) as gateway, gateway.http("wrong") as stranger, gateway.http() as http:
+        addresses = {
+            "maxscale": "/v1/sessions",
+            "native": "/gateway/v1/sessions",
+            "webida": "/webida/api/sessions",
+        }
+        for door, path in addresses.items():
+            before = await samples(http, "/gateway/metrics")
+            assert (await stranger.get(path)).status_code == 401, path
+            after = await samples(http, "/gateway/metrics")
+            grown = {name for name in after if after[name] > before.get(name, 0)}
+            assert [name for name in grown if name.startswith("auth_failures")] == [
+                f"auth_failures_total code=unauthorized door={door}"
+            ]
 
 
 async def test_only_administrators_and_listed_addresses_read_metrics(
