@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from gateway.api.idempotency import NativeCall, operation_of
 from gateway.auth.principals import Principal, Scope
-from gateway.core.command import AnyCommand
+from gateway.core.command import AnyCommand, Close, RequestClose
 from gateway.core.errors import (
     Conflict,
     Forbidden,
@@ -117,6 +117,17 @@ async def closable(call: NativeCall) -> Session:
     call.caller.require(Scope.CLOSE)
     call.caller.require_in(session.workspace)
     return session
+
+
+def closing_command(
+    call: NativeCall, after_s: float, reason: str | None, revision: int | None = None
+) -> Close | RequestClose:
+    """Return the command that closes a session *after_s* from now, or at once if that is 0."""
+    by = call.caller.name
+    if after_s == 0:
+        return Close(reason=reason, by=by, revision=revision)
+    at = call.node.now_ms() + round(after_s * 1000)
+    return RequestClose(at=at, reason=reason, by=by, revision=revision)
 
 
 def listed(names: frozenset[str]) -> str:

@@ -1,38 +1,29 @@
 """Bulk closing over REST: close every session of a filter, at a rate, and tell how far it came.
 
-The reply is a stream of lines (NDJSON): one each second, and a last one. Who wants JSON gets that
-one only. Whoever hangs up stops it,
-and so does the end of this node; what was closed by then stays closed. A repeat with the same
-Idempotency-Key goes on with the sessions that there were at the first time.
+The reply is a stream of lines (NDJSON): one each second, and a last one. A caller that accepts JSON
+only gets the last one. The closing stops when its caller hangs up or when this node stops; what was
+closed by then stays closed. A repeat with the same Idempotency-Key goes on with the sessions that
+there were at the first time.
 """
 
 import asyncio
 import logging
 import math
 from collections import Counter
-from contextlib import suppress
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 from msgspec.json import encode
 from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from gateway.api.access import closing_command, do
 from gateway.api.idempotency import NativeCall, idempotency_key, identity, operation_of
 from gateway.api.operator_schema import BulkClosing, BulkProgress
 from gateway.api.schema import given
 from gateway.auth.principals import Principal, Scope
-from gateway.connections.lifecycle import (
-    CLOSE_WITHIN_S,
-    SEND_WITHIN_S,
-    ClientClosed,
-    ConnectionEnded,
-    LiveConnection,
-    ServerClose,
-)
-from gateway.core.command import AnyCommand, Close, RequestClose
+from gateway.connections.lifecycle import ClientClosed, ConnectionEnded, ServerClose
 from gateway.core.errors import (
-    CloseCode,
     Forbidden,
     GatewayError,
     IdempotencyMismatch,
@@ -41,8 +32,10 @@ from gateway.core.errors import (
     SessionClosed,
     Unavailable,
 )
+from gateway.core.query import View
 from gateway.http.endpoint import JSON, AnyEndpoint, Call, Endpoint, Nothing, paced
 from gateway.node import Documents
+from gateway.realtime.stream import UNBUFFERED, StreamConnection, StreamedReply
 
 NDJSON: Final = "application/x-ndjson"
 PROGRESS_S: Final = 1.0  # between two lines
@@ -55,8 +48,7 @@ KEPT_MS: Final = 86_400_000  # for which a key is remembered, as long as closed 
 KEPT_MAX: Final = 1_000  # keys that are remembered; the oldest is forgotten first
 KIND: Final = "closing"  # of the documents that remember them
 
-HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
-"""So that no proxy holds lines back."""
+CACHE_CONTROL: Final = "no-store, no-transform"  # nor may a proxy pack the lines together
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +67,9 @@ async def close_sessions(call: Call[Principal, Nothing, BulkClosing]) -> Respons
         last = BulkProgress(
             type="done", dry_run=True, selected=len(wanted), sample=tuple(wanted[:SAMPLE])
         )
-        return Response(encode(last) + b"\n", headers=HEADERS, media_type=call.media)
-    return _Stream(call, wanted)
+        headers = {"Cache-Control": CACHE_CONTROL, **UNBUFFERED}
+        return Response(encode(last) + b"\n", headers=headers, media_type=call.media)
+    return _ClosingReply(call, view, wanted)
 
 
 async def _begun_at(call: NativeCall) -> float:
@@ -113,157 +106,124 @@ async def _forget(documents: Documents, now_ms: int) -> None:
             await documents.write(KIND, key, lambda _: {})
 
 
-class _Stream(Response):
+class _ClosingReply(StreamedReply):
     """The reply: closes the sessions while it is sent.
 
     Args:
         call: The request.
-        wanted: The ids of the sessions.
+        view: The sessions that match.
+        wanted: Their ids when it began.
 
     Raises:
         Overloaded: ``RUNNING_MAX`` others run on this node.
-        GatewayError: As ``ConnectionRegistry.check_capacity``.
+        GatewayError: As :class:`StreamedReply`.
     """
 
     running: ClassVar[int] = 0
 
-    def __init__(self, call: Call[Principal, Nothing, BulkClosing], wanted: list[str]) -> None:
-        call.context.connections.check_capacity()
-        if _Stream.running >= RUNNING_MAX:
+    def __init__(
+        self, call: Call[Principal, Nothing, BulkClosing], view: View, wanted: list[str]
+    ) -> None:
+        if _ClosingReply.running >= RUNNING_MAX:
             raise Overloaded("Other bulk closings run on this node.", retry_after_s=1)
-        super().__init__(headers=HEADERS, media_type=call.media)
-        del self.headers["content-length"]
+        super().__init__(call.context, call.caller, call.media, CACHE_CONTROL)
         self._call = call
+        self._view = view
         self._wanted = wanted
 
     async def __call__(self, _scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Close the sessions, and send lines meanwhile."""
-        context = self._call.context
-        run = _Run(self._call, self._wanted, receive, send)
-        _Stream.running += 1
+        run = _BulkClosing(self._call, self._view, self._wanted, receive, send)
+        _ClosingReply.running += 1
         try:
-            with context.connections.registered(run):
-                start = {"type": "http.response.start", "status": self.status_code}
-                await send({**start, "headers": self.raw_headers})
-                run.expire_at(self._call.caller.expires_at, context.wall_ms)
+            with self._call.context.connections.registered(run):
+                await self.begin(run, send)
                 await run.run()
         finally:
-            _Stream.running -= 1
+            _ClosingReply.running -= 1
 
 
-class _Run(LiveConnection):
-    """One bulk closing; ends when all is done, or by whoever ends its connection."""
+class _AllDone(ConnectionEnded):
+    """Nothing is left to close."""
+
+
+class _BulkClosing(StreamConnection):
+    """A bulk closing that runs."""
 
     def __init__(
         self,
         call: Call[Principal, Nothing, BulkClosing],
+        view: View,
         wanted: list[str],
         receive: Receive,
         send: Send,
     ) -> None:
-        super().__init__(call.context.connections.chance, PROGRESS_S)
+        super().__init__(call.context, receive, send, PROGRESS_S)
         self._call = call
-        self._view = call.caller.view(call.body.filter.filter())
+        self._view = view
         self._wanted = wanted
-        self._receive = receive
-        self._send = send
-        self._done = self._skipped = 0
+        self._closed = self._skipped = 0
         self._failed: Counter[str] = Counter()
         self._began_s = self._loop.time()
-        self._ended: asyncio.Future[ConnectionEnded | None] = self._loop.create_future()
-
-    def end(self, ended: ConnectionEnded | None) -> None:
-        """Stop as soon as possible; the first call decides why."""
-        if not self._ended.done():
-            self._ended.set_result(ended)
-
-    def _on_heartbeat(self, *, is_due: bool) -> None:
-        """Nothing: a line is sent each second."""
 
     async def run(self) -> None:
         """Close all that is wanted, and tell about it to the end."""
-        works = [
-            self._loop.create_task(work)
-            for work in (self._close_all(), self._listen(), self._tell())
-        ]
-        ended: ConnectionEnded | None = ServerClose(CloseCode.DRAINING, "draining")
-        try:
-            ended = await self._ended
-        finally:  # also when it is cancelled, because this process stops
-            self.stop_timers()
-            for work in works[1:]:
-                work.cancel()
-            await asyncio.wait(works[:1], timeout=FINISH_S)
-            works[0].cancel()
-            await asyncio.gather(*works, return_exceptions=True)
-            about = {"selected": len(self._wanted), "closed": self._done}
-            log.info("sessions were closed in bulk", extra={**about, "reason": _why(ended)})
-        with suppress(TimeoutError, OSError):
-            async with asyncio.timeout(CLOSE_WITHIN_S):
-                last = self._line("done" if ended is None else "aborted", _why(ended))
-                await self._send({"type": "http.response.body", "body": last})
+        self._closing = self.spawn(self._close_all())
+        ended = await (self.serve(self._tell()) if self._call.media == NDJSON else self.serve())
+        is_done = isinstance(ended, _AllDone)
+        await self.close(self._line("done" if is_done else "aborted", _why(ended)))
+
+    async def on_end(self, ended: ConnectionEnded) -> None:
+        """Let the closes in flight finish, and tell the log how far it came."""
+        await asyncio.wait([self._closing], timeout=FINISH_S)
+        about = {"selected": len(self._wanted), "closed": self._closed, "reason": _why(ended)}
+        log.info("sessions were closed in bulk", extra=about)
+
+    def _on_heartbeat(self, *, is_due: bool) -> None:
+        """Nothing: a line is sent each second."""
 
     async def _close_all(self) -> None:
         rate = self._call.body.rate_per_s
         size = max(1, min(CONCURRENT, int(rate * STEP_S)))
         for start in range(0, len(self._wanted), size):
             due_s = self._loop.time() + size / rate  # a store that stalled is not caught up with
-            lot = self._wanted[start : start + size]
-            failures = await asyncio.gather(*map(self._close, lot), return_exceptions=True)
-            if (failure := next((one for one in failures if one is not None), None)) is not None:
-                assert isinstance(failure, Exception)  # noqa: S101 - nobody cancels them
-                self.end(self.closing_of(failure))
+            await asyncio.gather(*map(self._close_one, self._wanted[start : start + size]))
             if start + size < len(self._wanted):
                 wait_s = max(0.0, due_s - self._loop.time())
                 await asyncio.wait({self._ended}, timeout=wait_s)
             if self._ended.done():
                 return
-        self.end(None)
+        self.end(_AllDone())
 
-    async def _close(self, session_id: str) -> None:
-        call = self._call
+    async def _close_one(self, session_id: str) -> None:
+        call, body = self._call, self._call.body
         try:
             session = await call.node.find(session_id)
             if not self._view.matches(session):  # it changed since it was selected
                 raise NotFound
-            await call.node.apply(session_id, self._command(), op=operation_of(call, session))
+            command = closing_command(call, body.after_s, given(body.reason))
+            await do(call, session, command)
         except (SessionClosed, NotFound):
             self._skipped += 1
-        except Unavailable as error:
-            self._failed[error.code] += 1
-            raise
         except GatewayError as error:
             self._failed[error.code] += 1
+            if isinstance(error, Unavailable):
+                self.end(self.closing_of(error))
         else:
-            self._done += 1
-
-    def _command(self) -> AnyCommand:
-        body, by = self._call.body, self._call.caller.name
-        if body.after_s == 0:
-            return Close(reason=given(body.reason), by=by)
-        at = self._call.node.now_ms() + round(body.after_s * 1000)
-        return RequestClose(at=at, reason=given(body.reason), by=by)
+            self._closed += 1
 
     async def _tell(self) -> None:
-        while self._call.media == NDJSON:
+        while True:
             await asyncio.sleep(PROGRESS_S)
-            line = {"type": "http.response.body", "body": self._line("progress"), "more_body": True}
-            try:
-                async with asyncio.timeout(SEND_WITHIN_S):
-                    await self._send(line)
-            except (TimeoutError, OSError):
-                self.end(ClientClosed("lost"))
+            await self.write(self._line("progress"))
 
-    async def _listen(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.end(ClientClosed("clean"))
-
-    def _line(self, kind: Any, reason: str | None = None) -> bytes:  # noqa: ANN401 - a Literal
+    def _line(
+        self, kind: Literal["progress", "done", "aborted"], reason: str | None = None
+    ) -> bytes:
         line = BulkProgress(
             type=kind,
             selected=len(self._wanted),
-            closed=self._done,
+            closed=self._closed,
             skipped=self._skipped,
             failed=dict(self._failed),
             elapsed_s=round(self._loop.time() - self._began_s, 3),
@@ -272,11 +232,11 @@ class _Run(LiveConnection):
         return encode(line) + b"\n"
 
 
-def _why(ended: ConnectionEnded | None) -> str | None:
+def _why(ended: ConnectionEnded) -> str | None:
     """Return why a bulk closing was aborted, for programs."""
-    if ended is None:
-        return None
-    return ended.reason if isinstance(ended, ServerClose) else "hung_up"
+    if isinstance(ended, ServerClose):
+        return ended.reason
+    return "hung_up" if isinstance(ended, ClientClosed) else None
 
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (

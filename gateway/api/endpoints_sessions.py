@@ -16,7 +16,7 @@ from msgspec.json import encode
 from msgspec.structs import replace
 from starlette.responses import Response
 
-from gateway.api.access import WRITE_ERRORS, closable, do, shown, visible, writable
+from gateway.api.access import WRITE_ERRORS, closable, closing_command, do, shown, visible, writable
 from gateway.api.create_session import open_session
 from gateway.api.schema import (
     CloseQuery,
@@ -27,7 +27,7 @@ from gateway.api.schema import (
     SessionQuery,
 )
 from gateway.auth.principals import Principal
-from gateway.core.command import Close, RequestClose, Update
+from gateway.core.command import Update
 from gateway.core.errors import (
     BadPosition,
     Conflict,
@@ -98,13 +98,9 @@ async def patch_session(call: Call[Principal, Nothing, SessionPatch]) -> Respons
 async def close_session(call: Call[Principal, CloseQuery, Nothing]) -> Response:
     """Close a session, now or after a warning."""
     session = await closable(call)
-    query, by, revision = call.query, call.caller.name, expected_revision(call.request)
-    if query.close_after == 0:
-        now = Close(reason=query.reason, by=by, revision=revision)
-        return shown(call, await do(call, session, now))
-    at = call.node.now_ms() + round(query.close_after * 1000)
-    later = RequestClose(at=at, reason=query.reason, by=by, revision=revision)
-    return shown(call, await do(call, session, later), 202)
+    query, revision = call.query, expected_revision(call.request)
+    command = closing_command(call, query.close_after, query.reason, revision)
+    return shown(call, await do(call, session, command), 202 if query.close_after else 200)
 
 
 ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = (

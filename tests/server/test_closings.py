@@ -144,7 +144,7 @@ async def test_hanging_up_stops_it(http: httpx2.AsyncClient) -> None:
     async with slow_closing(http) as lines:
         await anext(lines)
 
-    await eventually(lambda: endpoints_closings._Stream.running == 0)  # noqa: SLF001 - its end
+    await eventually(lambda: endpoints_closings._ClosingReply.running == 0)  # noqa: SLF001 - its end
     assert 10 < await still_open(http) < 20
 
 
