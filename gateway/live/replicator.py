@@ -8,7 +8,8 @@ Not here: reading the log (``store.log``), starting the tasks (``node``).
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Final
 
 from msgspec import DecodeError, Struct
@@ -253,29 +254,34 @@ class Replicator:
         partition, name = self._store.partition(session_id), session_id.encode()
         first = (await self._store.meta(partition)).first
         end = self._replica.offsets[partition] + 1 if before is None else before
-        found, since_ms = PastEvents(), self._store.clock.now_ms()
-        for _ in range(PAST_READS):
-            start = max(first, end - REPLAY_COUNT)
-            if start >= end or found.is_whole or len(found.items) >= limit:
-                break
-            entries = await self._store.entries(partition, start - 1, end - start)
-            if not entries:
-                break
-            oldest = _decoded(partition, *entries[0])
-            for offset, data in reversed(entries):
-                end = offset
+        found, oldest = PastEvents(since_ms=self._store.clock.now_ms()), None
+        async with aclosing(self._newest_first(partition, first, end)) as entries:
+            async for offset, data in entries:
+                end, oldest = offset, data
                 entry = _decoded(partition, offset, data) if name in data else None
                 if isinstance(entry, SessionEntry) and entry.record.id == session_id:
                     found.items += reversed(self._hub.render(view, CommitView.from_log(entry)))
-                    since_ms = entry.at
                     found.is_whole = entry.record.revision == 1
                 if found.is_whole or len(found.items) >= limit:
                     break
-            else:
-                since_ms = oldest.at if oldest else since_ms
-        found.since_ms = since_ms
+        if oldest is not None and (entry := _decoded(partition, end, oldest)):
+            found.since_ms = entry.at
         found.next = None if found.is_whole or end <= first else end
         return found
+
+    async def _newest_first(
+        self, partition: int, first: int, end: int
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
+        """Yield the entries of a log before *end*, back to *first* or as far as may be read."""
+        for _ in range(PAST_READS):
+            if end <= first:
+                return
+            start = max(first, end - REPLAY_COUNT)
+            entries = await self._store.entries(partition, start - 1, end - start)
+            for offset, data in reversed(entries):
+                if offset < end:  # a log that was trimmed meanwhile starts later
+                    yield offset, data
+            end = start
 
     async def replay(self, view: View, since: Position, upto: Position) -> AsyncIterator[Tick]:
         """Yield what happened in *view* between two positions, read from the logs.
