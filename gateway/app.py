@@ -36,7 +36,7 @@ from gateway.settings import Settings
 from gateway.store.clock import RedisClock
 from gateway.store.embedded import EmbeddedValkey
 from gateway.store.store import Store
-from gateway.transport import Limits, http_protocol, server_context
+from gateway.transport import Http, Limits, http_protocol, server_context
 from gateway.versions import check_versions
 
 START_S: Final = 5.0  # the store has to answer within this time of the start
@@ -267,26 +267,37 @@ class _Server(uvicorn.Server):
 def server(context: Context) -> uvicorn.Server:
     """Return the HTTP and WebSocket server of a running node."""
     settings = context.settings
-    config = uvicorn.Config(
-        create_app(context),
-        host=settings.host,
-        port=settings.port,
-        http=http_protocol(
-            Limits(
-                connections=settings.max_connections + SPARE,
-                keep_alive_s=settings.keep_alive_s,
-                heartbeat_s=settings.heartbeat_s,
-                pong_s=settings.pong_s,
-                caps=Caps(frames_per_s=max(FRAMES_PER_S, 4 * settings.messages_per_s)),
-            ),
-            tls=server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None,
+    protocol = http_protocol(
+        Limits(
+            connections=settings.max_connections + SPARE,
+            keep_alive_s=settings.keep_alive_s,
+            heartbeat_s=settings.heartbeat_s,
+            pong_s=settings.pong_s,
+            caps=Caps(frames_per_s=max(FRAMES_PER_S, 4 * settings.messages_per_s)),
         ),
-        ws="none",  # WebSockets are part of the transport, and so is TLS
-        timeout_graceful_shutdown=GRACEFUL_S,
+        tls=server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None,
+    )
+    config = server_config(create_app(context), protocol, GRACEFUL_S)
+    config.host, config.port = settings.host, settings.port
+    return _Server(config, context)
+
+
+def server_config(app: ASGIApp, protocol: type[Http], graceful_s: int) -> uvicorn.Config:
+    """Return how uvicorn serves *app*: by our own transport, and with nothing of its own.
+
+    Args:
+        app: The application.
+        protocol: Of the transport, which has WebSockets and TLS as parts of it.
+        graceful_s: Seconds for requests in flight when the server stops.
+    """
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        timeout_graceful_shutdown=graceful_s,
         lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,
     )
-    return _Server(config, context)

@@ -32,6 +32,7 @@ from starlette.types import ASGIApp
 
 from gateway.api import routes as native
 from gateway.api.endpoints_metrics import OF_ALL
+from gateway.app import server_config
 from gateway.context import Context
 from gateway.transport import Limits, http_protocol
 
@@ -140,18 +141,8 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def _served(app: ASGIApp, sockets: list[socket.socket]) -> AsyncIterator[None]:
     """Serve *app* within an ``async with`` block."""
-    config = uvicorn.Config(
-        app,
-        http=http_protocol(Limits(connections=CONNECTIONS_MAX)),
-        ws="none",
-        timeout_graceful_shutdown=END_WITHIN_S,
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-    )
-    web = _Server(config)
+    protocol = http_protocol(Limits(connections=CONNECTIONS_MAX))
+    web = _Server(server_config(app, protocol, END_WITHIN_S))
     serving = asyncio.create_task(web.serve(sockets))
     try:
         yield
