@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from gateway.cli import FAILED, USAGE
 from gateway.cli.options import Duration, Json, Reach, SessionId
 from gateway.cli.output import complain, for_people, put_cells, put_json
 from gateway.cli.sessions import full_id, tell
@@ -15,8 +16,6 @@ from gateway.client import Filter, Gateway
 from gateway.http.request import read_query
 
 ALL: Final = "all"  # the sessions, said aloud
-USAGE: Final = 2  # the exit code of a wrong command line
-NOT_DONE: Final = 1  # the exit code of a bulk closing that was aborted, or was not wanted after all
 
 
 async def close(
@@ -75,12 +74,14 @@ async def close(
         chosen = _filter(where)
         asks = sys.stdin.isatty() and not (yes or dry_run)
         if asks and not await _wanted(gateway, chosen):
-            return NOT_DONE
+            return FAILED  # it is not wanted after all
         lines = gateway.close_all(
             chosen, after_s=after, reason=reason, rate_per_s=rate, dry_run=dry_run
         )
-        last = await (_with_bar(lines) if for_people() and not json else _in_lines(lines, json))
-        return 0 if last["type"] == "done" else NOT_DONE
+        last = await (
+            _with_bar(lines) if for_people() and not json else _in_lines(lines, json=json)
+        )
+        return 0 if last["type"] == "done" else FAILED
 
 
 def _filter(where: tuple[str, ...]) -> Filter:
@@ -105,7 +106,7 @@ async def _wanted(gateway: Gateway, chosen: Filter) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-async def _in_lines(lines: AsyncIterator[dict[str, Any]], json: bool) -> dict[str, Any]:  # noqa: FBT001 - private
+async def _in_lines(lines: AsyncIterator[dict[str, Any]], *, json: bool) -> dict[str, Any]:
     """Write a row for each line: what it is, closed, selected, skipped, failed."""
     line: dict[str, Any] = {}
     async for line in lines:

@@ -12,6 +12,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from cyclopts import Parameter
 
+from gateway.cli import FAILED, USAGE
 from gateway.cli.options import DEFAULT_URL, Duration
 from gateway.cli.output import complain
 
@@ -36,7 +37,7 @@ def ping(
     address = f"{url.rstrip('/')}/{'livez' if live else 'readyz'}"
     if not address.startswith(("http://", "https://")):
         complain(f"{url} is no http:// or https:// address.")
-        return 2
+        return USAGE
     try:
         with build_opener(ProxyHandler({})).open(address, timeout=within):
             return 0
@@ -44,7 +45,7 @@ def ping(
         complain(_said(error.read(ANSWER_BYTES_MAX)) or f"{address} answers {error.code}")
     except (OSError, HTTPException, ValueError) as error:
         complain(f"{address} does not answer: {getattr(error, 'reason', error)}")
-    return 1
+    return FAILED
 
 
 def _said(answer: bytes) -> str:

@@ -28,6 +28,7 @@ from msgspec.structs import replace
 from gateway import __version__, systemd
 from gateway.app import SPARE, running, server
 from gateway.auth.principals import kept_admin_key
+from gateway.cli import FAILED, USAGE
 from gateway.cli.options import DEFAULT_URL, SettingFlags, data_dir, read_settings
 from gateway.cli.output import complain, put
 from gateway.cli.workers import Workers, worker_names
@@ -41,7 +42,6 @@ from gateway.transport import server_context
 from gateway.transport.descriptors import needed_for, raise_limit
 from gateway.versions import UnexpectedVersion
 
-USAGE: Final = 2  # the exit code of wrong settings
 COLLECT: Final = (20_000, 20, 50)  # gc.set_threshold; see tune_collector
 BEAT_S: Final = 1.0  # between two signs of a loop that turns
 LOOK_EVERY_S: Final = 0.01  # between two checks whether the server listens
@@ -93,7 +93,7 @@ def _until_stopped(settings: Settings, work: Callable[[], int]) -> int:
         _complain(settings, _reason(error))
     except (Exception, BaseExceptionGroup):
         log.critical("the gateway has failed", exc_info=True)
-    return 1
+    return FAILED
 
 
 def _complain(settings: Settings, reason: str) -> None:
