@@ -71,7 +71,6 @@ class StatsQuery(Incoming, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=WINDOW_MAX_S, description="Rates of these last seconds.")]
         | None
     ) = None
-
     by: (
         Annotated[
             Literal["workspace", "account", "service", "node"],

@@ -1,4 +1,4 @@
-"""Bulk closing: a filter, a rate, a stream of lines; whoever stops it is told how far it came."""
+"""Bulk closing: a filter, a rate, and a stream of lines that tells how far it came."""
 
 import asyncio
 import json

@@ -62,7 +62,7 @@ async def test_client_that_may_come_while_its_session_closes_stays(gateway: Gate
 
 
 async def test_contest_of_a_session_is_answered_by_its_client(gateway: Gateway) -> None:
-    """Whoever wants the session of a live client is refused soon, not when a dead one would be."""
+    """A newcomer is refused within seconds if the first client lives, and need not wait longer."""
     mia, node = await gateway.login("mia"), gateway.node
 
     async def attach() -> Session:
