@@ -49,7 +49,7 @@ DRAIN_MAX_S: Final = 20.0  # however many sockets there are
 DRAIN_PER_S: Final = 450  # sockets closed per second, so that clients do not all reconnect at once
 SPARE: Final = 384  # connections beside sockets: probes, plain requests
 BELOW: Final = "/gateway"  # the native API's prefix while a product is at the root
-PROBES: Final = ("livez", "readyz")  # at the root in any case
+AT_ROOT: Final = ("livez", "readyz", "dashboard")  # ours in any case
 GRACEFUL_S: Final = 3  # for requests in flight when the server stops
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ def create_app(context: Context) -> Starlette:
     """Return the ASGI application over a running node.
 
     Each dialect answers below its name. One may answer at the root as well: there the product wins,
-    and the native API answers under ``/gateway`` (operations stay).
+    and the native API answers under ``/gateway`` (operations stay, ``/dashboard`` leads there).
     """
     below: dict[str, ASGIApp] = {
         name: dialect.application(context, f"/{name}") for name, dialect in DIALECTS.items()
@@ -176,7 +176,7 @@ def create_app(context: Context) -> Starlette:
     else:
         root = DIALECTS[context.settings.dialect.removesuffix("=/")].application(context, "")
         below |= {"gateway": native.application(context, BELOW)}
-        below |= dict.fromkeys(PROBES, native.health(context))
+        below |= dict.fromkeys(AT_ROOT, native.beside_product(context, BELOW))
     app = _App()
     product = (context.settings.dialect or NATIVE).removesuffix("=/")
     trusted = networks(context.settings.trusted_proxies)
@@ -194,7 +194,7 @@ class _Prefixes:
     Args:
         root: The application for all other paths.
         door: The name of that API.
-        below: By segment; an application sees the path below its prefix, but for probes.
+        below: By segment; an application sees the path below its prefix, but for ``AT_ROOT``.
         trusted: Proxies whose ``X-Forwarded-Prefix`` is put back before the path.
     """
 
@@ -217,7 +217,7 @@ class _Prefixes:
         if app is None:
             scope["door"] = self._door
             await self._root(scope, receive, send)
-        elif segment in PROBES:
+        elif segment in AT_ROOT:
             await app(scope, receive, send)
         else:
             root_path = f"{scope.get('root_path', '')}/{segment}"

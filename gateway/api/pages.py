@@ -110,13 +110,8 @@ def _documents() -> dict[str, StaticDocument]:
 
 def endpoints() -> list[AnyEndpoint]:
     """Return the endpoints of the pages."""
-    home = StaticDocument(partial(page, "", INDEX), HTML, HEADERS)
     index = StaticDocument(partial(page, "docs", *INDEX_PAGES), HTML, HEADERS)
     documents = _documents()
-
-    async def read_home(call: PageCall) -> Response:
-        """Say what this is, and where its documents are."""
-        return await home.reply(call.request)
 
     async def read_index(call: PageCall) -> Response:
         """List the pages of the documents, and all errors."""
@@ -148,7 +143,6 @@ def endpoints() -> list[AnyEndpoint]:
             tag="operations",
         )
         for path, handler in (
-            ("/", read_home),
             ("/docs", read_index),
             ("/docs/{page:path}", read_page),
         )

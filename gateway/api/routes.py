@@ -17,6 +17,7 @@ from gateway.api import (
     endpoints_subresources,
     events,
     pages,
+    web,
 )
 from gateway.api.description import ABOUT
 from gateway.api.style import NativeStyle
@@ -47,7 +48,8 @@ def application(context: Context, root: str) -> Application:
         context: The node and its surroundings.
         root: The path that it is mounted at; empty at the root.
     """
-    endpoints = described([*ENDPOINTS, *pages.endpoints(), asyncapi.endpoint(root)], ABOUT, root)
+    documents = (*web.endpoints(), *pages.endpoints(), asyncapi.endpoint(root))
+    endpoints = described([*ENDPOINTS, *documents], ABOUT, root)
     return Application(
         http=Pipeline(context, NativeStyle(context, EndpointTable(endpoints))),
         sockets={
@@ -64,7 +66,12 @@ def operations(context: Context) -> Application:
     return Application(http=Pipeline(context, NativeStyle(context, table)))
 
 
-def health(context: Context) -> Application:
-    """Return what answers probes where a product has the root."""
-    table = EndpointTable(endpoints_health.ENDPOINTS)
+def beside_product(context: Context, root: str) -> Application:
+    """Return what answers at the root where a product has it: probes, and the way to the dashboard.
+
+    Args:
+        context: The node and its surroundings.
+        root: The path that the native API is mounted at.
+    """
+    table = EndpointTable((*endpoints_health.ENDPOINTS, web.way_to(root)))
     return Application(http=Pipeline(context, NativeStyle(context, table)))

@@ -21,7 +21,7 @@ from tests.server.conftest import Gateway
 NAMES: Final = sorted(
     path.relative_to(pages.FOLDER).with_suffix("").as_posix() for path in pages.FOLDER.rglob("*.md")
 )
-ADDRESSES: Final = ("/", "/docs", *(f"/docs/{name}" for name in NAMES if name != pages.INDEX))
+ADDRESSES: Final = ("/docs", *(f"/docs/{name}" for name in NAMES if name != pages.INDEX))
 
 
 class Seen(HTMLParser):
@@ -53,7 +53,7 @@ def inside(found: Seen) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Seen]:
     """Every page by its address."""
-    made = {"/": pages.page("", pages.INDEX), "/docs": pages.page("docs", *pages.INDEX_PAGES)}
+    made = {"/docs": pages.page("docs", *pages.INDEX_PAGES)}
     made |= {
         f"/docs/{name}": pages.page(f"docs/{name}", name) for name in NAMES if name != pages.INDEX
     }
@@ -94,7 +94,7 @@ def test_type_of_every_problem_is_an_anchor(seen: dict[str, Seen], code: str) ->
     assert code in seen["/docs"].ids
 
 
-@pytest.mark.parametrize("address", ["/", "/docs", "/docs/errors", "/docs/style.css"])
+@pytest.mark.parametrize("address", ["/docs", "/docs/errors", "/docs/style.css"])
 async def test_page_is_served_as_http_wants_it(gateway: Gateway, address: str) -> None:
     """GET, HEAD, a tag for the next time, compressed if accepted, and a policy for browsers."""
     async with gateway.http(None) as http:
