@@ -758,12 +758,12 @@ class Claim {
   #release;
   #channel;
 
-  /** Returns whether the session of *id* is this page's now. */
-  async take(id) {
+  /** Returns whether the session of *id* is this page's now; no twin has one that is new. */
+  async take(id, isNew = false) {
     if (this.id === id) return true;
     this.drop();
     const turn = this.#turn;
-    const isFree = await (globalThis.navigator?.locks ? this.#lock(id) : this.#ask(id));
+    const isFree = await (globalThis.navigator?.locks ? this.#lock(id) : this.#ask(id, isNew));
     if (turn !== this.#turn) return false;
     if (isFree) this.id = id;
     return isFree;
@@ -796,9 +796,9 @@ class Claim {
     });
   }
 
-  async #ask(id) {
+  async #ask(id, isNew = false) {
     const turn = this.#turn;
-    const me = Math.random();
+    const me = isNew ? -1 : Math.random();
     let isFree = true;
     try {
       const channel = (this.#channel = new BroadcastChannel('session-gateway'));
@@ -1069,7 +1069,7 @@ class Me extends Live {
     const isAnother = this.#session && session_token !== undefined;
     if (session_token !== undefined) {
       this.#mine = { id, token: String(session_token) };
-      if (this.#memory.isKept) this.#claim.take(id);
+      if (this.#memory.isKept) this.#claim.take(id, true);
       this.#memory.set(this.#key, this.#mine);
     }
     this.#isRemembered = false;
