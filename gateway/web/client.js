@@ -194,7 +194,9 @@ const offer = (kind, token) => `${kind}.${encodeURIComponent(token).replace(/[()
 
 /**
  * Keeps one connection. Its owner has `path`, `prepare(token)` (the query, and further protocols),
- * `onMessage`, `onLost`, `onSleep`, `onState` and `isOver(error)`, which may change what an end means.
+ * `onMessage`, `onLost`, `onSleep`, `onState`, `hasLeft`, `isClosing` (then a lost connection is not let
+ * in again, so that it is only given up when it does not answer) and `isOver(error)`, which may change
+ * what an end means.
  */
 class Link {
   state = 'connecting';
@@ -409,7 +411,7 @@ class Link {
       if (!this.#retryTold || Date.now() >= this.#retryAt) this.#dial();
     } else if (!this.#heartbeatMs) {
       if (this.#socket && Date.now() - this.#dialledAt > HELLO_MS) this.redial();
-    } else if (Math.max(Date.now() - this.#heardAt, ran() - this.#heardRan) > 2 * this.#heartbeatMs) {
+    } else if (Math.max(Date.now() - this.#heardAt, ran() - this.#heardRan) > 2 * this.#heartbeatMs && !this.#owner.isClosing()) {
       this.redial();
     } else {
       this.#doubt();
@@ -523,7 +525,7 @@ class Live extends EventTarget {
       owner.onChange?.();
       this.dispatchEvent(new StateEvent('state', change));
     };
-    const defaults = { onLost() {}, onSleep() {}, isOver: () => true, hasLeft: () => false };
+    const defaults = { onLost() {}, onSleep() {}, isOver: () => true, hasLeft: () => false, isClosing: () => false };
     this.#link = new Link({ ...defaults, ...owner, onState, close: () => this.close() }, options);
     return this.#link;
   }
@@ -855,6 +857,7 @@ class Memory {
 
 /** A pending close; the events of one share it, so that the page saves once. */
 class Closing {
+  endsRan; // not by the wall clock, which may be set meanwhile
   #send;
   #works = [];
   #abort = new AbortController();
@@ -865,6 +868,10 @@ class Closing {
 
   get signal() {
     return this.#abort.signal;
+  }
+
+  get remainingMs() {
+    return Math.max(0, this.endsRan - ran());
   }
 
   cancel() {
@@ -895,7 +902,7 @@ export class ClosingEvent extends Event {
   }
 
   get remainingMs() {
-    return Math.max(0, this.at - Date.now());
+    return this.#closing.remainingMs;
   }
 
   get signal() {
@@ -946,6 +953,7 @@ class Me extends Live {
       onChange: () => this.#link?.isFinal && this.#over(),
       isOver: (error) => this.#isOver(error),
       hasLeft: () => this.#hasLeft,
+      isClosing: () => this.#closing !== undefined,
     }, options);
   }
 
@@ -1153,8 +1161,9 @@ class Me extends Live {
   #warned(told) {
     const known = this.#closing;
     const closesAt = String(told.closes_at);
-    if (known?.closesAt === closesAt) return;
     const shared = known?.shared ?? new Closing((message) => this.#write(message));
+    shared.endsRan = ran() + Number(told.in_ms);
+    if (known?.closesAt === closesAt) return;
     const at = new Date(Date.now() + Number(told.in_ms)); // by this machine's clock, which may be wrong
     const closing = { at, closesAt, reason: told.reason, extendMaxMs: told.extend_max_ms, shared, told };
     this.#closing = closing;

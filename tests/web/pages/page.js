@@ -2,11 +2,15 @@
 
 import {connect, events} from './client.js';
 
-const tokens = asked.tokens?.slice();
-const options = {
-  url: asked.url,
-  token: tokens ? (why) => { tell({why}); return tokens.length > 1 ? tokens.shift() : tokens[0]; } : asked.token,
-};
+/** The options of one of them; its tokens, if there are several, are those that it gets in turn. */
+function options(of) {
+  const tokens = asked.tokens?.slice();
+  const next = (why) => {
+    tell({of, why});
+    return tokens.length > 1 ? tokens.shift() : tokens[0];
+  };
+  return {url: asked.url, token: tokens ? next : asked.token};
+}
 
 function told_state(of, live) {
   live.addEventListener('state', ({state, error, retryAt}) => {
@@ -26,7 +30,7 @@ function frozen(value) {
  * of it; the batch must say the same, with the very records.
  */
 function follow(name, filter) {
-  const feed = events(filter, options);
+  const feed = events(filter, options(name));
   let held = new Map();
   feed.addEventListener('changes', ({changes, position, resync}) => {
     const {sessions} = feed;
@@ -52,7 +56,7 @@ function follow(name, filter) {
 
 /** Be a session; `asked.on_closing` is the body of a listener for its pending close. */
 function attend() {
-  const me = connect({...options, ...asked.me});
+  const me = connect({...options('me'), ...asked.me});
   told_state('me', me);
   const closing = new Function('event', asked.on_closing ?? '');
   for (const type of ['closing', 'close-moved', 'close-cancelled', 'stop-stream', 'message']) {
