@@ -70,7 +70,8 @@ class Crowd:
             case "n":
                 return c.Update(name=chance.choice(NAMES) or None)
             case "a":
-                value = chance.choice([{key: {"x": [1, {"y": {}}]}}, {"z": {}}, chance.random()])
+                values = [{key: {"x": [1, {"y": {}}]}}, {"z": {}}, [key], "text", chance.random()]
+                value = chance.choice(values)
                 return c.Update(attributes={key: value, "deep": {key: {chance.choice(KEYS): 1}}})
             case "w":
                 return c.StartWatch(watch=Watch(key=chance.choice("ab"), title=chance.choice("cd")))
